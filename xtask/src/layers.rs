@@ -62,7 +62,7 @@ pub(crate) struct Drawings {
 /// A crate of ours as cargo sees it.
 pub(crate) struct Package {
     name: String,
-    library: String,
+    root_name: String,
     uses: Vec<String>,
     sources: PathBuf,
 }
@@ -173,7 +173,7 @@ fn compare_modules(package: &Package, drawing: &Drawing, problems: &mut Vec<Stri
     }
     for (module, depth, file) in files {
         let Some(row) = drawing.row(&module) else { continue };
-        let found = outline::read(&shell::read(&file)?, depth, &[package.library.as_str()]);
+        let found = outline::read(&shell::read(&file)?, depth, &[package.root_name.as_str()]);
         let mut told = BTreeSet::new();
         for (_, path) in found.paths {
             let Some(first) = path.words.first() else { continue };
@@ -228,14 +228,14 @@ fn packages() -> Result<Vec<Package>, String> {
             .filter(|dependency| dependency["kind"].is_null())
             .filter_map(|dependency| dependency["name"].as_str().map(str::to_owned))
             .collect();
-        let library = package["targets"]
+        let root_name = package["targets"]
             .as_array()
             .into_iter()
             .flatten()
             .find(|target| target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "lib")))
             .and_then(|target| target["name"].as_str().map(str::to_owned))
             .unwrap_or_else(|| name.replace('-', "_"));
-        packages.push(Package { name, library, uses, sources: manifest.with_file_name("src") });
+        packages.push(Package { name, root_name, uses, sources: manifest.with_file_name("src") });
     }
     Ok(packages)
 }
@@ -262,7 +262,7 @@ mod tests {
             .iter()
             .map(|name| Package {
                 name: (*name).to_owned(),
-                library: (*name).to_owned(),
+                root_name: (*name).to_owned(),
                 uses: extra.iter().filter(|(from, _)| from == name).map(|(_, to)| (*to).to_owned()).collect(),
                 sources: sources.clone(),
             })
