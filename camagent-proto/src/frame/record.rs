@@ -1,0 +1,184 @@
+//! Records: one binary WebSocket message, whole frames one behind the other.
+
+use alloc::{format, vec::Vec};
+
+use bytes::Bytes;
+
+use super::{Frame, Reader, read::violation};
+use crate::{error::Error, varint};
+
+/// The largest record in octets. With the 8-octet header of a client's WebSocket message it fills one TLS record (RFC 8446 section 5.1).
+pub const MAX_RECORD: usize = 16_376;
+/// The smallest limit that a peer may ask for.
+pub const MIN_RECORD: usize = 1_200;
+/// How many frames a record may hold.
+pub const MAX_FRAMES: usize = 256;
+
+/// Fills one record.
+#[derive(Debug)]
+pub struct RecordWriter {
+    bytes: Vec<u8>,
+    limit: usize,
+    frames: usize,
+    body: Vec<u8>,
+}
+
+impl RecordWriter {
+    /// An empty record of at most `limit` octets, kept within [`MIN_RECORD`] and [`MAX_RECORD`].
+    pub fn new(limit: usize) -> Self {
+        let limit = limit.clamp(MIN_RECORD, MAX_RECORD);
+        Self { bytes: Vec::with_capacity(limit), limit, frames: 0, body: Vec::new() }
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Octets that still fit, the header of one more frame of that size already taken off.
+    pub fn room(&self) -> usize {
+        if self.frames == MAX_FRAMES {
+            return 0;
+        }
+        // Type in one octet, length in at most four: records are shorter than 2^30.
+        self.limit.saturating_sub(self.bytes.len() + 5)
+    }
+
+    /// Appends `frame` when it fits; says whether it did.
+    pub fn push(&mut self, frame: &Frame) -> bool {
+        let mut body = core::mem::take(&mut self.body);
+        body.clear();
+        frame.write_body(&mut body);
+        let fits = body.len() <= self.room();
+        if fits {
+            self.header(frame.number(), body.len());
+            self.bytes.extend_from_slice(&body);
+        }
+        self.body = body;
+        fits
+    }
+
+    /// Appends a frame whose body is `head` and then as many payload octets as fit, at most `payload`. `copy` fills them and says whether it
+    /// could; when it could not, nothing is appended. Returns how many payload octets went in; `None` when not even one fits or `copy` failed.
+    pub fn push_payload(
+        &mut self,
+        number: u64,
+        head: &[u8],
+        payload: usize,
+        copy: impl FnOnce(&mut [u8]) -> bool,
+    ) -> Option<usize> {
+        let taken = payload.min(self.room().saturating_sub(head.len()));
+        if taken == 0 {
+            return None;
+        }
+        let before = self.bytes.len();
+        self.header(number, head.len() + taken);
+        self.bytes.extend_from_slice(head);
+        let start = self.bytes.len();
+        self.bytes.resize(start + taken, 0);
+        if copy(&mut self.bytes[start..]) {
+            return Some(taken);
+        }
+        self.bytes.truncate(before);
+        self.frames -= 1;
+        None
+    }
+
+    /// The finished record.
+    pub fn finish(self) -> Bytes {
+        self.bytes.into()
+    }
+
+    fn header(&mut self, number: u64, length: usize) {
+        varint::put(number, &mut self.bytes);
+        varint::put(length as u64, &mut self.bytes);
+        self.frames += 1;
+    }
+}
+
+/// Reads the frames of one record.
+#[derive(Debug)]
+pub struct RecordReader {
+    reader: Reader,
+    frames: usize,
+    skipped: u64,
+}
+
+impl RecordReader {
+    /// Starts at the front of a record; a record over [`MAX_RECORD`] is an error.
+    pub fn new(record: Bytes) -> Result<Self, Error> {
+        if record.len() > MAX_RECORD {
+            return Err(Error::Limit { limit: "record octets", allowed: MAX_RECORD as u64, got: record.len() as u64 });
+        }
+        Ok(Self { reader: Reader::new(record), frames: 0, skipped: 0 })
+    }
+
+    /// The next frame of a known kind; `None` at the end.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Error> {
+        while self.reader.remaining() > 0 {
+            self.frames += 1;
+            if self.frames > MAX_FRAMES {
+                return Err(Error::Limit {
+                    limit: "frames in a record",
+                    allowed: MAX_FRAMES as u64,
+                    got: self.frames as u64,
+                });
+            }
+            let number = self.reader.integer("frame type")?;
+            let body = self.reader.octets(MAX_RECORD, "frame length")?;
+            match Frame::read_body(number, &mut Reader::new(body)) {
+                Some(frame) => return frame.map(Some),
+                None if number.is_multiple_of(2) => self.skipped += 1,
+                None => {
+                    return Err(violation(
+                        "frame type",
+                        "a known kind, or an even one that may be skipped",
+                        format!("{number:#x}"),
+                    ));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many frames of unknown even kinds were passed over.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::*, *};
+
+    #[test]
+    fn unknown_even_kinds_are_skipped_and_odd_ones_close() {
+        let skip = Skip { track: 1, first: 2, last: 3, reason: SkipReason::OverBudget };
+        let mut writer = RecordWriter::new(MAX_RECORD);
+        assert!(writer.push(&Frame::Skip(skip.clone())));
+        let mut bytes = [0x30, 2, 9, 9].to_vec();
+        bytes.extend_from_slice(&writer.finish());
+        let mut reader = RecordReader::new(bytes.into()).unwrap();
+        assert_eq!(reader.next_frame().unwrap(), Some(Frame::Skip(skip)));
+        assert_eq!((reader.next_frame().unwrap(), reader.skipped()), (None, 1));
+
+        let mut reader = RecordReader::new(Bytes::from_static(&[0x31, 0])).unwrap();
+        let error = reader.next_frame().unwrap_err();
+        assert!(matches!(error, Error::Violation { place: "frame type", .. }), "{error}");
+    }
+
+    #[test]
+    fn a_record_never_outgrows_its_limit() {
+        let mut writer = RecordWriter::new(MIN_RECORD);
+        while writer.push_payload(0x25, &[1], 97, |_| true).is_some() {}
+        let record = writer.finish();
+        assert!(record.len() <= MIN_RECORD && record.len() > MIN_RECORD - 8, "{}", record.len());
+        assert!(RecordReader::new(Bytes::from(alloc::vec![0; MAX_RECORD + 1])).is_err());
+    }
+
+    #[test]
+    fn more_than_256_frames_are_refused() {
+        let bytes = Bytes::from([0x02, 0].repeat(MAX_FRAMES + 1));
+        assert!(matches!(RecordReader::new(bytes).unwrap().next_frame(), Err(Error::Limit { .. })));
+    }
+}

@@ -1,0 +1,29 @@
+//! `goaway` and `error`: how a session is asked to end, and why it ends.
+
+use alloc::string::String;
+
+use serde::{Deserialize, Serialize};
+
+/// `goaway`: the server asks the agent to leave and to come back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Goaway {
+    /// For people and logs.
+    pub reason: String,
+    /// Leave after so many milliseconds.
+    pub after_ms: u64,
+    /// Come back at a random moment within so many milliseconds, so that not all agents come at once.
+    pub spread_ms: u64,
+}
+
+/// `error`: sent before the WebSocket close with the same code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorMessage {
+    /// The close code's number.
+    pub code: u16,
+    /// The close code's name.
+    pub name: String,
+    /// What was wrong.
+    pub detail: String,
+}

@@ -1,0 +1,462 @@
+//! The agent's role. It outlives its connections: what it knows of tracks, commands and events goes on with the next one.
+
+use alloc::{
+    collections::VecDeque,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use bytes::Bytes;
+
+use super::{
+    CommandToken, Transmit,
+    memory::{Arrival, Commands, Events},
+    outbox::Outbox,
+};
+use crate::{
+    error::{CloseCode, Error},
+    frame::{Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
+    message::{
+        BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
+        KeyFrame, Limits, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState,
+    },
+    stats::Statistics,
+    time::{Duration, Instant},
+    transfer::{Journal, Sender, TransferCounts},
+    version,
+};
+
+/// After a heartbeat this long without a single octet from the server, the connection counts as dead.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Frames of unknown kinds that a peer may send in a session.
+const MAX_UNKNOWN: u64 = 1_000;
+
+/// What an agent tells of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentConfig {
+    /// Its id, the same as in the URL.
+    pub agent_id: String,
+    /// The token, only when it is to travel in `register` instead of the HTTP header.
+    pub token: Option<String>,
+    /// Random, new for every run.
+    pub boot_id: BootId,
+    /// Software and version.
+    pub software: String,
+    /// The cameras that it serves.
+    pub cameras: Vec<Camera>,
+    /// Commands that it answers, for people.
+    pub capabilities: Vec<String>,
+    /// The longest silence.
+    pub heartbeat_interval: Duration,
+    /// How long dial, TLS and register may take; here: how long after the connection is up `registered` must come.
+    pub register_timeout: Duration,
+}
+
+/// What an agent's session tells its driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AgentEvent {
+    /// The server has welcomed the agent.
+    Registered(Registered),
+    /// The server asks for something. Answer with [`Agent::answer`].
+    Command(CommandToken, Command),
+    /// A source is wanted now, or no longer.
+    SourceWanted(SourceState),
+    /// A viewer waits for a key frame.
+    KeyFrame(KeyFrame),
+    /// The server asks the agent to leave.
+    Goaway(Goaway),
+    /// This connection is over. The transport is to be closed, and [`Agent::disconnected`] to be called.
+    Failed(Error),
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    Disconnected,
+    Registering {
+        until: Instant,
+    },
+    Established,
+    /// The connection failed; the driver has to close it and to call [`Agent::disconnected`].
+    Over,
+}
+
+/// The agent's end of the protocol.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    state: State,
+    outbox: Outbox,
+    events_out: VecDeque<AgentEvent>,
+    sender: Sender,
+    commands: Commands,
+    happenings: Events,
+    statistics: Statistics,
+    record_limit: usize,
+    heartbeat_interval: Duration,
+    heartbeat_at: Instant,
+    /// When the server must have been heard, once a heartbeat is out.
+    answer_until: Option<Instant>,
+    round_trip: Duration,
+    unknown: u64,
+}
+
+impl Agent {
+    /// A disconnected agent.
+    pub fn new(config: AgentConfig) -> Self {
+        Self {
+            heartbeat_interval: config.heartbeat_interval,
+            config,
+            state: State::Disconnected,
+            outbox: Outbox::default(),
+            events_out: VecDeque::new(),
+            sender: Sender::new(Limits::default().frame_bytes),
+            commands: Commands::default(),
+            happenings: Events::default(),
+            statistics: Statistics::default(),
+            record_limit: MAX_RECORD,
+            heartbeat_at: Instant::ZERO,
+            answer_until: None,
+            round_trip: Duration::ZERO,
+            unknown: 0,
+        }
+    }
+
+    /// Whether the server has welcomed the agent on the present connection.
+    pub fn is_established(&self) -> bool {
+        self.state == State::Established
+    }
+
+    /// The last measured round trip; zero before the first.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// What the media side has done.
+    pub fn transfer_counts(&self) -> TransferCounts {
+        self.sender.counts()
+    }
+
+    /// Whether all frames and events were acknowledged.
+    pub fn is_settled(&self, journal: &mut dyn Journal) -> bool {
+        self.outbox.is_empty() && self.happenings.is_settled() && self.sender.is_settled(journal)
+    }
+
+    /// A WebSocket connection is up: registers.
+    pub fn connected(&mut self, now: Instant) {
+        self.state = State::Registering { until: now + self.config.register_timeout };
+        self.outbox = Outbox::default();
+        self.answer_until = None;
+        self.unknown = 0;
+        self.register(now);
+    }
+
+    /// The connection is gone, for whatever reason.
+    pub fn disconnected(&mut self) {
+        self.state = State::Disconnected;
+        self.outbox = Outbox::default();
+        self.answer_until = None;
+    }
+
+    /// A text message has come.
+    pub fn handle_text(&mut self, now: Instant, text: &str, journal: &mut dyn Journal) {
+        if self.hears() {
+            let result = Message::read(text).and_then(|message| match message {
+                Some(message) => self.message(now, message, journal),
+                None => self.count_unknown(1),
+            });
+            self.settle(result);
+        }
+    }
+
+    /// A binary message has come.
+    pub fn handle_binary(&mut self, record: Bytes, journal: &mut dyn Journal) {
+        if self.hears() {
+            let result = self.record(record, journal);
+            self.settle(result);
+        }
+    }
+
+    /// The time of [`Agent::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.state {
+            State::Registering { until } if until <= now => {
+                self.silent("registered", self.config.register_timeout);
+            }
+            State::Established => {
+                if self.answer_until.is_some_and(|until| until <= now) {
+                    return self.silent("answer to a heartbeat", ANSWER_WITHIN);
+                }
+                if self.heartbeat_at <= now {
+                    self.heartbeat(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Agent::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Disconnected | State::Over => None,
+            State::Registering { until } => Some(until),
+            State::Established => {
+                Some(self.answer_until.map_or(self.heartbeat_at, |until| until.min(self.heartbeat_at)))
+            }
+        }
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<AgentEvent> {
+        self.events_out.pop_front()
+    }
+
+    /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice.
+    pub fn poll_transmit(&mut self, journal: &mut dyn Journal) -> Option<Transmit> {
+        if let Some(transmit) = self.outbox.pop() {
+            return Some(transmit);
+        }
+        if self.state != State::Established || self.outbox.is_closing() {
+            return None;
+        }
+        if let Some(event) = self.happenings.next_to_send() {
+            return Some(Transmit::Text(Message::Event(event).to_text()));
+        }
+        let mut record = RecordWriter::new(self.record_limit);
+        self.sender.fill(&mut record, journal);
+        (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
+    }
+
+    /// A track begins, or a new epoch of it; its frames are read from the journal.
+    pub fn announce_track(&mut self, info: TrackInfo) {
+        self.sender.announce(info);
+    }
+
+    /// Says what came of a command. An error when the command is unknown or was answered before.
+    pub fn answer(
+        &mut self,
+        token: CommandToken,
+        outcome: Result<serde_json::Value, CommandError>,
+    ) -> Result<(), CommandError> {
+        let finished = self.commands.finish(token, |id| match outcome {
+            Ok(result) => bounded(CommandResult { id, status: CommandStatus::Ok, result, error: None }),
+            Err(error) => bounded(CommandResult {
+                id,
+                status: CommandStatus::Error,
+                result: serde_json::Value::Null,
+                error: Some(error),
+            }),
+        });
+        match finished {
+            Ok(Some(result)) => {
+                if self.is_established() {
+                    self.outbox.message(&Message::CommandResult(result));
+                }
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(()) => Err(CommandError {
+                code: "unknown_command".into(),
+                message: "no such command, or it was answered before".into(),
+            }),
+        }
+    }
+
+    /// Tells the server of something that happened, now or as soon as there is a session, until the server has kept it.
+    pub fn push_event(&mut self, now: Instant, camera: Option<String>, kind: &str, data: serde_json::Value) {
+        self.happenings.push(Event { sequence: 0, camera, kind: kind.into(), time_us: now.as_micros(), data });
+    }
+
+    /// The numbers for the next heartbeat.
+    pub fn set_statistics(&mut self, statistics: Statistics) {
+        self.statistics = statistics;
+    }
+
+    /// Leaves: a close goes out after what waits already.
+    pub fn close(&mut self, reason: &str) {
+        self.outbox.close(CloseCode::Normal, reason.into());
+    }
+
+    fn hears(&self) -> bool {
+        !matches!(self.state, State::Disconnected | State::Over) && !self.outbox.is_closing()
+    }
+
+    fn register(&mut self, now: Instant) {
+        let mut register = Register {
+            versions: version::SUPPORTED.to_vec(),
+            features: Vec::new(),
+            agent_id: self.config.agent_id.clone(),
+            token: self.config.token.clone(),
+            boot_id: self.config.boot_id,
+            software: self.config.software.clone(),
+            monotonic_us: now.as_micros(),
+            cameras: self.config.cameras.clone(),
+            more_cameras: false,
+            capabilities: self.config.capabilities.clone(),
+        };
+        let mut text = Message::Register(register.clone()).to_text();
+        let mut rest = Vec::new();
+        while text.len() > MAX_REGISTER && !register.cameras.is_empty() {
+            let keep = register.cameras.len() / 2;
+            rest.splice(0..0, register.cameras.split_off(keep));
+            register.more_cameras = true;
+            text = Message::Register(register.clone()).to_text();
+        }
+        self.outbox.message(&Message::Register(register));
+        while !rest.is_empty() {
+            let mut count = rest.len();
+            let message = loop {
+                let more_cameras = count < rest.len();
+                let message = Message::Cameras(Cameras { cameras: rest[..count].to_vec(), more_cameras });
+                if count == 1 || message.to_text().len() <= MAX_REGISTER {
+                    break message;
+                }
+                count = count.div_ceil(2);
+            };
+            self.outbox.message(&message);
+            rest.drain(..count);
+        }
+    }
+
+    fn message(&mut self, now: Instant, message: Message, journal: &mut dyn Journal) -> Result<(), Error> {
+        self.answer_until = None;
+        match (&self.state, message) {
+            (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
+            (_, Message::Goaway(goaway)) => {
+                self.events_out.push_back(AgentEvent::Goaway(goaway));
+                Ok(())
+            }
+            (State::Registering { .. }, Message::Registered(registered)) => self.registered(now, registered, journal),
+            (State::Registering { .. }, other) => Err(unexpected("registered", &other)),
+            (_, Message::HeartbeatAck(ack)) => {
+                self.round_trip = now.saturating_since(Instant::from_micros(ack.sent_us));
+                Ok(())
+            }
+            (_, Message::Command(command)) => {
+                self.command(command);
+                Ok(())
+            }
+            (_, Message::EventAck(ack)) => {
+                self.happenings.kept(ack.sequence);
+                Ok(())
+            }
+            (_, Message::SourceState(state)) => {
+                self.events_out.push_back(AgentEvent::SourceWanted(state));
+                Ok(())
+            }
+            (_, Message::KeyFrame(key_frame)) => {
+                self.events_out.push_back(AgentEvent::KeyFrame(key_frame));
+                Ok(())
+            }
+            (_, other) => Err(unexpected("a message of a server", &other)),
+        }
+    }
+
+    fn registered(&mut self, now: Instant, registered: Registered, journal: &mut dyn Journal) -> Result<(), Error> {
+        if !version::SUPPORTED.contains(&registered.version) {
+            return Err(Error::Incompatible {
+                supported: format!("{:?}", version::SUPPORTED),
+                offered: registered.version.to_string(),
+            });
+        }
+        self.state = State::Established;
+        self.record_limit = usize::try_from(registered.limits.record_bytes).unwrap_or(MAX_RECORD);
+        self.heartbeat_interval = match registered.heartbeat_interval_ms {
+            0 => self.config.heartbeat_interval,
+            wanted => self.config.heartbeat_interval.min(Duration::from_millis(wanted.max(1_000))),
+        };
+        self.sender.rewind(&registered.resume, registered.limits.frame_bytes, journal);
+        self.happenings.rewind();
+        // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
+        self.heartbeat_at = now;
+        self.events_out.push_back(AgentEvent::Registered(registered));
+        self.handle_timeout(now);
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command) {
+        match self.commands.arrived(&command) {
+            Arrival::New(token) => self.events_out.push_back(AgentEvent::Command(token, command)),
+            Arrival::Running => {}
+            Arrival::Done(result) => self.outbox.message(&Message::CommandResult(result)),
+        }
+    }
+
+    fn heartbeat(&mut self, now: Instant) {
+        self.statistics.round_trip_us = self.round_trip.as_micros() as u64;
+        self.outbox.message(&Message::Heartbeat(Heartbeat {
+            sent_us: now.as_micros(),
+            round_trip_us: self.statistics.round_trip_us,
+            statistics: self.statistics.clone(),
+        }));
+        self.heartbeat_at = now + self.heartbeat_interval;
+        self.answer_until.get_or_insert(now + ANSWER_WITHIN);
+    }
+
+    fn record(&mut self, record: Bytes, journal: &mut dyn Journal) -> Result<(), Error> {
+        if self.state != State::Established {
+            return Err(Error::Violation { place: "session", expected: "registered first", got: "a record".into() });
+        }
+        self.answer_until = None;
+        let mut reader = RecordReader::new(record)?;
+        while let Some(frame) = reader.next_frame()? {
+            match frame {
+                Frame::Mack(mack) => self.sender.acknowledged(&mack, journal)?,
+                other => {
+                    return Err(Error::Violation {
+                        place: "record of a server",
+                        expected: "MACK",
+                        got: format!("frame {:#x}", other.number()),
+                    });
+                }
+            }
+        }
+        self.count_unknown(reader.skipped())
+    }
+
+    fn count_unknown(&mut self, count: u64) -> Result<(), Error> {
+        self.unknown += count;
+        if self.unknown > MAX_UNKNOWN {
+            return Err(Error::Limit { limit: "unknown frames and messages", allowed: MAX_UNKNOWN, got: self.unknown });
+        }
+        Ok(())
+    }
+
+    fn silent(&mut self, awaited: &'static str, waited: Duration) {
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        self.settle(Err(Error::Silent { awaited, waited_ms }));
+    }
+
+    fn settle(&mut self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            match &error {
+                // The peer knows already.
+                Error::ClosedByPeer { .. } => self.outbox.close(error.close_code(), String::new()),
+                _ => self.outbox.fail(&error),
+            }
+            self.state = State::Over;
+            self.events_out.push_back(AgentEvent::Failed(error));
+        }
+    }
+}
+
+/// A result that fits into a control message, or an error that says that it did not.
+fn bounded(result: CommandResult) -> CommandResult {
+    let length = Message::CommandResult(result.clone()).to_text().len();
+    if length <= MAX_TEXT {
+        return result;
+    }
+    CommandResult {
+        id: result.id,
+        status: CommandStatus::Error,
+        result: serde_json::Value::Null,
+        error: Some(CommandError {
+            code: "result_too_large".into(),
+            message: format!("the answer has {length} octets, at most {MAX_TEXT} fit"),
+        }),
+    }
+}
+
+fn unexpected(expected: &'static str, got: &Message) -> Error {
+    Error::Violation { place: "session", expected, got: got.kind().into() }
+}

@@ -1,0 +1,29 @@
+//! The life of a session between an agent and its server, both roles as values.
+//!
+//! An [`Agent`] lives as long as the agent does and goes through many connections; a [`Server`] is one connection.
+//! What does not belong here: sockets, back-off and tokens (the drivers), frames and their order (`transfer`).
+
+mod agent;
+mod memory;
+mod outbox;
+mod server;
+
+pub use agent::{Agent, AgentConfig, AgentEvent};
+pub use memory::CommandToken;
+pub use server::{Accept, Server, ServerConfig, ServerEvent};
+
+use alloc::string::String;
+use bytes::Bytes;
+
+use crate::error::CloseCode;
+
+/// What the driver is to write next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// A text WebSocket message.
+    Text(String),
+    /// A binary WebSocket message.
+    Binary(Bytes),
+    /// A WebSocket close with this code and reason; the last thing of a connection.
+    Close(CloseCode, String),
+}

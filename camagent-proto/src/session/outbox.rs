@@ -1,0 +1,104 @@
+//! What waits to be written besides media: control messages, and the close that ends a connection.
+
+use alloc::{
+    collections::VecDeque,
+    string::{String, ToString},
+};
+
+use bytes::Bytes;
+
+use super::Transmit;
+use crate::{
+    error::{CloseCode, Error},
+    message::{ErrorMessage, Message},
+};
+
+/// Octets of the reason that a WebSocket close frame has room for (RFC 6455 section 5.5).
+const MAX_REASON: usize = 123;
+/// Messages that may wait. A peer that makes us answer faster than it reads is cut off.
+const MAX_WAITING: usize = 512;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    waiting: VecDeque<Transmit>,
+    closing: bool,
+}
+
+impl Outbox {
+    pub(super) fn message(&mut self, message: &Message) {
+        self.push(Transmit::Text(message.to_text()));
+    }
+
+    pub(super) fn record(&mut self, record: Bytes) {
+        self.push(Transmit::Binary(record));
+    }
+
+    /// Ends the connection with an `error` message and the close code that belongs to it. Only the first call counts.
+    pub(super) fn fail(&mut self, error: &Error) {
+        let code = error.close_code();
+        let detail = error.to_string();
+        let message = ErrorMessage { code: code.number(), name: code.name().into(), detail: detail.clone() };
+        self.message(&Message::Error(message));
+        self.close(code, detail);
+    }
+
+    /// Ends the connection after what waits already.
+    pub(super) fn close(&mut self, code: CloseCode, mut reason: String) {
+        if !self.closing {
+            let mut end = reason.len().min(MAX_REASON);
+            while !reason.is_char_boundary(end) {
+                end -= 1;
+            }
+            reason.truncate(end);
+            self.waiting.push_back(Transmit::Close(code, reason));
+            self.closing = true;
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Transmit> {
+        self.waiting.pop_front()
+    }
+
+    fn push(&mut self, transmit: Transmit) {
+        if self.closing {
+            return;
+        }
+        self.waiting.push_back(transmit);
+        if self.waiting.len() > MAX_WAITING {
+            self.waiting.clear();
+            self.close(CloseCode::LimitExceeded, "control messages are not being read".into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_is_last_and_its_reason_fits() {
+        let mut outbox = Outbox::default();
+        outbox.close(CloseCode::Normal, "ü".repeat(100));
+        outbox.record(Bytes::from_static(b"late"));
+        let Some(Transmit::Close(CloseCode::Normal, reason)) = outbox.pop() else { panic!() };
+        assert!(reason.len() <= 123 && reason.starts_with('ü'));
+        assert_eq!(outbox.pop(), None);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_cut_off() {
+        let mut outbox = Outbox::default();
+        for _ in 0..=MAX_WAITING {
+            outbox.record(Bytes::new());
+        }
+        assert!(matches!(outbox.pop(), Some(Transmit::Close(CloseCode::LimitExceeded, _))));
+    }
+}

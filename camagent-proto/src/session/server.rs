@@ -1,0 +1,411 @@
+//! The server's role: one connection of one agent.
+
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
+
+use bytes::Bytes;
+
+use super::{Transmit, outbox::Outbox};
+use crate::{
+    error::{CloseCode, Error},
+    frame::RecordReader,
+    message::{
+        Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits, Message,
+        Register, Registered, ResumePoint, SourceState, check_name,
+    },
+    time::{Duration, Instant},
+    transfer::{Delivery, Receiver},
+    version,
+};
+
+/// How long after the connection `register` must come.
+const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// What is granted to an agent beyond its heartbeat interval before it counts as gone.
+const GRACE: Duration = Duration::from_secs(10);
+/// Frames and messages of unknown kinds that a peer may send in a session.
+const MAX_UNKNOWN: u64 = 1_000;
+/// Heartbeats a second.
+const MAX_HEARTBEATS_A_SECOND: u32 = 4;
+/// Cameras of one agent.
+const MAX_CAMERAS: usize = 1_024;
+
+/// What holds for every agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// What this server takes.
+    pub limits: Limits,
+    /// The longest silence that agents are asked for.
+    pub heartbeat_interval: Duration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { limits: Limits::default(), heartbeat_interval: Duration::from_secs(30) }
+    }
+}
+
+/// On what terms an agent is welcomed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// Names the session in logs.
+    pub session_id: String,
+    /// Counter of this agent's connections.
+    pub generation: u64,
+    /// Which sources are wanted.
+    pub sources: Vec<SourceState>,
+    /// Where the tracks of this boot go on.
+    pub resume: Vec<ResumePoint>,
+}
+
+/// What a connection tells its driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServerEvent {
+    /// An agent wants in: answer with [`Server::accept`] or [`Server::refuse`].
+    Register(Register),
+    /// More cameras of the agent.
+    Cameras(Vec<Camera>),
+    /// The agent lives.
+    Heartbeat {
+        /// What it says.
+        heartbeat: Heartbeat,
+        /// The server's monotonic clock minus the agent's boot-time clock, in microseconds; at most half a round trip too large.
+        clock_offset_us: i64,
+    },
+    /// A command was answered.
+    CommandResult(CommandResult),
+    /// Something happened at the agent. Keep it, then call [`Server::keep_event`].
+    Event(Event),
+    /// Media arrived.
+    Media(Delivery),
+    /// This connection is over. The transport is to be closed after what [`Server::poll_transmit`] still gives.
+    Failed(Error),
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    /// The agent has to register.
+    Fresh {
+        until: Instant,
+    },
+    /// The driver has to decide.
+    Deciding {
+        version: u32,
+    },
+    Established,
+    Over,
+}
+
+/// The server's end of one connection.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    state: State,
+    outbox: Outbox,
+    events: VecDeque<ServerEvent>,
+    receiver: Receiver,
+    more_cameras: bool,
+    cameras: usize,
+    /// The server's UTC minus its monotonic clock, in microseconds.
+    utc_offset_us: i64,
+    heard: Instant,
+    heartbeat_second: (u64, u32),
+    unknown: u64,
+}
+
+impl Server {
+    /// A connection that has just come up. `utc_offset_us` is UTC minus the clock of `now`, in microseconds.
+    pub fn new(config: ServerConfig, now: Instant, utc_offset_us: i64) -> Self {
+        Self {
+            config,
+            state: State::Fresh { until: now + REGISTER_WITHIN },
+            outbox: Outbox::default(),
+            events: VecDeque::new(),
+            receiver: Receiver::default(),
+            more_cameras: false,
+            cameras: 0,
+            utc_offset_us,
+            heard: now,
+            heartbeat_second: (0, 0),
+            unknown: 0,
+        }
+    }
+
+    /// Whether the agent was welcomed and the connection is not over.
+    pub fn is_established(&self) -> bool {
+        self.state == State::Established
+    }
+
+    /// Where the agent's tracks stand, for its next session in the same boot.
+    pub fn resume_points(&self) -> Vec<ResumePoint> {
+        self.receiver.points()
+    }
+
+    /// Frames that came a second time and were dropped.
+    pub fn duplicates(&self) -> u64 {
+        self.receiver.duplicates()
+    }
+
+    /// A text message has come.
+    pub fn handle_text(&mut self, now: Instant, text: &str) {
+        if self.hears(now) {
+            let result = Message::read(text).and_then(|message| match message {
+                Some(message) => self.message(now, message),
+                None => self.count_unknown(1),
+            });
+            self.settle(result);
+        }
+    }
+
+    /// A binary message has come.
+    pub fn handle_binary(&mut self, now: Instant, record: Bytes) {
+        if self.hears(now) {
+            let result = self.record(now, record);
+            self.settle(result);
+        }
+    }
+
+    /// The time of [`Server::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.state {
+            State::Fresh { until } if until <= now => {
+                let waited_ms = u64::try_from(REGISTER_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                self.settle(Err(Error::Silent { awaited: "register", waited_ms }));
+            }
+            State::Established if self.silent_at() <= now => {
+                let waited_ms = u64::try_from(now.saturating_since(self.heard).as_millis()).unwrap_or(u64::MAX);
+                self.settle(Err(Error::Silent { awaited: "heartbeat", waited_ms }));
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Server::handle_timeout`] wants to be called, or an acknowledgement is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Fresh { until } => Some(until),
+            State::Established => {
+                let silent_at = self.silent_at();
+                Some(self.receiver.poll_timeout().map_or(silent_at, |at| at.min(silent_at)))
+            }
+            State::Deciding { .. } | State::Over => None,
+        }
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        self.events.pop_front()
+    }
+
+    /// What is to be written next.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if self.state == State::Established
+            && let Some(record) = self.receiver.poll_ack(now)
+        {
+            self.outbox.record(record);
+        }
+        self.outbox.pop()
+    }
+
+    /// Welcomes the agent that asked by [`ServerEvent::Register`].
+    pub fn accept(&mut self, now: Instant, accept: Accept) {
+        let State::Deciding { version } = self.state else { return };
+        self.receiver = Receiver::new(self.config.limits, &accept.resume);
+        self.state = State::Established;
+        self.heard = now;
+        let (sources, more_sources) = fitting(accept.sources);
+        let interval_ms = u64::try_from(self.config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX);
+        self.outbox.message(&Message::Registered(Registered {
+            version,
+            features: Vec::new(),
+            session_id: accept.session_id,
+            generation: accept.generation,
+            server_time_ms: self.unix_ms(now),
+            heartbeat_interval_ms: interval_ms,
+            limits: self.config.limits,
+            sources,
+            resume: accept.resume,
+        }));
+        for state in more_sources {
+            self.outbox.message(&Message::SourceState(state));
+        }
+    }
+
+    /// Turns the agent away, or ends an established session.
+    pub fn refuse(&mut self, code: CloseCode, detail: String) {
+        if self.state != State::Over {
+            self.settle(Err(Error::Refused { code, detail }));
+        }
+    }
+
+    /// Sends a command.
+    pub fn command(&mut self, command: Command) {
+        self.tell(Message::Command(command));
+    }
+
+    /// Tells whether a source is wanted.
+    pub fn set_wanted(&mut self, state: SourceState) {
+        self.tell(Message::SourceState(state));
+    }
+
+    /// Asks for a key frame.
+    pub fn request_key_frame(&mut self, key_frame: KeyFrame) {
+        self.tell(Message::KeyFrame(key_frame));
+    }
+
+    /// Says that events up to this one are kept.
+    pub fn keep_event(&mut self, sequence: u64) {
+        self.tell(Message::EventAck(EventAck { sequence }));
+    }
+
+    /// Asks the agent to leave and come back; all that arrived is acknowledged first.
+    pub fn goaway(&mut self, goaway: Goaway) {
+        if let Some(record) = self.receiver.acknowledge_all() {
+            self.outbox.record(record);
+        }
+        let reason = goaway.reason.clone();
+        self.tell(Message::Goaway(goaway));
+        self.outbox.close(CloseCode::Draining, reason);
+        self.state = State::Over;
+    }
+
+    fn tell(&mut self, message: Message) {
+        if self.state == State::Established {
+            self.outbox.message(&message);
+        }
+    }
+
+    fn hears(&mut self, now: Instant) -> bool {
+        self.heard = now;
+        self.state != State::Over
+    }
+
+    /// When an agent that says nothing counts as gone: two of its intervals, and some grace.
+    fn silent_at(&self) -> Instant {
+        self.heard + self.config.heartbeat_interval + self.config.heartbeat_interval + GRACE
+    }
+
+    fn unix_ms(&self, now: Instant) -> u64 {
+        let micros = i64::try_from(now.as_micros()).unwrap_or(i64::MAX).saturating_add(self.utc_offset_us);
+        u64::try_from(micros / 1_000).unwrap_or(0)
+    }
+
+    fn message(&mut self, now: Instant, message: Message) -> Result<(), Error> {
+        match (&self.state, message) {
+            (State::Fresh { .. }, Message::Register(register)) => self.register(register),
+            (State::Fresh { .. }, other) => Err(unexpected("register", &other)),
+            (_, Message::Cameras(more)) if self.more_cameras => {
+                self.check_cameras(&more.cameras)?;
+                self.more_cameras = more.more_cameras;
+                self.events.push_back(ServerEvent::Cameras(more.cameras));
+                Ok(())
+            }
+            (State::Established, Message::Heartbeat(heartbeat)) => self.heartbeat(now, heartbeat),
+            (State::Established, Message::CommandResult(result)) => {
+                self.events.push_back(ServerEvent::CommandResult(result));
+                Ok(())
+            }
+            (State::Established, Message::Event(event)) => {
+                self.events.push_back(ServerEvent::Event(event));
+                Ok(())
+            }
+            (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
+            (_, other) => Err(unexpected("a message of an agent", &other)),
+        }
+    }
+
+    fn register(&mut self, register: Register) -> Result<(), Error> {
+        check_name(&register.agent_id, "register agent_id")?;
+        self.check_cameras(&register.cameras)?;
+        let version = version::pick(&register.versions).ok_or_else(|| Error::Incompatible {
+            supported: format!("{:?}", version::SUPPORTED),
+            offered: format!("{:?}", register.versions),
+        })?;
+        self.more_cameras = register.more_cameras;
+        self.state = State::Deciding { version };
+        self.events.push_back(ServerEvent::Register(register));
+        Ok(())
+    }
+
+    fn check_cameras(&mut self, cameras: &[Camera]) -> Result<(), Error> {
+        self.cameras += cameras.len();
+        if self.cameras > MAX_CAMERAS {
+            let (allowed, got) = (MAX_CAMERAS as u64, self.cameras as u64);
+            return Err(Error::Limit { limit: "cameras of an agent", allowed, got });
+        }
+        for camera in cameras {
+            check_name(&camera.id, "camera id")?;
+            for source in &camera.sources {
+                check_name(&source.name, "source name")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&mut self, now: Instant, heartbeat: Heartbeat) -> Result<(), Error> {
+        let second = now.as_micros() / 1_000_000;
+        if self.heartbeat_second.0 != second {
+            self.heartbeat_second = (second, 0);
+        }
+        self.heartbeat_second.1 += 1;
+        if self.heartbeat_second.1 > MAX_HEARTBEATS_A_SECOND {
+            let (allowed, got) = (u64::from(MAX_HEARTBEATS_A_SECOND), u64::from(self.heartbeat_second.1));
+            return Err(Error::Limit { limit: "heartbeats a second", allowed, got });
+        }
+        self.tell(Message::HeartbeatAck(HeartbeatAck {
+            sent_us: heartbeat.sent_us,
+            server_time_ms: self.unix_ms(now),
+        }));
+        let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+        let one_way = heartbeat.round_trip_us / 2;
+        let clock_offset_us = signed(now.as_micros().saturating_sub(one_way)).saturating_sub(signed(heartbeat.sent_us));
+        self.events.push_back(ServerEvent::Heartbeat { heartbeat, clock_offset_us });
+        Ok(())
+    }
+
+    fn record(&mut self, now: Instant, record: Bytes) -> Result<(), Error> {
+        if self.state != State::Established {
+            return Err(Error::Violation { place: "session", expected: "register first", got: "a record".into() });
+        }
+        let mut reader = RecordReader::new(record)?;
+        while let Some(frame) = reader.next_frame()? {
+            if let Some(delivery) = self.receiver.handle(now, frame)? {
+                self.events.push_back(ServerEvent::Media(delivery));
+            }
+        }
+        self.count_unknown(reader.skipped())
+    }
+
+    fn count_unknown(&mut self, count: u64) -> Result<(), Error> {
+        self.unknown += count;
+        if self.unknown > MAX_UNKNOWN {
+            return Err(Error::Limit { limit: "unknown frames and messages", allowed: MAX_UNKNOWN, got: self.unknown });
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, result: Result<(), Error>) {
+        if let Err(error) = result {
+            if let Some(record) = self.receiver.acknowledge_all()
+                && self.state == State::Established
+            {
+                self.outbox.record(record);
+            }
+            match &error {
+                Error::ClosedByPeer { .. } => self.outbox.close(error.close_code(), String::new()),
+                _ => self.outbox.fail(&error),
+            }
+            self.state = State::Over;
+            self.events.push_back(ServerEvent::Failed(error));
+        }
+    }
+}
+
+/// `registered` has to stay within its size: the states of more sources follow by themselves.
+fn fitting(mut sources: Vec<SourceState>) -> (Vec<SourceState>, Vec<SourceState>) {
+    const FIRST: usize = 32;
+    let more = sources.split_off(sources.len().min(FIRST));
+    (sources, more)
+}
+
+fn unexpected(expected: &'static str, got: &Message) -> Error {
+    Error::Violation { place: "session", expected, got: got.kind().into() }
+}

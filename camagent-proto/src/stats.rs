@@ -1,0 +1,53 @@
+//! The statistics that a heartbeat carries: plain numbers, counted by their owner, copied out on request.
+
+use alloc::{collections::BTreeMap, string::String};
+
+use serde::{Deserialize, Serialize};
+
+/// What an agent says of itself in each heartbeat. The first six names are the product's own and never change.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// Bytes written to the server's sockets since the agent started, TLS and WebSocket overhead included.
+    pub bytes_sent: u64,
+    /// Bytes read from the server's sockets since the agent started.
+    pub bytes_received: u64,
+    /// Frames that were accepted and never reached the server: each was told to the server by a SKIP.
+    pub packets_lost: u64,
+    /// How often a session was established again after the first one.
+    pub reconnections: u64,
+    /// Seconds since the agent started.
+    pub uptime: u64,
+    /// Bytes that the journal holds now.
+    pub buffer_size: u64,
+    /// Frames taken from the host since the agent started.
+    pub frames_accepted: u64,
+    /// Frames handed to the transport, repeats after a reconnect included.
+    pub frames_sent: u64,
+    /// Frames that the host pushed and that were not kept: not wanted, waiting for a key frame, or refused.
+    pub frames_dropped: u64,
+    /// Last measured round trip of a heartbeat in microseconds; 0 before the first.
+    pub round_trip_us: u64,
+    /// What a newer agent says beside these.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_the_product_stay() {
+        let text = serde_json::to_string(&Statistics { bytes_sent: 7, ..Default::default() }).unwrap();
+        for name in ["bytes_sent\":7", "bytes_received", "packets_lost", "reconnections", "uptime", "buffer_size"] {
+            assert!(text.contains(name), "{name} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn unknown_numbers_survive() {
+        let read: Statistics = serde_json::from_str(r#"{"uptime":3,"temperature":41}"#).unwrap();
+        assert_eq!((read.uptime, &read.other["temperature"]), (3, &serde_json::json!(41)));
+    }
+}

@@ -1,0 +1,36 @@
+//! The way of media from the agent's journal to the server: in order, resumed after a cut, acknowledged.
+//!
+//! A frame is named by (agent, boot, track, epoch, sequence). The [`Sender`] reads the agent's [`Journal`] and fills records, the
+//! [`Receiver`] puts frames together, drops what it has, and acknowledges. With retention `live` an acknowledgement frees the journal.
+//! What does not belong here: who may send at all (`session`), where frames are kept (the journal behind the trait).
+
+mod receiver;
+mod sender;
+
+pub use receiver::{Delivery, MediaFrame, Receiver};
+pub use sender::{Sender, TransferCounts};
+
+use crate::frame::FrameHead;
+
+/// A frame as the journal knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number in the epoch.
+    pub sequence: u64,
+    /// Times and flags.
+    pub head: FrameHead,
+    /// Its octets.
+    pub length: u64,
+}
+
+/// The agent's journal as the sender reads it: frames of several tracks, each track's in the order of their numbers. Only its owner evicts.
+pub trait Journal {
+    /// The oldest frame of that epoch with a number not below `sequence`.
+    fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry>;
+    /// The number that the next frame of that epoch will get, or would have got.
+    fn end(&mut self, track: u32, epoch: u64) -> u64;
+    /// Copies octets of a frame, from `offset` on, into all of `into`. `false` when the frame is gone.
+    fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool;
+    /// The server has received all frames of that epoch below `next`.
+    fn received(&mut self, track: u32, epoch: u64, next: u64);
+}

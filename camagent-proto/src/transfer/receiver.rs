@@ -1,0 +1,353 @@
+//! The server's half: puts frames together in order, drops what it has already, and acknowledges.
+
+use alloc::{collections::BTreeMap, format, vec::Vec};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    error::Error,
+    frame::{Frame, FrameHead, FrameStart, Mack, RecordWriter, Skip, TrackInfo},
+    message::{Limits, ResumePoint, check_name},
+    time::{Duration, Instant},
+};
+
+/// An acknowledgement goes out at the latest after this time …
+const ACK_DELAY: Duration = Duration::from_millis(100);
+/// … or after so many octets.
+const ACK_BYTES: u64 = 64 << 10;
+/// What is set aside at once for a frame whose rest is still to come; more is taken as octets arrive, so that a claim costs nothing.
+const FIRST_RESERVE: usize = 64 << 10;
+
+/// A frame that arrived whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaFrame {
+    /// Its track.
+    pub track: u32,
+    /// The epoch that its number counts in.
+    pub epoch: u64,
+    /// Its number.
+    pub sequence: u64,
+    /// Times and flags.
+    pub head: FrameHead,
+    /// Its octets, as the host pushed them.
+    pub payload: Bytes,
+}
+
+/// What arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// A track was announced, or announced again after a reconnect.
+    Track(TrackInfo),
+    /// A frame; each one comes once and in order.
+    Frame(MediaFrame),
+    /// Frames that will never come.
+    Skip {
+        /// The epoch that the numbers count in.
+        epoch: u64,
+        /// Which, and why.
+        skip: Skip,
+    },
+}
+
+#[derive(Debug)]
+struct Assembly {
+    start: FrameStart,
+    octets: BytesMut,
+    /// Known already: its octets are counted but not kept.
+    duplicate: bool,
+    received: u64,
+}
+
+#[derive(Debug)]
+struct Track {
+    epoch: u64,
+    next: u64,
+    /// Announced in this session.
+    announced: bool,
+    assembly: Option<Assembly>,
+    unacknowledged: bool,
+}
+
+/// Takes an agent's media frames of one session.
+#[derive(Debug, Default)]
+pub struct Receiver {
+    tracks: BTreeMap<u32, Track>,
+    limits: Limits,
+    unacknowledged_bytes: u64,
+    ack_at: Option<Instant>,
+    duplicates: u64,
+}
+
+impl Receiver {
+    /// A receiver that goes on where an earlier session of the same boot ended.
+    pub fn new(limits: Limits, points: &[ResumePoint]) -> Self {
+        let tracks = points.iter().map(|point| {
+            let track =
+                Track { epoch: point.epoch, next: point.next, announced: false, assembly: None, unacknowledged: false };
+            (point.track, track)
+        });
+        Self { tracks: tracks.collect(), limits, ..Self::default() }
+    }
+
+    /// Where each track stands, for the next session of the same boot.
+    pub fn points(&self) -> Vec<ResumePoint> {
+        let point = |(&track, state): (&u32, &Track)| ResumePoint { track, epoch: state.epoch, next: state.next };
+        self.tracks.iter().map(point).collect()
+    }
+
+    /// Frames that came a second time and were dropped.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// Takes one frame of a record.
+    pub fn handle(&mut self, now: Instant, frame: Frame) -> Result<Option<Delivery>, Error> {
+        match frame {
+            Frame::Track(info) => self.track(now, info).map(Some),
+            Frame::Frame(start) => self.frame(now, start),
+            Frame::FrameMore(more) => {
+                let track = announced(&mut self.tracks, more.track, "FRAME_MORE track")?;
+                let Some(assembly) = &mut track.assembly else {
+                    return violation("FRAME_MORE", "an open frame on this track", format!("track {}", more.track));
+                };
+                let received = assembly.received + more.payload.len() as u64;
+                if received > assembly.start.total {
+                    return violation(
+                        "FRAME_MORE payload",
+                        "no more than the frame's total length",
+                        format!("{received} of {}", assembly.start.total),
+                    );
+                }
+                assembly.received = received;
+                if !assembly.duplicate {
+                    assembly.octets.extend_from_slice(&more.payload);
+                }
+                let number = more.track;
+                self.count(now, more.payload.len());
+                self.finish(number)
+            }
+            Frame::FrameAbort(abort) => {
+                let track = announced(&mut self.tracks, abort.track, "FRAME_ABORT track")?;
+                match track.assembly.take() {
+                    Some(open) if open.start.sequence == abort.sequence => Ok(None),
+                    _ => violation("FRAME_ABORT", "the open frame of this track", format!("{}", abort.sequence)),
+                }
+            }
+            Frame::Skip(skip) => self.skip(now, skip),
+            Frame::Mack(_) => violation("MACK", "frames of an agent", "an acknowledgement".into()),
+        }
+    }
+
+    /// The record of acknowledgements that is due, if one is.
+    pub fn poll_ack(&mut self, now: Instant) -> Option<Bytes> {
+        let due = self.ack_at.is_some_and(|at| at <= now) || self.unacknowledged_bytes >= ACK_BYTES;
+        if !due {
+            return None;
+        }
+        self.acknowledge_all()
+    }
+
+    /// All outstanding acknowledgements at once, for example before a planned close.
+    pub fn acknowledge_all(&mut self) -> Option<Bytes> {
+        self.ack_at = None;
+        self.unacknowledged_bytes = 0;
+        let mut record = RecordWriter::new(crate::frame::MAX_RECORD);
+        for (&number, track) in self.tracks.iter_mut().filter(|(_, track)| track.unacknowledged) {
+            track.unacknowledged = false;
+            // At most 64 tracks of at most 18 octets: they fit.
+            record.push(&Frame::Mack(Mack { track: number, epoch: track.epoch, received: track.next }));
+        }
+        (!record.is_empty()).then(|| record.finish())
+    }
+
+    /// When the next acknowledgement is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.ack_at
+    }
+
+    fn track(&mut self, now: Instant, info: TrackInfo) -> Result<Delivery, Error> {
+        check_name(&info.camera, "TRACK camera")?;
+        check_name(&info.source, "TRACK source")?;
+        if info.track >= self.limits.tracks {
+            let (allowed, got) = (u64::from(self.limits.tracks) - 1, u64::from(info.track));
+            return Err(Error::Limit { limit: "TRACK track", allowed, got });
+        }
+        let track = self.tracks.entry(info.track).or_insert(Track {
+            epoch: info.epoch,
+            next: info.next,
+            announced: false,
+            assembly: None,
+            unacknowledged: false,
+        });
+        if info.epoch < track.epoch {
+            return violation(
+                "TRACK epoch",
+                "not older than the last one",
+                format!("{} < {}", info.epoch, track.epoch),
+            );
+        }
+        if info.epoch > track.epoch {
+            (track.epoch, track.next) = (info.epoch, info.next);
+        }
+        // Frames that only an earlier server received are no hole of this one's making: the count goes on where the agent is.
+        track.next = track.next.max(info.next);
+        track.announced = true;
+        track.assembly = None;
+        track.unacknowledged = true;
+        self.count(now, 0);
+        Ok(Delivery::Track(info))
+    }
+
+    fn frame(&mut self, now: Instant, start: FrameStart) -> Result<Option<Delivery>, Error> {
+        let frame_bytes = self.limits.frame_bytes;
+        let track = announced(&mut self.tracks, start.track, "FRAME track")?;
+        if start.total > frame_bytes {
+            return Err(Error::Limit { limit: "FRAME total length", allowed: frame_bytes, got: start.total });
+        }
+        if let Some(open) = &track.assembly {
+            let got = format!("{} while {} is open", start.sequence, open.start.sequence);
+            return violation("FRAME", "the end of the open frame first", got);
+        }
+        if start.sequence > track.next {
+            let got = format!("{} instead of {}", start.sequence, track.next);
+            return violation("FRAME sequence", "the next number, or a SKIP before it", got);
+        }
+        let number = start.track;
+        let octets = start.payload.len();
+        let duplicate = start.sequence < track.next;
+        let mut assembly = Assembly { octets: BytesMut::new(), duplicate, received: octets as u64, start };
+        if !duplicate && assembly.received < assembly.start.total {
+            assembly.octets.reserve(usize::try_from(assembly.start.total).unwrap_or(FIRST_RESERVE).min(FIRST_RESERVE));
+            assembly.octets.extend_from_slice(&assembly.start.payload);
+        }
+        track.assembly = Some(assembly);
+        self.count(now, octets);
+        self.finish(number)
+    }
+
+    fn finish(&mut self, number: u32) -> Result<Option<Delivery>, Error> {
+        let track = announced(&mut self.tracks, number, "FRAME track")?;
+        let Some(open) = track.assembly.take_if(|open| open.received == open.start.total) else { return Ok(None) };
+        track.unacknowledged = true;
+        if open.duplicate {
+            self.duplicates += 1;
+            return Ok(None);
+        }
+        track.next = open.start.sequence + 1;
+        let payload = if open.octets.is_empty() { open.start.payload } else { open.octets.freeze() };
+        Ok(Some(Delivery::Frame(MediaFrame {
+            track: number,
+            epoch: track.epoch,
+            sequence: open.start.sequence,
+            head: open.start.head,
+            payload,
+        })))
+    }
+
+    fn skip(&mut self, now: Instant, skip: Skip) -> Result<Option<Delivery>, Error> {
+        let track = announced(&mut self.tracks, skip.track, "SKIP track")?;
+        if track.assembly.is_some() {
+            return violation("SKIP", "no open frame on this track", format!("track {}", skip.track));
+        }
+        if skip.first > track.next {
+            let got = format!("{} instead of {}", skip.first, track.next);
+            return violation("SKIP first", "the next number", got);
+        }
+        let epoch = track.epoch;
+        let first = skip.first.max(track.next);
+        track.unacknowledged = true;
+        if skip.last < first {
+            self.count(now, 0);
+            return Ok(None);
+        }
+        track.next = skip.last + 1;
+        self.count(now, 0);
+        Ok(Some(Delivery::Skip { epoch, skip: Skip { first, ..skip } }))
+    }
+
+    fn count(&mut self, now: Instant, octets: usize) {
+        self.unacknowledged_bytes += octets as u64;
+        self.ack_at.get_or_insert(now + ACK_DELAY);
+    }
+}
+
+fn announced<'a>(
+    tracks: &'a mut BTreeMap<u32, Track>,
+    number: u32,
+    place: &'static str,
+) -> Result<&'a mut Track, Error> {
+    match tracks.get_mut(&number) {
+        Some(track) if track.announced => Ok(track),
+        _ => violation(place, "a track that was announced in this session", format!("{number}")),
+    }
+}
+
+fn violation<T>(place: &'static str, expected: &'static str, got: alloc::string::String) -> Result<T, Error> {
+    Err(Error::Violation { place, expected, got })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receiver() -> Receiver {
+        let mut receiver = Receiver::new(Limits::default(), &[]);
+        assert!(matches!(receiver.handle(Instant::ZERO, track(1, 0)), Ok(Some(Delivery::Track(_)))));
+        receiver
+    }
+
+    fn track(epoch: u64, next: u64) -> Frame {
+        Frame::Track(TrackInfo {
+            track: 0,
+            epoch,
+            next,
+            camera: "a".into(),
+            source: "main".into(),
+            codec: 1,
+            framing: 1,
+            sample_rate: 0,
+            channels: 0,
+            config: Bytes::new(),
+        })
+    }
+
+    fn frame(sequence: u64, total: u64, payload: &'static [u8]) -> Frame {
+        let payload = Bytes::from_static(payload);
+        Frame::Frame(FrameStart { track: 0, sequence, head: FrameHead::default(), total, payload })
+    }
+
+    #[test]
+    fn a_number_out_of_order_is_a_violation_and_a_known_one_is_dropped() {
+        let mut receiver = receiver();
+        assert!(matches!(receiver.handle(Instant::ZERO, frame(0, 1, b"a")), Ok(Some(Delivery::Frame(_)))));
+        assert_eq!(receiver.handle(Instant::ZERO, frame(0, 1, b"a")), Ok(None));
+        assert_eq!(receiver.duplicates(), 1);
+        assert!(matches!(receiver.handle(Instant::ZERO, frame(2, 1, b"a")), Err(Error::Violation { .. })));
+    }
+
+    #[test]
+    fn a_skip_moves_the_count_on() {
+        let mut receiver = receiver();
+        let skip = Skip { track: 0, first: 0, last: 4, reason: crate::frame::SkipReason::OverBudget };
+        assert!(matches!(receiver.handle(Instant::ZERO, Frame::Skip(skip)), Ok(Some(Delivery::Skip { .. }))));
+        assert!(matches!(receiver.handle(Instant::ZERO, frame(5, 1, b"a")), Ok(Some(Delivery::Frame(_)))));
+    }
+
+    #[test]
+    fn acknowledgements_wait_for_time_or_octets() {
+        let mut receiver = receiver();
+        receiver.acknowledge_all();
+        receiver.handle(Instant::ZERO, frame(0, 1, b"a")).unwrap();
+        assert_eq!(receiver.poll_ack(Instant::from_micros(99_999)), None);
+        let record = receiver.poll_ack(Instant::from_micros(100_000)).unwrap();
+        let mut reader = crate::frame::RecordReader::new(record).unwrap();
+        assert_eq!(reader.next_frame().unwrap(), Some(Frame::Mack(Mack { track: 0, epoch: 1, received: 1 })));
+        assert_eq!(receiver.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_frame_that_claims_too_much_is_refused() {
+        let error = receiver().handle(Instant::ZERO, frame(0, 5 << 20, b"a")).unwrap_err();
+        assert!(matches!(error, Error::Limit { limit: "FRAME total length", .. }), "{error}");
+    }
+}
