@@ -141,3 +141,119 @@ fn base64(data: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, Framing};
+    use crate::test_data::{H264_1920X1080, H265_2688X1520, hex};
+    use crate::track::TrackReader;
+    use alloc::vec;
+    use bytes::Bytes;
+
+    fn video(codec: Codec, sets: &[&str]) -> Parameters {
+        let config = crate::annexb::join(&sets.iter().map(|set| hex(set)).collect::<Vec<_>>());
+        TrackReader::new(codec, Framing::AnnexB, &config, 0, 0).unwrap().parameters().unwrap().clone()
+    }
+
+    fn aac() -> Parameters {
+        Parameters::Aac { config: Bytes::from_static(&[0x11, 0x90]), sample_rate: 48_000, channels: 2 }
+    }
+
+    #[test]
+    fn a_whole_description() {
+        let (video, audio) = (video(Codec::H264, &H264_1920X1080), aac());
+        let session = Session {
+            id: 1234,
+            name: "front door",
+            media: vec![
+                Media { parameters: &video, payload_type: 96, control: "trackID=0" },
+                Media { parameters: &audio, payload_type: 97, control: "trackID=1" },
+            ],
+        };
+        let expected = "v=0\r\n\
+            o=- 1234 1234 IN IP4 0.0.0.0\r\n\
+            s=front door\r\n\
+            c=IN IP4 0.0.0.0\r\n\
+            t=0 0\r\n\
+            a=range:npt=now-\r\n\
+            a=control:*\r\n\
+            m=video 0 RTP/AVP 96\r\n\
+            a=rtpmap:96 H264/90000\r\n\
+            a=fmtp:96 packetization-mode=1;profile-level-id=640028;\
+            sprop-parameter-sets=Z2QAKKzZQHgCJ+XARAAAAwAEAAADAMg8YMZY,aOvjyzACwA==\r\n\
+            a=control:trackID=0\r\n\
+            m=audio 0 RTP/AVP 97\r\n\
+            a=rtpmap:97 mpeg4-generic/48000/2\r\n\
+            a=fmtp:97 streamtype=5;profile-level-id=1;mode=AAC-hbr;\
+            sizelength=13;indexlength=3;indexdeltalength=3;config=1190\r\n\
+            a=control:trackID=1\r\n";
+        assert_eq!(session.to_string(), expected);
+        let mut out = String::from("x");
+        session.write(&mut out);
+        assert_eq!(out, String::from("x") + expected);
+    }
+
+    #[test]
+    fn as_another_implementation_reads_it() {
+        let law = Law::Mu;
+        let (video, audio) =
+            (video(Codec::H265, &H265_2688X1520), Parameters::G711 { law, sample_rate: 8_000, channels: 1 });
+        let media = vec![
+            Media { parameters: &video, payload_type: 96, control: "trackID=0" },
+            Media { parameters: &audio, payload_type: 0, control: "trackID=1" },
+        ];
+        let text = Session { id: u64::MAX, name: "", media }.to_string();
+        let read = sdp_types::Session::parse(text.as_bytes()).unwrap();
+        assert_eq!((read.session_name.as_str(), read.origin.sess_id.as_str()), (" ", "18446744073709551615"));
+        assert_eq!(read.connection.unwrap().connection_address, "0.0.0.0");
+        let [video, audio] = read.medias.as_slice() else { panic!("two media") };
+        assert_eq!((video.media.as_str(), video.fmt.as_str(), video.proto.as_str()), ("video", "96", "RTP/AVP"));
+        let value = |media: &sdp_types::Media, name: &str| -> Option<String> {
+            let mut attributes = media.attributes.iter().filter(|attribute| attribute.attribute == name);
+            attributes.next().and_then(|attribute| attribute.value.clone())
+        };
+        assert_eq!(value(video, "rtpmap").as_deref(), Some("96 H265/90000"));
+        assert_eq!(
+            value(video, "fmtp").as_deref(),
+            Some(
+                "96 profile-space=0;profile-id=1;tier-flag=0;level-id=150;\
+                sprop-vps=QAEMAf//AWAAAAMAkAAAAwAAAwCWlZQJ;\
+                sprop-sps=QgEBAWAAAAMAkAAAAwAAAwCWoAFQIAXxZZWVKTC8BaAgAAADACAAAAMCgQ==;\
+                sprop-pps=RAHAc8GJ"
+            )
+        );
+        assert_eq!((audio.media.as_str(), audio.fmt.as_str()), ("audio", "0"));
+        assert_eq!(value(audio, "rtpmap").as_deref(), Some("0 PCMU/8000"));
+        assert_eq!(value(audio, "fmtp"), None, "a static type needs none");
+        assert_eq!(value(audio, "control").as_deref(), Some("trackID=1"));
+    }
+
+    #[test]
+    fn channels_of_g711_only_where_there_are_several() {
+        let name = |channels| encoding(&Parameters::G711 { law: Law::A, sample_rate: 16_000, channels });
+        assert_eq!((name(1).as_str(), name(2).as_str()), ("PCMA/16000", "PCMA/16000/2"));
+    }
+
+    #[test]
+    fn a_name_cannot_begin_a_line() {
+        let text = Session { id: 1, name: "a\r\nm=video", media: Vec::new() }.to_string();
+        assert!(text.contains("\r\ns=a  m=video\r\n"));
+    }
+
+    #[test]
+    fn several_sets_are_listed_and_a_missing_vps_is_left_out() {
+        let set = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        let parameters = Parameters::H265 {
+            vps: Bytes::new(),
+            sps: set(b"M"),
+            pps: vec![set(b"Ma"), set(b"Man")],
+            width: 1,
+            height: 1,
+            profile_tier_level: ProfileTierLevel::default(),
+            frame_rate: None,
+        };
+        let text = Media { parameters: &parameters, payload_type: 96, control: "t" }.to_string();
+        assert!(text.contains("level-id=0;sprop-sps=TQ==;sprop-pps=TWE=,TWFu\r\n"), "{text}");
+    }
+}

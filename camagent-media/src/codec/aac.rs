@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use alloc::string::ToString;
 
-    /// An ADTS frame of ffmpeg's encoder: AAC LC, 48 kHz, stereo, without CRC, 21 bytes in all.
+    /// As ffmpeg's encoder writes it: AAC LC, 48 kHz, stereo, without CRC, here for 21 bytes in all.
     const HEADER: [u8; 7] = [0xff, 0xf1, 0x4c, 0x80, 0x02, 0xbf, 0xfc];
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         assert!(error(&[0xb9, 0x90]).contains("got 23"), "AAC LD");
         assert!(error(&[0x16, 0x90]).contains("samplingFrequencyIndex: expected 0 to 12, or 15, got 13"));
         assert!(error(&[0x11, 0xc0]).contains("channelConfiguration: expected 0 to 7 or 11 to 14, got 8"));
-        assert!(error(&[0x11]).contains("channelConfiguration: expected a value"));
+        assert!(error(&[0x11]).contains("samplingFrequencyIndex: expected a value"));
         assert!(error(&[]).contains("audioObjectType: expected a value"));
     }
 

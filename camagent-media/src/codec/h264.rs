@@ -249,3 +249,114 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
     }
     a
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, nal_kind};
+    use crate::test_data::{self, hex};
+    use alloc::string::ToString;
+
+    fn sps(text: &str) -> Sps {
+        Sps::parse(&hex(text)).unwrap()
+    }
+
+    #[test]
+    fn sizes_and_rates_of_x264() {
+        let seen = |text| {
+            let sps = sps(text);
+            (sps.width, sps.height, sps.frame_rate)
+        };
+        assert_eq!(seen(test_data::H264_1920X1080[0]), (1920, 1080, Some((25, 1))), "8 lines cropped");
+        assert_eq!(seen(test_data::H264_2688X1520[0]), (2688, 1520, Some((20, 1))));
+        assert_eq!(seen(SPS_640X480), (640, 480, Some((30_000, 1001))));
+        assert_eq!(seen(SPS_704X576_444), (704, 576, Some((15, 1))));
+        assert_eq!(seen(SPS_1366X768_422), (1366, 768, Some((30, 1))), "cropped by 2 in 4:2:2 at 10 bits");
+        assert_eq!(seen(SPS_1920X1080_FIELDS), (1920, 1080, Some((25, 1))), "two fields, cropped by 4 lines a unit");
+        assert_eq!(seen(SPS_1280X720_GRAY), (1280, 720, Some((10, 1))), "monochrome");
+        assert_eq!(seen(SPS_1280X720_VUI), (1280, 720, Some((25, 1))), "all of the VUI");
+    }
+
+    /// Written by hand and read back with ffmpeg's trace_headers: scaling lists, one of them ended early, pic_order_cnt_type 1,
+    /// field coding with cropping, every part of the VUI.
+    #[test]
+    fn everything_that_may_stand_before_the_frame_rate() {
+        let found = sps(
+            "6764001e22db4d34d34d34d12054b4d34d34d34d34d34d34d34d34d34d34d34d34d34d34d34d28533142ca05a127ebff0007000\
+            5b5010101d4000003000400000300ca10",
+        );
+        assert_eq!((found.id, found.width, found.height, found.frame_rate), (3, 720, 572, Some((25, 1))));
+        assert_eq!(Pps::parse(&hex("6810438e20")), Ok(Pps { id: 7, sps_id: 3 }));
+    }
+
+    #[test]
+    fn profiles_and_levels() {
+        assert_eq!(sps(test_data::H264_1920X1080[0]).profile_level_id, [0x64, 0x00, 0x28]);
+        assert_eq!(sps(test_data::H264_2688X1520[0]).profile_level_id, [0x42, 0xc0, 0x32]);
+        assert_eq!(Pps::parse(&hex(test_data::H264_1920X1080[1])), Ok(Pps { id: 0, sps_id: 0 }));
+    }
+
+    #[test]
+    fn bytes_behind_a_set_and_a_cut_vui_cost_nothing_else() {
+        let whole = hex(test_data::H264_2688X1520[0]);
+        let longer = [&whole[..], &[0xde, 0xad, 0xbe, 0xef]].concat();
+        assert_eq!(Sps::parse(&longer), Sps::parse(&whole));
+        let cut = Sps::parse(&whole[..12]).unwrap();
+        assert_eq!((cut.width, cut.height, cut.frame_rate), (2688, 1520, None));
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let whole = hex(test_data::H264_2688X1520[0]);
+        assert_eq!(
+            Sps::parse(&whole[..6]).unwrap_err().to_string(),
+            "H.264 SPS, pic_width_in_mbs_minus1: expected a value, got the end of the data behind bit 33"
+        );
+        assert_eq!(
+            Sps::parse(&whole[1..]).unwrap_err().to_string(),
+            "H.264 SPS: expected a NAL unit of type 7, got 42 c0 32 da 00 a8 02 fe … (24 bytes)"
+        );
+        assert!(Sps::parse(&[]).is_err() && Pps::parse(&[0x68]).is_err());
+    }
+
+    #[test]
+    fn cropping_away_everything_is_refused() {
+        // 16 by 16 pixels, of which 8 units of 2 are cropped left: profile 66, ids 0, then ue values.
+        let bits = [0x67, 66, 0, 10, 0b1101_1101, 0b1111_0001, 0b0011_1100];
+        let error = Sps::parse(&bits).unwrap_err().to_string();
+        assert!(
+            error.contains("frame_crop_left_offset and _right_offset: expected less than 16 pixels together, got 16"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn kinds_of_nal_units() {
+        let kind = |header: u8| nal_kind(Codec::H264, &[header]);
+        assert_eq!((kind(0x65), kind(0x41)), (NalKind::Slice { key: true }, NalKind::Slice { key: false }));
+        assert_eq!((kind(0x67), kind(0x68)), (NalKind::ParameterSet, NalKind::ParameterSet));
+        for dropped in [0, 9, 10, 11, 12, 24, 28, 31] {
+            assert_eq!(kind(dropped), NalKind::Dropped, "type {dropped}");
+        }
+        for other in [6, 13, 14, 15, 19, 20] {
+            assert_eq!(kind(other), NalKind::Other, "type {other}");
+        }
+        assert_eq!(nal_kind(Codec::H264, &[]), NalKind::Other);
+    }
+
+    #[test]
+    fn slices_name_their_pps() {
+        // The first and second slice of an IDR by x264, and a slice that uses PPS 7.
+        assert_eq!(slice_pps_id(&hex("6588843a0c6000800020")), Some(0));
+        assert_eq!(slice_pps_id(&hex("65122210e83180038030")), Some(0));
+        assert_eq!(slice_pps_id(&[0x65, 0b1000_1000, 0b0001_0000]), Some(7));
+        assert_eq!(slice_pps_id(&[0x65]), None);
+    }
+
+    const SPS_640X480: &str = "6742c01eda0280f6c04400000fa40003a9803c58ba80";
+    const SPS_704X576_444: &str = "67f4001e919680b0126c0440000003004000000783c58ba8";
+    const SPS_1366X768_422: &str = "677a0020b6cb402b030f378088000003000800000301e078c195";
+    const SPS_1920X1080_FIELDS: &str = "674d4028f403c0227ef011000003000100000300321f162ea0";
+    const SPS_1280X720_GRAY: &str = "6764101ff2e02802dd80b640000003004000000501";
+    const SPS_1280X720_VUI: &str = "6764001facd9405005bbff00070005a7010101a5000003000100000300320f183196";
+}

@@ -4,6 +4,7 @@
 //! the frame rate. Sets and slices of enhancement layers (nuh_layer_id above 0) are passed on and not interpreted.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use super::NalKind;
 use super::fields::Fields;
@@ -249,9 +250,9 @@ fn sps_frame_rate(fields: &mut Fields<'_>, max_sub_layers_minus1: u32) -> Result
         fields.ue(u32::MAX, "log2_diff_max_min_pcm_luma_coding_block_size")?;
         fields.flag("pcm_loop_filter_disabled_flag")?;
     }
-    let mut previous_pictures = 0;
-    for index in 0..fields.ue(64, "num_short_term_ref_pic_sets")? {
-        previous_pictures = short_term_ref_pic_set(fields, index, previous_pictures)?;
+    let mut before = None;
+    for _ in 0..fields.ue(64, "num_short_term_ref_pic_sets")? {
+        before = Some(short_term_ref_pic_set(fields, before.as_ref())?);
     }
     if fields.flag("long_term_ref_pics_present_flag")? {
         for _ in 0..fields.ue(32, "num_long_term_ref_pics_sps")? {
@@ -313,25 +314,216 @@ fn skip_scaling_lists(fields: &mut Fields<'_>) -> Result<(), MediaError> {
     Ok(())
 }
 
-/// Clause 7.3.7 as it is in an SPS. Takes and gives the number of pictures in the set (NumDeltaPocs), which the next one needs.
-fn short_term_ref_pic_set(fields: &mut Fields<'_>, index: u32, previous_pictures: u32) -> Result<u32, MediaError> {
-    if index > 0 && fields.flag("inter_ref_pic_set_prediction_flag")? {
-        fields.flag("delta_rps_sign")?;
-        fields.ue(u32::MAX, "abs_delta_rps_minus1")?;
-        let mut pictures = 0;
-        for _ in 0..=previous_pictures {
-            let used = fields.flag("used_by_curr_pic_flag")?;
-            if used || fields.flag("use_delta_flag")? {
-                pictures += 1;
-            }
-        }
-        return Ok(pictures);
+/// The distances of a short-term reference picture set, in picture order counts: DeltaPocS0 and DeltaPocS1.
+#[derive(Default)]
+struct RefPicSet {
+    negative: Vec<i32>,
+    positive: Vec<i32>,
+}
+
+/// Clause 7.3.7 as it is in an SPS: a set may be told by what differs from the one before it.
+fn short_term_ref_pic_set(fields: &mut Fields<'_>, before: Option<&RefPicSet>) -> Result<RefPicSet, MediaError> {
+    if let Some(before) = before
+        && fields.flag("inter_ref_pic_set_prediction_flag")?
+    {
+        return predicted_ref_pic_set(fields, before);
     }
     let negative = fields.ue(16, "num_negative_pics")?;
     let positive = fields.ue(16, "num_positive_pics")?;
-    for _ in 0..negative + positive {
-        fields.ue(u32::MAX, "delta_poc_minus1")?;
-        fields.flag("used_by_curr_pic_flag")?;
+    let mut pictures = |count, sign| -> Result<Vec<i32>, MediaError> {
+        let mut distance = 0;
+        (0..count)
+            .map(|_| {
+                // At most 2^15 each, so nothing overflows.
+                distance += sign * (fields.ue(MOST_DELTA_POC - 1, "delta_poc_minus1")? as i32 + 1);
+                fields.flag("used_by_curr_pic_flag").map(|_| distance)
+            })
+            .collect()
+    };
+    Ok(RefPicSet { negative: pictures(negative, -1)?, positive: pictures(positive, 1)? })
+}
+
+/// Equations 7-61 and 7-62.
+fn predicted_ref_pic_set(fields: &mut Fields<'_>, before: &RefPicSet) -> Result<RefPicSet, MediaError> {
+    let sign = if fields.flag("delta_rps_sign")? { -1 } else { 1 };
+    let delta = sign * (fields.ue(MOST_DELTA_POC - 1, "abs_delta_rps_minus1")? as i32 + 1);
+    let mut set = RefPicSet::default();
+    // Each picture of the set before, then the picture that had it; all move by `delta`.
+    let distances = before.negative.iter().chain(&before.positive).map(|distance| distance + delta);
+    for distance in distances.chain([delta]) {
+        let used = fields.flag("used_by_curr_pic_flag")? || fields.flag("use_delta_flag")?;
+        match distance.signum() {
+            -1 if used => set.negative.push(distance),
+            1 if used => set.positive.push(distance),
+            _ => {}
+        }
     }
-    Ok(negative + positive)
+    // Nearest first: what the order of the two equations comes to.
+    set.negative.sort_unstable_by(|a, b| b.cmp(a));
+    set.positive.sort_unstable();
+    Ok(set)
+}
+
+/// Pictures of one set are less than 2^15 apart.
+const MOST_DELTA_POC: u32 = 1 << 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, nal_kind};
+    use crate::test_data::{self, hex};
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    fn sps(text: &str) -> Sps {
+        Sps::parse(&hex(text)).unwrap()
+    }
+
+    #[test]
+    fn sizes_and_rates_of_x265() {
+        let seen = |text| {
+            let sps = sps(text);
+            (sps.width, sps.height, sps.frame_rate)
+        };
+        assert_eq!(seen(test_data::H265_1920X1080[1]), (1920, 1080, Some((25, 1))), "8 lines outside the window");
+        assert_eq!(seen(test_data::H265_2688X1520[1]), (2688, 1520, Some((20, 1))));
+        assert_eq!(seen(SPS_640X480_10_BIT), (640, 480, Some((30_000, 1001))));
+        assert_eq!(seen(SPS_1366X768_444), (1366, 768, Some((15, 1))), "the window counts luma samples in 4:4:4");
+        assert_eq!(seen(SPS_3840X2160), (3840, 2160, Some((30, 1))));
+        assert_eq!(seen(SPS_352X288_TWO_LAYERS), (352, 288, Some((25, 1))), "two temporal sub-layers");
+        assert_eq!(seen(SPS_1280X720_VUI), (1280, 720, Some((25, 1))), "4:2:2 and all of the VUI");
+        assert_eq!(seen(SPS_1918X1078_FIELDS), (1918, 1078, Some((50, 1))));
+    }
+
+    #[test]
+    fn scaling_lists_in_the_sps() {
+        let sps = Sps::parse(&hex(SPS_1280X720_SCALING)).unwrap();
+        assert_eq!((sps.width, sps.height, sps.frame_rate), (1280, 720, Some((25, 1))));
+    }
+
+    #[test]
+    fn profiles_tiers_and_levels() {
+        let main = sps(test_data::H265_1920X1080[1]).profile_tier_level;
+        assert_eq!((main.profile_space, main.profile_idc, main.high_tier, main.level_idc), (0, 1, false, 120));
+        assert_eq!((main.compatibility_flags, main.constraint_flags), (0x6000_0000, [0x90, 0, 0, 0, 0, 0]));
+        let main_10 = sps(SPS_640X480_10_BIT).profile_tier_level;
+        assert_eq!((main_10.profile_idc, main_10.level_idc, main_10.compatibility_flags), (2, 90, 0x2000_0000));
+        let high_tier = sps(SPS_3840X2160).profile_tier_level;
+        assert_eq!((high_tier.high_tier, high_tier.level_idc), (true, 153));
+    }
+
+    /// Written by hand and read back with ffmpeg's trace_headers: three sub-layers with their own profile and level, PCM,
+    /// predicted reference picture sets of which one loses a picture, long-term pictures, a default display window.
+    #[test]
+    fn everything_that_may_stand_before_the_frame_rate() {
+        let found = sps(SPS_EVERYTHING);
+        assert_eq!((found.id, found.vps_id, found.width, found.height), (3, 2, 2688, 1520));
+        assert_eq!(found.frame_rate, Some((30_000, 1001)));
+        assert_eq!((found.profile_tier_level.high_tier, found.profile_tier_level.level_idc), (true, 123));
+        assert_eq!(Vps::parse(&hex(VPS_EVERYTHING)), Ok(Vps { id: 2, frame_rate: Some((15, 1)) }));
+        assert_eq!(Pps::parse(&hex(PPS_EVERYTHING)), Ok(Pps { id: 5, sps_id: 3 }));
+    }
+
+    #[test]
+    fn reference_picture_sets_are_predicted_as_in_the_standard() {
+        // {-1, -3, +1} moved by +1 with flags 1, 0 1, 0 0, 1: the first falls onto the picture itself, the third is left out.
+        let before = RefPicSet { negative: vec![-1, -3], positive: vec![1] };
+        let mut fields = Fields::new("test", Bits::plain(&[0b0110_1001, 0]));
+        let set = predicted_ref_pic_set(&mut fields, &before).unwrap();
+        assert_eq!((set.negative, set.positive), (vec![-2], vec![1]));
+    }
+
+    #[test]
+    fn a_vps_without_timing_and_a_plain_pps() {
+        assert_eq!(Vps::parse(&hex(test_data::H265_1920X1080[0])), Ok(Vps { id: 0, frame_rate: None }));
+        assert_eq!(Pps::parse(&hex(test_data::H265_1920X1080[2])), Ok(Pps { id: 0, sps_id: 0 }));
+    }
+
+    #[test]
+    fn bytes_behind_a_set_and_a_cut_vui_cost_nothing_else() {
+        let whole = hex(test_data::H265_2688X1520[1]);
+        let longer = [&whole[..], &[0xde, 0xad, 0xbe, 0xef]].concat();
+        assert_eq!(Sps::parse(&longer), Sps::parse(&whole));
+        let cut = Sps::parse(&whole[..whole.len() - 6]).unwrap();
+        assert_eq!((cut.width, cut.height, cut.frame_rate), (2688, 1520, None));
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let whole = hex(test_data::H265_2688X1520[1]);
+        assert!(Sps::parse(&whole[..20]).unwrap_err().to_string().starts_with("H.265 SPS, "));
+        assert_eq!(
+            Sps::parse(&hex(test_data::H265_2688X1520[0])).unwrap_err().to_string(),
+            "H.265 SPS: expected a NAL unit of type 33, got 40 01 0c 01 ff ff 01 60 … (24 bytes)"
+        );
+        assert!(Vps::parse(&[0x40]).is_err() && Pps::parse(&[]).is_err());
+    }
+
+    #[test]
+    fn kinds_of_nal_units() {
+        let kind = |nal_type: u8, layer: u8| nal_kind(Codec::H265, &[nal_type << 1, layer << 3 | 1, 0]);
+        assert_eq!(kind(1, 0), NalKind::Slice { key: false });
+        assert_eq!(kind(19, 0), NalKind::Slice { key: true });
+        assert_eq!(kind(21, 0), NalKind::Slice { key: true });
+        for (nal_type, wanted) in [(32, NalKind::ParameterSet), (35, NalKind::Dropped), (36, NalKind::Dropped)] {
+            assert_eq!(kind(nal_type, 0), wanted);
+        }
+        for (nal_type, wanted) in
+            [(38, NalKind::Dropped), (39, NalKind::Other), (40, NalKind::Other), (49, NalKind::Dropped)]
+        {
+            assert_eq!(kind(nal_type, 0), wanted);
+        }
+        assert_eq!((kind(33, 1), kind(1, 1)), (NalKind::Other, NalKind::Other), "an enhancement layer");
+        assert_eq!(nal_kind(Codec::H265, &[0x40]), NalKind::Other, "no whole header");
+    }
+
+    #[test]
+    fn slices_name_their_pps() {
+        // An IDR of x265, and one that uses PPS 5; a TRAIL_N of x265.
+        assert_eq!(slice_pps_id(&hex("2801ac4498037ac633bf")), Some(0));
+        assert_eq!(slice_pps_id(&[0x28, 1, 0b1000_1101]), Some(5));
+        assert_eq!(slice_pps_id(&hex("1001e024be081280b250")), Some(0));
+        assert_eq!(slice_pps_id(&[0x28, 1]), None);
+    }
+
+    const SPS_640X480_10_BIT: &str =
+        "42010102200000030090000003000003005aa0050201e136595952930bc05a02000007d20000ea6010";
+    const SPS_1366X768_444: &str =
+        "4201010408000003009e080000030000789000561006038bf2caca94985e02d010000003001000000300f080";
+    const SPS_3840X2160: &str =
+        "420101216000000300900000030000030099a001e020021c5965654a4c2f016808000003000800000300f040";
+    const SPS_352X288_TWO_LAYERS: &str =
+        "42010201600000030090000003000003003c0000a00b080485965652b2a5270bc05a020000030002000003003210";
+    const SPS_1280X720_VUI: &str =
+        "4201010408000003009d0800000300005db00280802d1365959a4932bc0aa4244026d840000003004000000642";
+    const SPS_1918X1078_FIELDS: &str =
+        "42010101600000030040000003000003007ba003c08010e75596566924caf016876728980000030008000003019040";
+    const SPS_EVERYTHING: &str = "42012521600000030090000003000003007bd00001600000030090000003000003005a5d2200152200601\
+        94b1396572b95e4912bbbdccd6bda75e5e5ec0e12e034c900000303e90000753008";
+    const VPS_EVERYTHING: &str =
+        "40012c05ffff21600000030090000003000003007bd00001600000030090000003000003005a5d15c3510000030001000003000f50";
+    const PPS_EVERYTHING: &str = "44013100718012";
+    /// With random scaling lists of all sizes.
+    const SPS_1280X720_SCALING: &str = "42010101600000030090000003000003005da00280802d165959a493e14080280882b0291014a06e12070380aa09074c05e062201502d0a0\
+        2904604c0208140a0c4686e6681a1c110370201c261c02f8603c28b0250401d88121004c05102f0114220a0c094180a8180199c2409809e1\
+        80d06880ec18054503304d022145a0b82c28e1405b02a010c380c01a82881880961a0560f81c8a090c30e06604605a098199c120e08a0f0b\
+        0461705c120289c1d18e04102501240c009c1683c0420d8188a1e140d0541883a161a03182c0c285c5023404a04a2dc0840981c85c1c06c1\
+        10443a8586c08411076202c15180d848e07e3810881204206e04c0239c150e0560c809a088a0b809e0801802b0a0805a04a02e82c0500450\
+        c03406ec16031080a0e8108148258240f8a0581d2038405902d1c2ac78e0d8220887808a20605c3034340cc09070c01141d04d0601383308\
+        0f025206e241b05c78401a81381b82e020b058160521902b02505616098540c502f01041a186891ec13014c60521238583a0a41f0a066110\
+        48281182a04e14098108e0f585c1e0330b07c08008cd0e81500ae0d0303cc0943605202b8160320e418054200b4520481782e0a054502560\
+        4002381081382441b0b0290e03102d585c40338e0f9c0ac0450f8c04409c4060190a02d81680820903e09c08c1706204460e4130270b0200\
+        52240a00651d1604a0b8212c0b40cce0d06833070094483e06f04a05602781582e1506e0e8e3a2c483305020138401f012c340f00b20e038\
+        0ec2c1d090f161e0420f01d84c0a80530a0e07005d0250251e0b8e0fc603c06222100802e0d87013ca190a06c10022052318601001642811\
+        1502621205b0210743008903904a16060160c83b0b0581e8300c027098b06814024880c0601784c3430170124c7140b82ca1012160240f07\
+        e120f029100a0128b858100f06a0c03c1f40dc7878300c460128220fc583830480a20520278581c015c1c30440fcc281c01941b081a18100\
+        841981201c8240f87030241684a10068190543449c18811844714a084280f4c098240dc08011180cc160310700fd8260c033100903e17055\
+        0b1c08a20703205a282a1a07605a0258363871014c48240521a09830120821004c0a9900b604c023c1c05c64149c130501a8e022010c1007\
+        8158683e1e40f4260440720c048780920e0601440a80ec300901a82a06a302e602203b048084283c4860360b8198300d86c2a08a10301102\
+        60dc150210b8181010c1f014c61c2506c1594c04b06c1c180bca0d0178250640c4221a0481f14383c04f078084200c0582f0a0743205004a\
+        0a01982882b0b1a08d058c0de100231c3a120d02d0f06c1501142c090530b8487890c06c0820901d0290f8e1e280801302482a282a0f8583\
+        e0c41e054300bc1c0601882a08813c1c05c1d03f058300820ea30c051020012c0901284008009c1390706a2c301b1a341c0210740d419140\
+        920c8582d0904417026025810841c2e11062048088a07e0f01483607a088502d020037074190721e105120e04864320a8241f0720520ae10\
+        0230f06604002681780c208811011c1e074118300620e0301202f87020130902160d81aa04819180d014831201284811c0940bc320e04878\
+        78290680fc48360f0114485c09c7108260b41d012c1355e02d010000030001000003001908";
 }

@@ -113,3 +113,107 @@ pub const fn payload_type(parameters: &Parameters, dynamic: u8) -> u8 {
         _ => dynamic,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::depacketize::{Packet, depacketize};
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn packets(packetizer: &mut Packetizer, parts: &[Bytes], time: u32) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        packetizer.packetize(parts, time, &mut |header, pieces| packets.push(Packet::new(header, pieces)));
+        packets
+    }
+
+    #[test]
+    fn the_header_as_another_implementation_reads_it() {
+        let packet = [&header(true, 96, 0xabcd, 0x0102_0304, 0xdead_beef)[..], &[1, 2, 3]].concat();
+        let read = rtp_types::RtpPacket::parse(&packet).unwrap();
+        assert_eq!((read.version(), read.marker_bit(), read.payload_type()), (2, true, 96));
+        assert_eq!((read.sequence_number(), read.timestamp(), read.ssrc()), (0xabcd, 0x0102_0304, 0xdead_beef));
+        assert_eq!((read.n_csrcs(), read.extension(), read.padding()), (0, None, None));
+        assert_eq!(read.payload(), [1, 2, 3]);
+        assert!(!rtp_types::RtpPacket::parse(&header(false, 8, 0, 0, 0)).unwrap().marker_bit());
+    }
+
+    #[test]
+    fn sequence_numbers_wrap_and_go_on() {
+        let mut packetizer = Packetizer::new(Codec::Pcmu, 0, 7, 0xffff, 160);
+        let sent = packets(&mut packetizer, &[Bytes::from(alloc::vec![0xff; 480])], 0);
+        assert_eq!(sent.iter().map(|packet| packet.sequence).collect::<Vec<_>>(), [0xffff, 0, 1]);
+        assert_eq!(packetizer.next_sequence(), 2);
+    }
+
+    #[test]
+    fn every_size_of_unit_and_packet_comes_back() {
+        let unit = |first: &[u8], length: usize| -> Bytes {
+            first.iter().copied().chain((0..).map(|index: usize| index as u8)).take(length).collect()
+        };
+        for max_payload in [32, 33, 100] {
+            for length in (2..80).chain(max_payload - 4..max_payload + 5).chain([300, 1000, 5000]) {
+                for (codec, set, slice) in
+                    [(Codec::H264, &[0x67][..], &[0x65][..]), (Codec::H265, &[0x42, 1], &[0x28, 1])]
+                {
+                    let parts = [unit(set, 20), unit(set, length), unit(slice, length), unit(slice, 7)];
+                    let mut packetizer = Packetizer::new(codec, 96, 1, 0, max_payload);
+                    let sent = packets(&mut packetizer, &parts, 90);
+                    assert!(sent.iter().all(|packet| packet.payload.len() <= max_payload && packet.time == 90));
+                    let (last, before) = sent.split_last().unwrap();
+                    assert!(last.marker && before.iter().all(|packet| !packet.marker), "marker at the end only");
+                    let back: Vec<_> = depacketize(codec, &sent).into_iter().map(|(_, unit)| unit).collect();
+                    assert_eq!(back, parts, "{codec:?}, {length} in {max_payload}");
+                }
+                let parts = [unit(&[], length)];
+                let sent = packets(&mut Packetizer::new(Codec::Aac, 97, 1, 0, max_payload), &parts, 0);
+                assert_eq!(depacketize(Codec::Aac, &sent), [(0, parts[0].to_vec())]);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_makes_no_packet() {
+        for codec in Codec::ALL {
+            let mut packetizer = Packetizer::new(codec, 96, 1, 5, 1200);
+            assert!(packets(&mut packetizer, &[], 0).is_empty());
+            assert!(packets(&mut packetizer, &[Bytes::new(), Bytes::new()], 0).is_empty());
+            assert_eq!(packetizer.next_sequence(), 5);
+        }
+    }
+
+    #[test]
+    fn sizes_of_packets_have_limits() {
+        let unit = Bytes::from(alloc::vec![0x65; 200_000]);
+        for (asked, got) in [(0, 32), (usize::MAX, 65_523)] {
+            let sent = packets(&mut Packetizer::new(Codec::H264, 96, 1, 0, asked), core::slice::from_ref(&unit), 0);
+            assert_eq!(sent.iter().map(|packet| packet.payload.len()).max(), Some(got));
+        }
+    }
+
+    #[test]
+    fn timestamps_are_exact_round_and_wrap() {
+        assert_eq!(timestamp(0, 90_000, 77), 77);
+        assert_eq!(timestamp(1_000_000, 90_000, 0), 90_000);
+        assert_eq!(timestamp(33_333, 90_000, 0), 3_000, "2999.97");
+        assert_eq!(timestamp(-1_000_000, 90_000, 0), 90_000u32.wrapping_neg());
+        assert_eq!(timestamp(-5, 90_000, 0), 0, "-0.45 of a tick");
+        assert_eq!(timestamp(-6, 90_000, 0), u32::MAX, "-0.54 of a tick");
+        assert_eq!(timestamp(47_721_858_844, 90_000, 0), 0, "2^32 ticks are 13.25 hours");
+        assert_eq!(timestamp(47_721_858_844, 90_000, u32::MAX), u32::MAX);
+        // No drift: every AAC access unit of a year of 48 kHz lasts exactly 1024 ticks, though its time was cut to 1 µs.
+        for unit in [1i64, 2, 3, 1000, 1_478_250_000] {
+            let micros = unit * 1024 * 1_000_000 / 48_000;
+            assert_eq!(timestamp(micros, 48_000, 0), (unit * 1024) as u32);
+        }
+        for extreme in [i64::MIN, i64::MAX] {
+            timestamp(extreme, u32::MAX, u32::MAX);
+        }
+    }
+
+    #[test]
+    fn static_payload_types_only_where_they_say_all() {
+        let g711 = |law, sample_rate, channels| payload_type(&Parameters::G711 { law, sample_rate, channels }, 98);
+        assert_eq!((g711(Law::Mu, 8_000, 1), g711(Law::A, 8_000, 1)), (0, 8));
+        assert_eq!((g711(Law::Mu, 16_000, 1), g711(Law::A, 8_000, 2)), (98, 98));
+    }
+}

@@ -83,3 +83,78 @@ fn begin(out: &mut Vec<u8>, count: u8, packet_type: u8, words: u16) {
     out.extend_from_slice(&[VERSION_2 | count, packet_type]);
     out.extend_from_slice(&words.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::String;
+    use rtcp_types::{Bye, Compound, Packet, Sdes};
+
+    const REPORT: SenderReport = SenderReport {
+        ssrc: 0xdead_beef,
+        ntp: NtpTime(0x0123_4567_89ab_cdef),
+        rtp_time: 90_000,
+        packet_count: 7,
+        octet_count: 7000,
+    };
+
+    fn read_sdes_cname(sdes: &Sdes<'_>) -> String {
+        let chunk = sdes.chunks().next().unwrap();
+        assert_eq!(chunk.ssrc(), REPORT.ssrc);
+        let item = chunk.items().next().unwrap();
+        assert_eq!(item.type_(), 1, "CNAME");
+        item.get_value_string().unwrap()
+    }
+
+    #[test]
+    fn the_compound_as_another_implementation_reads_it() {
+        // All paddings of the item, and the empty name.
+        for name in ["", "c", "ca", "cam", "cam1", "camagent@host"] {
+            let mut bytes = Vec::new();
+            REPORT.write(name, &mut bytes);
+            assert_eq!(bytes.len() % 4, 0);
+            let packets: Vec<_> = Compound::parse(&bytes).unwrap().map(Result::unwrap).collect();
+            let [Packet::Sr(report), Packet::Sdes(sdes)] = packets.as_slice() else { panic!("{packets:?}") };
+            assert_eq!((report.ssrc(), report.ntp_timestamp()), (REPORT.ssrc, REPORT.ntp.0));
+            assert_eq!((report.rtp_timestamp(), report.packet_count(), report.octet_count()), (90_000, 7, 7000));
+            assert_eq!(report.n_reports(), 0);
+            assert_eq!(read_sdes_cname(sdes), name);
+        }
+    }
+
+    #[test]
+    fn bye_ends_the_compound() {
+        let mut bytes = alloc::vec![0xaa];
+        REPORT.write_bye("cam", &mut bytes);
+        assert_eq!(bytes[0], 0xaa, "appended");
+        let packets: Vec<_> = Compound::parse(&bytes[1..]).unwrap().map(Result::unwrap).collect();
+        let [Packet::Sr(_), Packet::Sdes(_), Packet::Bye(bye)] = packets.as_slice() else { panic!("{packets:?}") };
+        assert_eq!(Bye::ssrcs(bye).collect::<Vec<_>>(), [REPORT.ssrc]);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_letters() {
+        let mut bytes = Vec::new();
+        // 254 bytes, then a letter of two.
+        REPORT.write(&("x".repeat(254) + "é"), &mut bytes);
+        let packets: Vec<_> = Compound::parse(&bytes).unwrap().map(Result::unwrap).collect();
+        let Packet::Sdes(sdes) = &packets[1] else { panic!("{packets:?}") };
+        assert_eq!(read_sdes_cname(sdes), "x".repeat(254));
+    }
+
+    #[test]
+    fn wall_clock_times() {
+        let ntp = |micros| NtpTime::from_unix_micros(micros).0;
+        assert_eq!(ntp(0), 2_208_988_800 << 32);
+        assert_eq!(ntp(500_000), 2_208_988_800 << 32 | 0x8000_0000);
+        assert_eq!(ntp(-500_000), 2_208_988_799 << 32 | 0x8000_0000);
+        // 2026-01-01 00:00:00.999999 UTC; one microsecond is 4294.967296 fractions.
+        assert_eq!(ntp(1_767_225_600_999_999), 3_976_214_400 << 32 | 4_294_963_001);
+        // Era 1 begins on 2036-02-07 06:28:16 UTC.
+        assert_eq!(ntp(2_085_978_495_999_999) >> 32, 0xffff_ffff);
+        assert_eq!(ntp(2_085_978_496_000_000), 0);
+        for extreme in [i64::MIN, i64::MAX] {
+            ntp(extreme);
+        }
+    }
+}
