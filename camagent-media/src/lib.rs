@@ -28,8 +28,6 @@ pub mod error;
 pub mod fuzz;
 pub mod rtp;
 pub mod sdp;
-#[cfg(test)]
-mod test_data;
 pub mod track;
 
 pub use codec::{Codec, Framing, Parameters};

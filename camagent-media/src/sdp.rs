@@ -145,8 +145,8 @@ fn base64(data: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::test_data::{H264_1920X1080, H265_2688X1520, hex};
     use crate::codec::{Codec, Framing};
-    use crate::test_data::{H264_1920X1080, H265_2688X1520, hex};
     use crate::track::TrackReader;
     use alloc::vec;
     use bytes::Bytes;

@@ -253,8 +253,8 @@ fn gcd(mut a: u64, mut b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::test_data::{self, hex};
     use crate::codec::{Codec, nal_kind};
-    use crate::test_data::{self, hex};
     use alloc::string::ToString;
 
     fn sps(text: &str) -> Sps {

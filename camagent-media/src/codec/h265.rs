@@ -4,11 +4,11 @@
 //! the frame rate. Sets and slices of enhancement layers (nuh_layer_id above 0) are passed on and not interpreted.
 
 use alloc::format;
-use alloc::vec::Vec;
+
+mod timing;
 
 use super::NalKind;
 use super::fields::Fields;
-use super::h264::{reduced_rate, vui_until_chroma_loc};
 use crate::bits::Bits;
 use crate::error::{MediaError, dump};
 
@@ -60,7 +60,7 @@ pub struct ProfileTierLevel {
 }
 
 impl ProfileTierLevel {
-    fn parse(fields: &mut Fields<'_>, max_sub_layers_minus1: u32) -> Result<Self, MediaError> {
+    pub(super) fn parse(fields: &mut Fields<'_>, max_sub_layers_minus1: u32) -> Result<Self, MediaError> {
         let first = fields.byte("general_profile_idc")?;
         let mut found = Self {
             profile_space: first >> 6,
@@ -101,7 +101,7 @@ impl Vps {
     pub fn parse(unit: &[u8]) -> Result<Self, MediaError> {
         let mut fields = Fields::new("H.265 VPS", Bits::rbsp(body(unit, VPS, "H.265 VPS")?));
         let id = fields.bits(4, "vps_video_parameter_set_id")? as u8;
-        Ok(Self { id, frame_rate: vps_frame_rate(&mut fields).ok().flatten() })
+        Ok(Self { id, frame_rate: timing::of_vps(&mut fields).ok().flatten() })
     }
 }
 
@@ -150,7 +150,7 @@ impl Sps {
         }
         width = remaining(&fields, "pic_width_in_luma_samples", width, left_right)?;
         height = remaining(&fields, "pic_height_in_luma_samples", height, top_bottom)?;
-        let frame_rate = sps_frame_rate(&mut fields, max_sub_layers_minus1).ok().flatten();
+        let frame_rate = timing::of_sps(&mut fields, max_sub_layers_minus1).ok().flatten();
         Ok(Self { id, vps_id, profile_tier_level, width, height, frame_rate })
     }
 }
@@ -211,169 +211,12 @@ fn remaining(fields: &Fields<'_>, name: &'static str, size: u32, off: u32) -> Re
     Ok(size - off)
 }
 
-/// The VPS up to its timing information.
-fn vps_frame_rate(fields: &mut Fields<'_>) -> Result<Option<(u32, u32)>, MediaError> {
-    fields.skip(2 + 6, "vps_max_layers_minus1")?;
-    let max_sub_layers_minus1 = fields.bits(3, "vps_max_sub_layers_minus1")?;
-    fields.skip(1 + 16, "vps_temporal_id_nesting_flag")?;
-    ProfileTierLevel::parse(fields, max_sub_layers_minus1)?;
-    skip_sub_layer_ordering(fields, max_sub_layers_minus1)?;
-    let max_layer_id = fields.bits(6, "vps_max_layer_id")? as usize;
-    let layer_sets = fields.ue(1023, "vps_num_layer_sets_minus1")? as usize;
-    fields.skip(layer_sets * (max_layer_id + 1), "layer_id_included_flag")?;
-    timing(fields, "vps_timing_info_present_flag")
-}
-
-/// The SPS from behind the conformance window to the timing information of the VUI.
-fn sps_frame_rate(fields: &mut Fields<'_>, max_sub_layers_minus1: u32) -> Result<Option<(u32, u32)>, MediaError> {
-    fields.ue(8, "bit_depth_luma_minus8")?;
-    fields.ue(8, "bit_depth_chroma_minus8")?;
-    let poc_lsb_bits = fields.ue(12, "log2_max_pic_order_cnt_lsb_minus4")? + 4;
-    skip_sub_layer_ordering(fields, max_sub_layers_minus1)?;
-    for name in [
-        "log2_min_luma_coding_block_size_minus3",
-        "log2_diff_max_min_luma_coding_block_size",
-        "log2_min_luma_transform_block_size_minus2",
-        "log2_diff_max_min_luma_transform_block_size",
-        "max_transform_hierarchy_depth_inter",
-        "max_transform_hierarchy_depth_intra",
-    ] {
-        fields.ue(u32::MAX, name)?;
-    }
-    if fields.flag("scaling_list_enabled_flag")? && fields.flag("sps_scaling_list_data_present_flag")? {
-        skip_scaling_lists(fields)?;
-    }
-    fields.skip(2, "amp_enabled_flag and sample_adaptive_offset_enabled_flag")?;
-    if fields.flag("pcm_enabled_flag")? {
-        fields.skip(8, "pcm_sample_bit_depth")?;
-        fields.ue(u32::MAX, "log2_min_pcm_luma_coding_block_size_minus3")?;
-        fields.ue(u32::MAX, "log2_diff_max_min_pcm_luma_coding_block_size")?;
-        fields.flag("pcm_loop_filter_disabled_flag")?;
-    }
-    let mut before = None;
-    for _ in 0..fields.ue(64, "num_short_term_ref_pic_sets")? {
-        before = Some(short_term_ref_pic_set(fields, before.as_ref())?);
-    }
-    if fields.flag("long_term_ref_pics_present_flag")? {
-        for _ in 0..fields.ue(32, "num_long_term_ref_pics_sps")? {
-            fields.bits(poc_lsb_bits, "lt_ref_pic_poc_lsb_sps")?;
-            fields.flag("used_by_curr_pic_lt_sps_flag")?;
-        }
-    }
-    fields.skip(2, "sps_temporal_mvp_enabled_flag and strong_intra_smoothing_enabled_flag")?;
-    if !fields.flag("vui_parameters_present_flag")? {
-        return Ok(None);
-    }
-    vui_until_chroma_loc(fields)?;
-    fields.skip(3, "neutral_chroma_indication_flag to frame_field_info_present_flag")?;
-    if fields.flag("default_display_window_flag")? {
-        for _ in 0..4 {
-            fields.ue(u32::MAX, "def_disp_win_offset")?;
-        }
-    }
-    timing(fields, "vui_timing_info_present_flag")
-}
-
-fn timing(fields: &mut Fields<'_>, present: &'static str) -> Result<Option<(u32, u32)>, MediaError> {
-    if !fields.flag(present)? {
-        return Ok(None);
-    }
-    let ticks = fields.bits(32, "num_units_in_tick")?;
-    let scale = fields.bits(32, "time_scale")?;
-    // Unlike in H.264 a tick is the time of a picture.
-    Ok(reduced_rate(u64::from(scale), u64::from(ticks)))
-}
-
-/// max_dec_pic_buffering, max_num_reorder and max_latency_increase, for each sub-layer or for the last.
-fn skip_sub_layer_ordering(fields: &mut Fields<'_>, max_sub_layers_minus1: u32) -> Result<(), MediaError> {
-    let all = fields.flag("sub_layer_ordering_info_present_flag")?;
-    for _ in 0..if all { max_sub_layers_minus1 + 1 } else { 1 } {
-        for name in ["max_dec_pic_buffering_minus1", "max_num_reorder_pics", "max_latency_increase_plus1"] {
-            fields.ue(u32::MAX, name)?;
-        }
-    }
-    Ok(())
-}
-
-/// Clause 7.3.4.
-fn skip_scaling_lists(fields: &mut Fields<'_>) -> Result<(), MediaError> {
-    for size_id in 0..4u32 {
-        for _ in 0..if size_id == 3 { 2 } else { 6 } {
-            if !fields.flag("scaling_list_pred_mode_flag")? {
-                fields.ue(u32::MAX, "scaling_list_pred_matrix_id_delta")?;
-                continue;
-            }
-            if size_id > 1 {
-                fields.se("scaling_list_dc_coef_minus8")?;
-            }
-            for _ in 0..64.min(1 << (4 + 2 * size_id)) {
-                fields.se("scaling_list_delta_coef")?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The distances of a short-term reference picture set, in picture order counts: DeltaPocS0 and DeltaPocS1.
-#[derive(Default)]
-struct RefPicSet {
-    negative: Vec<i32>,
-    positive: Vec<i32>,
-}
-
-/// Clause 7.3.7 as it is in an SPS: a set may be told by what differs from the one before it.
-fn short_term_ref_pic_set(fields: &mut Fields<'_>, before: Option<&RefPicSet>) -> Result<RefPicSet, MediaError> {
-    if let Some(before) = before
-        && fields.flag("inter_ref_pic_set_prediction_flag")?
-    {
-        return predicted_ref_pic_set(fields, before);
-    }
-    let negative = fields.ue(16, "num_negative_pics")?;
-    let positive = fields.ue(16, "num_positive_pics")?;
-    let mut pictures = |count, sign| -> Result<Vec<i32>, MediaError> {
-        let mut distance = 0;
-        (0..count)
-            .map(|_| {
-                // At most 2^15 each, so nothing overflows.
-                distance += sign * (fields.ue(MOST_DELTA_POC - 1, "delta_poc_minus1")? as i32 + 1);
-                fields.flag("used_by_curr_pic_flag").map(|_| distance)
-            })
-            .collect()
-    };
-    Ok(RefPicSet { negative: pictures(negative, -1)?, positive: pictures(positive, 1)? })
-}
-
-/// Equations 7-61 and 7-62.
-fn predicted_ref_pic_set(fields: &mut Fields<'_>, before: &RefPicSet) -> Result<RefPicSet, MediaError> {
-    let sign = if fields.flag("delta_rps_sign")? { -1 } else { 1 };
-    let delta = sign * (fields.ue(MOST_DELTA_POC - 1, "abs_delta_rps_minus1")? as i32 + 1);
-    let mut set = RefPicSet::default();
-    // Each picture of the set before, then the picture that had it; all move by `delta`.
-    let distances = before.negative.iter().chain(&before.positive).map(|distance| distance + delta);
-    for distance in distances.chain([delta]) {
-        let used = fields.flag("used_by_curr_pic_flag")? || fields.flag("use_delta_flag")?;
-        match distance.signum() {
-            -1 if used => set.negative.push(distance),
-            1 if used => set.positive.push(distance),
-            _ => {}
-        }
-    }
-    // Nearest first: what the order of the two equations comes to.
-    set.negative.sort_unstable_by(|a, b| b.cmp(a));
-    set.positive.sort_unstable();
-    Ok(set)
-}
-
-/// Pictures of one set are less than 2^15 apart.
-const MOST_DELTA_POC: u32 = 1 << 15;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::test_data::{self, hex};
     use crate::codec::{Codec, nal_kind};
-    use crate::test_data::{self, hex};
     use alloc::string::ToString;
-    use alloc::vec;
 
     fn sps(text: &str) -> Sps {
         Sps::parse(&hex(text)).unwrap()
@@ -397,7 +240,7 @@ mod tests {
 
     #[test]
     fn scaling_lists_in_the_sps() {
-        let sps = Sps::parse(&hex(SPS_1280X720_SCALING)).unwrap();
+        let sps = Sps::parse(&hex(test_data::H265_SCALING_LISTS)).unwrap();
         assert_eq!((sps.width, sps.height, sps.frame_rate), (1280, 720, Some((25, 1))));
     }
 
@@ -422,15 +265,6 @@ mod tests {
         assert_eq!((found.profile_tier_level.high_tier, found.profile_tier_level.level_idc), (true, 123));
         assert_eq!(Vps::parse(&hex(VPS_EVERYTHING)), Ok(Vps { id: 2, frame_rate: Some((15, 1)) }));
         assert_eq!(Pps::parse(&hex(PPS_EVERYTHING)), Ok(Pps { id: 5, sps_id: 3 }));
-    }
-
-    #[test]
-    fn reference_picture_sets_are_predicted_as_in_the_standard() {
-        // {-1, -3, +1} moved by +1 with flags 1, 0 1, 0 0, 1: the first falls onto the picture itself, the third is left out.
-        let before = RefPicSet { negative: vec![-1, -3], positive: vec![1] };
-        let mut fields = Fields::new("test", Bits::plain(&[0b0110_1001, 0]));
-        let set = predicted_ref_pic_set(&mut fields, &before).unwrap();
-        assert_eq!((set.negative, set.positive), (vec![-2], vec![1]));
     }
 
     #[test]
@@ -503,27 +337,4 @@ mod tests {
     const VPS_EVERYTHING: &str =
         "40012c05ffff21600000030090000003000003007bd00001600000030090000003000003005a5d15c3510000030001000003000f50";
     const PPS_EVERYTHING: &str = "44013100718012";
-    /// With random scaling lists of all sizes.
-    const SPS_1280X720_SCALING: &str = "42010101600000030090000003000003005da00280802d165959a493e14080280882b0291014a06e12070380aa09074c05e062201502d0a0\
-        2904604c0208140a0c4686e6681a1c110370201c261c02f8603c28b0250401d88121004c05102f0114220a0c094180a8180199c2409809e1\
-        80d06880ec18054503304d022145a0b82c28e1405b02a010c380c01a82881880961a0560f81c8a090c30e06604605a098199c120e08a0f0b\
-        0461705c120289c1d18e04102501240c009c1683c0420d8188a1e140d0541883a161a03182c0c285c5023404a04a2dc0840981c85c1c06c1\
-        10443a8586c08411076202c15180d848e07e3810881204206e04c0239c150e0560c809a088a0b809e0801802b0a0805a04a02e82c0500450\
-        c03406ec16031080a0e8108148258240f8a0581d2038405902d1c2ac78e0d8220887808a20605c3034340cc09070c01141d04d0601383308\
-        0f025206e241b05c78401a81381b82e020b058160521902b02505616098540c502f01041a186891ec13014c60521238583a0a41f0a066110\
-        48281182a04e14098108e0f585c1e0330b07c08008cd0e81500ae0d0303cc0943605202b8160320e418054200b4520481782e0a054502560\
-        4002381081382441b0b0290e03102d585c40338e0f9c0ac0450f8c04409c4060190a02d81680820903e09c08c1706204460e4130270b0200\
-        52240a00651d1604a0b8212c0b40cce0d06833070094483e06f04a05602781582e1506e0e8e3a2c483305020138401f012c340f00b20e038\
-        0ec2c1d090f161e0420f01d84c0a80530a0e07005d0250251e0b8e0fc603c06222100802e0d87013ca190a06c10022052318601001642811\
-        1502621205b0210743008903904a16060160c83b0b0581e8300c027098b06814024880c0601784c3430170124c7140b82ca1012160240f07\
-        e120f029100a0128b858100f06a0c03c1f40dc7878300c460128220fc583830480a20520278581c015c1c30440fcc281c01941b081a18100\
-        841981201c8240f87030241684a10068190543449c18811844714a084280f4c098240dc08011180cc160310700fd8260c033100903e17055\
-        0b1c08a20703205a282a1a07605a0258363871014c48240521a09830120821004c0a9900b604c023c1c05c64149c130501a8e022010c1007\
-        8158683e1e40f4260440720c048780920e0601440a80ec300901a82a06a302e602203b048084283c4860360b8198300d86c2a08a10301102\
-        60dc150210b8181010c1f014c61c2506c1594c04b06c1c180bca0d0178250640c4221a0481f14383c04f078084200c0582f0a0743205004a\
-        0a01982882b0b1a08d058c0de100231c3a120d02d0f06c1501142c090530b8487890c06c0820901d0290f8e1e280801302482a282a0f8583\
-        e0c41e054300bc1c0601882a08813c1c05c1d03f058300820ea30c051020012c0901284008009c1390706a2c301b1a341c0210740d419140\
-        920c8582d0904417026025810841c2e11062048088a07e0f01483607a088502d020037074190721e105120e04864320a8241f0720520ae10\
-        0230f06604002681780c208811011c1e074118300620e0301202f87020130902160d81aa04819180d014831201284811c0940bc320e04878\
-        78290680fc48360f0114485c09c7108260b41d012c1355e02d010000030001000003001908";
 }

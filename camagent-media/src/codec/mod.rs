@@ -10,6 +10,8 @@ pub mod h264;
 pub mod h265;
 pub mod parameters;
 pub mod sets;
+#[cfg(test)]
+pub(crate) mod test_data;
 
 pub use parameters::Parameters;
 
