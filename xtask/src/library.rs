@@ -99,27 +99,17 @@ pub(crate) fn build(profile: Profile, sdk: &Path) -> Result<Sdk, String> {
 /// Compiles both kinds of library and returns the system libraries that the archive needs.
 fn compile(profile: Profile) -> Result<Vec<String>, String> {
     let mut cargo = shell::cargo();
-    cargo.args([
-        "rustc",
-        "-p",
-        "camagent-ffi",
-        "--profile",
-        profile.name(),
-        "--message-format=json-render-diagnostics",
-    ]);
+    cargo.args(["rustc", "-p", "camagent-ffi", "--profile", profile.name(), "--quiet"]);
     cargo.args(["--", "--print", "native-static-libs"]);
     println!("  $ cargo rustc -p camagent-ffi --profile {} -- --print native-static-libs", profile.name());
     // The libraries come as a note of the compiler, which cargo repeats even when nothing is built anew.
     let output = cargo.output().map_err(|error| format!("cargo cannot be started: {error}"))?;
     let notes = String::from_utf8_lossy(&output.stderr);
-    let messages = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         return Err(format!("camagent-ffi does not build\n{}", notes.trim_end()));
     }
     const NOTE: &str = "native-static-libs: ";
-    let line = notes.lines().chain(messages.lines()).find_map(|line| {
-        line.find(NOTE).map(|at| line[at + NOTE.len()..].split(['"', '\\']).next().unwrap_or_default())
-    });
+    let line = notes.lines().find_map(|line| line.find(NOTE).map(|at| &line[at + NOTE.len()..]));
     let line = line.ok_or("rustc did not name the system libraries of the archive (--print native-static-libs)")?;
     let mut libraries: Vec<String> = Vec::new();
     for library in line.split_whitespace() {
@@ -146,7 +136,10 @@ fn relocate(raw: &Path, archive: &Path) -> Outcome {
     }
     shell::output(link.arg("-o").arg(&object).arg(raw), advice)?;
     let mut hide = shell::program(tool("OBJCOPY", "objcopy"));
-    shell::output(hide.args(["--strip-debug", "--wildcard", "--keep-global-symbol=camagent_*"]).arg(&object), advice)?;
+    hide.args(["--strip-debug", "--wildcard", "--keep-global-symbol=camagent_*"]);
+    // std's objects carry LLVM bitcode; joined by `ld` it is no bitcode any more, and tools with an LLVM plugin choke on it.
+    hide.args(["--remove-section=.llvmbc", "--remove-section=.llvmcmd"]);
+    shell::output(hide.arg(&object), advice)?;
     let _ = std::fs::remove_file(archive);
     shell::output(shell::program(tool("AR", "ar")).arg("rcsD").arg(archive).arg(&object), advice)?;
     std::fs::remove_file(&object).map_err(|error| format!("{}: {error}", object.display()))
