@@ -1,1 +1,29 @@
-//! Skeleton.
+//! `camagent-cloud`: the server that camagent edge agents dial, as a library.
+//!
+//! The modules in layer order, lowest first; a module uses modules above it in this list only:
+//!
+//! * [`error`] why the server does not start
+//! * [`clock`], [`config`], [`event`], [`shutdown`] time, the TOML file, what happened, the graceful stop
+//! * [`store`] SQLite: agents, API tokens, who owns which camera
+//! * [`agents`], [`auth`], [`live`] who is connected, who may, and the shared frame logs viewers read from
+//! * [`gateway`], [`rtsp`] the two ends that meet in the row above: agents come in, viewers go out
+//! * [`api`] HTTP
+//! * [`server`] builds and wires everything: [`Server::start`] is the door for tests and `main`
+
+pub mod agents;
+pub mod api;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod gateway;
+pub mod live;
+pub mod rtsp;
+pub mod server;
+pub mod shutdown;
+pub mod store;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use server::{Addresses, Server};

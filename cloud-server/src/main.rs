@@ -1,2 +1,228 @@
-//! Skeleton.
-fn main() {}
+//! `camagent-cloud`: the command line. Reads options and configuration, then serves or edits the database.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use cloud_server::auth::Auth;
+use cloud_server::clock::{Clock, rfc3339};
+use cloud_server::error::{Error, Result};
+use cloud_server::store::Store;
+use cloud_server::{Config, Server};
+
+/// The server that camagent edge agents dial.
+#[derive(Parser)]
+#[command(name = "camagent-cloud", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+    /// Show the values in force as TOML and end.
+    #[arg(long, global = true)]
+    print_config: bool,
+}
+
+#[derive(Args)]
+struct Options {
+    /// The configuration file; without it camagent-cloud.toml of the working folder, if there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the plain HTTP listener (listen.http).
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    host: Option<std::net::IpAddr>,
+    /// Port of the plain HTTP listener (listen.http).
+    #[arg(long, global = true)]
+    port: Option<u16>,
+    /// Folder of database, certificate and key (storage.data_dir).
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve; what happens without a command.
+    Serve,
+    /// Agents that may dial.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Tokens for the HTTP API.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show the values in force as TOML.
+    Config,
+    /// Show the description of the HTTP API as JSON.
+    Openapi,
+}
+
+#[derive(Subcommand)]
+enum AgentCommand {
+    /// Add an agent and show its token, once.
+    Add {
+        /// The agent's id.
+        id: String,
+    },
+    /// Show all agents.
+    List,
+    /// Remove an agent; a running server ends its session within seconds.
+    Remove {
+        /// The agent's id.
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Add an API token and show it, once.
+    Add {
+        /// What to call it.
+        name: String,
+    },
+    /// Show the names of all API tokens.
+    List,
+    /// Remove an API token; a running server refuses it at once.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("no runtime: {error}")),
+    };
+    match runtime.block_on(run(Cli::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error.to_string()),
+    }
+}
+
+fn complain(error: &str) -> ExitCode {
+    // A closed standard error leaves only the exit code to tell.
+    let _ = writeln!(std::io::stderr(), "camagent-cloud: {error}");
+    ExitCode::FAILURE
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::Io { what: "standard output".to_owned(), source })
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let config = load(&cli.options)?;
+    if cli.print_config {
+        return say(config.to_string().trim_end());
+    }
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(config).await,
+        Command::Agent(command) => agent(&config, command).await,
+        Command::Token(command) => token(&config, command).await,
+        Command::Config => say(config.to_string().trim_end()),
+        Command::Openapi => say(cloud_server::api::openapi::text().trim_end()),
+    }
+}
+
+fn load(options: &Options) -> Result<Config> {
+    let default = PathBuf::from("camagent-cloud.toml");
+    let file = options.config.clone().or_else(|| default.exists().then_some(default));
+    let mut config = Config::default();
+    if let Some(file) = file {
+        let loaded = Config::load(&file)?;
+        for warning in loaded.warnings {
+            let _ = writeln!(std::io::stderr(), "camagent-cloud: {}: {warning}", file.display());
+        }
+        config = loaded.config;
+    }
+    if let Some(host) = options.host {
+        config.listen.http.set_ip(host);
+    }
+    if let Some(port) = options.port {
+        config.listen.http.set_port(port);
+    }
+    if let Some(folder) = &options.data_dir {
+        config.storage.data_dir.clone_from(folder);
+    }
+    config.check()?;
+    Ok(config)
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("warn,cloud_server={0},event={0}", config.log.level))
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let mut stop = Signals::new()?;
+    let server = Server::start(config).await?;
+    let addresses = server.addresses();
+    let identity = server.identity();
+    say(&format!("http:        http://{}", addresses.http))?;
+    say(&format!("tls:         https://{}", addresses.tls))?;
+    say(&format!("relay:       rtsp://{}/{{camera}}/{{source}}", addresses.rtsp))?;
+    say(&format!("certificate: SHA-256 {}", identity.fingerprint()))?;
+    if let Some(pin) = identity.pin() {
+        say(&format!("pin:         {pin}"))?;
+    }
+    stop.wait().await;
+    server.stop().await;
+    Ok(())
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(|source| Error::Io { what: "signals".to_owned(), source });
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+async fn agent(config: &Config, command: AgentCommand) -> Result<()> {
+    let store = Store::open(&config.storage.data_dir).await?;
+    match command {
+        AgentCommand::Add { id } => {
+            let token = Auth::new(store, Clock::new()).add_agent(&id).await?;
+            say(token.reveal())
+        }
+        AgentCommand::List => {
+            for row in store.agents().await? {
+                let seen = row.seen_us.map_or_else(|| "never".to_owned(), rfc3339);
+                say(&format!("{}\tadded {}\tseen {seen}", row.id, rfc3339(row.created_us)))?;
+            }
+            Ok(())
+        }
+        AgentCommand::Remove { id } => store.remove_agent(&id).await,
+    }
+}
+
+async fn token(config: &Config, command: TokenCommand) -> Result<()> {
+    let store = Store::open(&config.storage.data_dir).await?;
+    match command {
+        TokenCommand::Add { name } => {
+            let token = Auth::new(store, Clock::new()).add_token(&name).await?;
+            say(token.reveal())
+        }
+        TokenCommand::List => {
+            for row in store.tokens().await? {
+                say(&format!("{}\tadded {}", row.name, rfc3339(row.created_us)))?;
+            }
+            Ok(())
+        }
+        TokenCommand::Remove { name } => store.remove_token(&name).await,
+    }
+}

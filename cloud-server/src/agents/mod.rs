@@ -1,0 +1,8 @@
+//! Who is connected: one entry for each agent that was seen, its newest connection, what it said about itself, commands
+//! that wait for an answer, and how far its tracks were received. The gateway writes here, the API reads.
+
+mod ledger;
+mod registry;
+
+pub use ledger::{Ledger, Turn};
+pub use registry::{AgentStatus, Agents, CommandFailure, Joining, Membership, Order};

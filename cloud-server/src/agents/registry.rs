@@ -1,0 +1,371 @@
+//! The registry of agents. The newest connection of an agent wins at once: connections are counted, and the count (the
+//! generation) decides whose word holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use camagent_proto::CloseCode;
+use camagent_proto::message::{Camera, Command, CommandResult, ResumePoint};
+use camagent_proto::stats::Statistics;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ledger::Ledger;
+use crate::event::{Event, Events};
+use crate::store::AgentRow;
+
+/// Orders that may wait for one connection; one that takes no more is as good as gone.
+const MAX_ORDERS: usize = 64;
+/// Commands that may wait for answers of one agent.
+const MAX_PENDING: usize = 64;
+
+/// All agents that were seen since the start.
+#[derive(Debug)]
+pub struct Agents {
+    events: Arc<Events>,
+    inner: Mutex<BTreeMap<String, Agent>>,
+}
+
+/// What a connection must do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Give the agent a command.
+    Command(Command),
+    /// End the session and say why.
+    Leave(CloseCode, String),
+}
+
+/// What an agent says when it joins.
+#[derive(Clone, Debug)]
+pub struct Joining {
+    /// Where it comes from.
+    pub address: String,
+    /// Hash of the token it showed.
+    pub token_hash: [u8; 32],
+    /// Its run.
+    pub boot: [u8; 16],
+    /// Its software.
+    pub software: String,
+    /// Its cameras.
+    pub cameras: Vec<Camera>,
+    /// Commands it answers.
+    pub capabilities: Vec<String>,
+    /// Now, UTC.
+    pub now_us: i64,
+}
+
+/// A connection's place in the registry.
+#[derive(Debug)]
+pub struct Membership {
+    /// Counts this agent's connections.
+    pub generation: u64,
+    /// Where its tracks go on.
+    pub resume: Vec<ResumePoint>,
+    /// What guards the delivery of its frames.
+    pub ledger: Ledger,
+    /// Orders for the connection.
+    pub orders: mpsc::Receiver<Order>,
+}
+
+/// Why a command has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandFailure {
+    /// The agent is not connected.
+    Offline,
+    /// Too many commands wait already.
+    Busy,
+    /// No answer came in time.
+    TimedOut,
+}
+
+/// What is known about an agent.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the fields are documented where the API serializes them")]
+pub struct AgentStatus {
+    pub online: bool,
+    pub generation: u64,
+    pub address: String,
+    pub software: String,
+    pub boot: [u8; 16],
+    pub connected_us: Option<i64>,
+    pub heartbeat_us: Option<i64>,
+    pub cameras: Vec<Camera>,
+    pub capabilities: Vec<String>,
+    pub statistics: Option<Statistics>,
+}
+
+#[derive(Debug, Default)]
+struct Agent {
+    status: AgentStatus,
+    token_hash: [u8; 32],
+    previous_boot: Option<[u8; 16]>,
+    ledger: Ledger,
+    orders: Option<mpsc::Sender<Order>>,
+    pending: HashMap<String, Pending>,
+    next_command: u64,
+}
+
+#[derive(Debug)]
+struct Pending {
+    command: Command,
+    answer: oneshot::Sender<CommandResult>,
+}
+
+impl Agents {
+    /// Nobody was seen yet.
+    #[must_use]
+    pub fn new(events: Arc<Events>) -> Self {
+        Self { events, inner: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Takes a connection in. The one before it is told to leave; commands without an answer are given again.
+    #[must_use]
+    pub fn join(&self, id: &str, joining: Joining) -> Membership {
+        let (sender, orders) = mpsc::channel(MAX_ORDERS + MAX_PENDING);
+        let mut inner = self.lock();
+        let agent = inner.entry(id.to_owned()).or_default();
+        let same_boot = agent.status.boot == joining.boot;
+        // Two processes that fight for one id come back in turns; a restart brings a boot that was never seen.
+        let duplicate = !same_boot && agent.previous_boot == Some(joining.boot);
+        if !same_boot && agent.status.generation > 0 {
+            agent.previous_boot = Some(agent.status.boot);
+        }
+        agent.status.generation += 1;
+        let generation = agent.status.generation;
+        let resume = agent.ledger.take_over(generation, joining.boot);
+        let replaced = agent.orders.replace(sender.clone());
+        if let Some(older) = &replaced {
+            let reason = if duplicate {
+                format!("two agents use the id \"{id}\" in turns; the newer one is at {}", joining.address)
+            } else {
+                format!("a newer connection of this agent from {} took over", joining.address)
+            };
+            let _ = older.try_send(Order::Leave(CloseCode::Replaced, reason));
+        }
+        for pending in agent.pending.values() {
+            let _ = sender.try_send(Order::Command(pending.command.clone()));
+        }
+        agent.token_hash = joining.token_hash;
+        agent.status = AgentStatus {
+            online: true,
+            generation,
+            address: joining.address.clone(),
+            software: joining.software,
+            boot: joining.boot,
+            connected_us: Some(joining.now_us),
+            heartbeat_us: None,
+            cameras: joining.cameras,
+            capabilities: joining.capabilities,
+            statistics: agent.status.statistics.take().filter(|_| same_boot),
+        };
+        let ledger = agent.ledger.clone();
+        drop(inner);
+        let agent = id.to_owned();
+        if replaced.is_some() {
+            self.events.emit(Event::AgentReplaced { agent: agent.clone(), generation });
+        }
+        if duplicate {
+            self.events.emit(Event::DuplicateIdentity { agent: agent.clone() });
+        }
+        self.events.emit(Event::AgentOnline { agent, generation, address: joining.address });
+        Membership { generation, resume, ledger, orders }
+    }
+
+    /// More cameras of the agent.
+    pub fn add_cameras(&self, id: &str, generation: u64, cameras: Vec<Camera>) {
+        self.with(id, generation, |agent| agent.status.cameras.extend(cameras));
+    }
+
+    /// A heartbeat came.
+    pub fn heartbeat(&self, id: &str, generation: u64, statistics: Statistics, now_us: i64) {
+        self.with(id, generation, |agent| {
+            agent.status.statistics = Some(statistics);
+            agent.status.heartbeat_us = Some(now_us);
+        });
+    }
+
+    /// A command's answer came; an answer that nobody waits for is dropped.
+    pub fn answer(&self, id: &str, result: CommandResult) {
+        let pending = self.lock().get_mut(id).and_then(|agent| agent.pending.remove(&result.id));
+        if let Some(pending) = pending {
+            let _ = pending.answer.send(result);
+        }
+    }
+
+    /// A connection is over. An older one than the newest changes nothing.
+    pub fn leave(&self, id: &str, generation: u64, reason: &str) {
+        let mut was_newest = false;
+        self.with(id, generation, |agent| {
+            agent.status.online = false;
+            agent.orders = None;
+            was_newest = true;
+        });
+        if was_newest {
+            let (agent, reason) = (id.to_owned(), reason.to_owned());
+            self.events.emit(Event::AgentOffline { agent, generation, reason });
+        }
+    }
+
+    /// Gives a command and waits for its answer, across a reconnect of the agent if need be.
+    pub async fn command(
+        &self,
+        id: &str,
+        mut command: Command,
+        patience: Duration,
+    ) -> Result<CommandResult, CommandFailure> {
+        let (answer, answered) = oneshot::channel();
+        let number;
+        {
+            let mut inner = self.lock();
+            let agent = inner.get_mut(id).filter(|agent| agent.status.online).ok_or(CommandFailure::Offline)?;
+            // Forget those whose caller went away.
+            agent.pending.retain(|_, pending| !pending.answer.is_closed());
+            if agent.pending.len() >= MAX_PENDING {
+                return Err(CommandFailure::Busy);
+            }
+            agent.next_command += 1;
+            number = agent.next_command;
+            // Unique also across restarts of the server: the agent remembers ids it has seen.
+            let mut random = [0; 8];
+            let _ = getrandom::fill(&mut random);
+            let key = format!("{number}-{:016x}", u64::from_be_bytes(random));
+            command.id = Some(key.clone());
+            let orders = agent.orders.as_ref().ok_or(CommandFailure::Offline)?;
+            orders.try_send(Order::Command(command.clone())).map_err(|_| CommandFailure::Busy)?;
+            agent.pending.insert(key, Pending { command: command.clone(), answer });
+        }
+        self.events.emit(Event::CommandSent { agent: id.to_owned(), id: number, action: command.action });
+        match tokio::time::timeout(patience, answered).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(_)) => Err(CommandFailure::Offline),
+            Err(_) => Err(CommandFailure::TimedOut),
+        }
+    }
+
+    /// What is known about an agent; none when it was not seen since the start.
+    #[must_use]
+    pub fn status(&self, id: &str) -> Option<AgentStatus> {
+        self.lock().get(id).map(|agent| agent.status.clone())
+    }
+
+    /// Number of agents that are connected.
+    #[must_use]
+    pub fn online(&self) -> usize {
+        self.lock().values().filter(|agent| agent.status.online).count()
+    }
+
+    /// Ends sessions whose agent is not in the database any more, or has another token. Gives the removed agents.
+    #[must_use]
+    pub fn enforce(&self, rows: &[AgentRow]) -> Vec<String> {
+        let mut removed = Vec::new();
+        self.lock().retain(|id, agent| {
+            let row = rows.iter().find(|row| row.id == *id);
+            let order = match row {
+                None => Order::Leave(CloseCode::AgentRemoved, "the agent was removed from the server".to_owned()),
+                Some(row) if row.token_hash == agent.token_hash => return true,
+                Some(_) => Order::Leave(CloseCode::AuthFailed, "the agent has a new token".to_owned()),
+            };
+            if let Some(orders) = &agent.orders {
+                let _ = orders.try_send(order);
+            }
+            if row.is_none() {
+                removed.push(id.clone());
+            }
+            // The generation must go on counting for as long as the old connection may speak.
+            row.is_some() || agent.status.online
+        });
+        removed
+    }
+
+    fn with(&self, id: &str, generation: u64, change: impl FnOnce(&mut Agent)) {
+        let mut inner = self.lock();
+        if let Some(agent) = inner.get_mut(id).filter(|agent| agent.status.generation == generation) {
+            change(agent);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Agent>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use camagent_proto::message::CommandStatus;
+
+    use super::*;
+
+    fn joining(boot: u8) -> Joining {
+        Joining {
+            address: format!("192.0.2.{boot}:1"),
+            token_hash: [1; 32],
+            boot: [boot; 16],
+            software: "camagent/0".into(),
+            cameras: Vec::new(),
+            capabilities: Vec::new(),
+            now_us: 1,
+        }
+    }
+
+    fn restart() -> Command {
+        Command { action: "restart".into(), ..Command::default() }
+    }
+
+    #[tokio::test]
+    async fn the_newest_connection_wins_and_the_older_is_told() {
+        let events = Arc::new(Events::new());
+        let agents = Agents::new(Arc::clone(&events));
+        let mut first = agents.join("a", joining(1));
+        let second = agents.join("a", joining(2));
+        assert!(second.generation > first.generation);
+        let Some(Order::Leave(CloseCode::Replaced, reason)) = first.orders.recv().await else { panic!("told") };
+        assert!(reason.contains("192.0.2.2"), "{reason}");
+        agents.leave("a", first.generation, "late");
+        assert!(agents.status("a").expect("seen").online, "the older one's end changes nothing");
+        assert_eq!(events.count("duplicate_identity"), 0, "a restart is no duplicate");
+        let _third = agents.join("a", joining(1));
+        assert_eq!(events.count("duplicate_identity"), 1, "boots in turns are");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_answered_also_after_a_reconnect() {
+        let agents = Arc::new(Agents::new(Arc::default()));
+        let patience = Duration::from_secs(5);
+        assert_eq!(agents.command("a", restart(), patience).await, Err(CommandFailure::Offline));
+        let mut first = agents.join("a", joining(1));
+        let waiting = tokio::spawn({
+            let agents = Arc::clone(&agents);
+            async move { agents.command("a", restart(), patience).await }
+        });
+        let Some(Order::Command(given)) = first.orders.recv().await else { panic!("given") };
+        agents.leave("a", first.generation, "cut");
+        let mut second = agents.join("a", joining(1));
+        let Some(Order::Command(again)) = second.orders.recv().await else { panic!("given again") };
+        assert_eq!(given, again);
+        let result = CommandResult {
+            id: given.id.expect("an id"),
+            status: CommandStatus::Ok,
+            result: serde_json::Value::Null,
+            error: None,
+        };
+        agents.answer("a", result.clone());
+        assert_eq!(waiting.await.expect("ends"), Ok(result));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_without_an_answer_times_out() {
+        let agents = Agents::new(Arc::default());
+        let _member = agents.join("a", joining(1));
+        assert_eq!(agents.command("a", restart(), Duration::from_secs(1)).await, Err(CommandFailure::TimedOut));
+    }
+
+    #[tokio::test]
+    async fn removed_agents_leave() {
+        let agents = Agents::new(Arc::default());
+        let mut member = agents.join("a", joining(1));
+        let row = AgentRow { id: "a".into(), token_hash: vec![1; 32], created_us: 0, seen_us: None };
+        assert!(agents.enforce(std::slice::from_ref(&row)).is_empty());
+        assert_eq!(agents.enforce(&[]), ["a"]);
+        assert!(matches!(member.orders.recv().await, Some(Order::Leave(CloseCode::AgentRemoved, _))));
+    }
+}

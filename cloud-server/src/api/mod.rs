@@ -1,0 +1,37 @@
+//! The HTTP API: what the owner's clients call. Everything but `/health` needs `Authorization: Bearer <API token>`.
+//!
+//! * [`routes`] the handlers, [`body`] what they say, [`refusal`] what they say instead
+//! * [`openapi`] the description, generated from both
+
+pub mod body;
+pub mod openapi;
+pub mod refusal;
+pub mod routes;
+
+use std::sync::Arc;
+
+use crate::agents::Agents;
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::event::Events;
+use crate::live::Hub;
+use crate::store::Store;
+
+/// What the handlers see of the server.
+#[derive(Clone)]
+pub struct Api {
+    /// Whose token is right.
+    pub auth: Auth,
+    /// Which agents exist.
+    pub store: Store,
+    /// Which of them are here.
+    pub agents: Arc<Agents>,
+    /// What can be watched.
+    pub hub: Arc<Hub>,
+    /// What happened how often.
+    pub events: Arc<Events>,
+    /// The clock.
+    pub clock: Clock,
+    /// `host:port` of the RTSP relay, for the URLs of streams.
+    pub rtsp_address: String,
+}

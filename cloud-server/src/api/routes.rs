@@ -1,0 +1,179 @@
+//! The handlers, and the guard in front of them.
+
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use camagent_proto::message::{Command, CommandStatus};
+
+use super::Api;
+use super::body::{AgentBody, AgentsBody, ControlBody, ControlResultBody, HealthBody, StreamBody, StreamsBody};
+use super::openapi;
+use super::refusal::{ErrorBody, Refusal};
+use crate::agents::CommandFailure;
+use crate::auth::bearer;
+
+/// How long a command may take without `timeout_ms`, and at most.
+const DEFAULT_TIMEOUT_MS: u64 = 10_000;
+const MAX_TIMEOUT_MS: u64 = 120_000;
+/// Octets of an action's name, and of its arguments: a control message has 4096 for all.
+const MAX_ACTION: usize = 64;
+const MAX_ARGS: usize = 3_072;
+
+/// All routes of the API.
+pub fn router(api: Api) -> Router {
+    let guarded = Router::new()
+        .route("/agents", get(agents))
+        .route("/agents/{id}", get(agent))
+        .route("/agents/{id}/control", post(control))
+        .route("/streams", get(streams))
+        .route("/openapi.json", get(description))
+        .route_layer(from_fn_with_state(api.clone(), guard));
+    Router::new()
+        .route("/health", get(health))
+        .merge(guarded)
+        .fallback(nothing)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(api)
+}
+
+async fn guard(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Refusal> {
+    let unauthorized = |message: &str| Err(Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+    let Some(header) = request.headers().get(header::AUTHORIZATION) else {
+        return unauthorized("Authorization: Bearer <API token> is missing; `camagent-cloud token add NAME` makes one");
+    };
+    let Some(token) = header.to_str().ok().and_then(bearer) else {
+        return unauthorized("Authorization must be \"Bearer <API token>\"");
+    };
+    match api.auth.api(token).await? {
+        Some(_) => Ok(next.run(request).await),
+        None => unauthorized("this API token is not known"),
+    }
+}
+
+/// Is the server well? Open to everybody.
+#[utoipa::path(get, path = "/health", security(()), responses((status = 200, body = HealthBody)))]
+pub(super) async fn health(State(api): State<Api>) -> Json<HealthBody> {
+    let readable = api.store.tokens().await.is_ok();
+    Json(HealthBody {
+        status: if readable { "ok" } else { "degraded" },
+        version: env!("CARGO_PKG_VERSION"),
+        agents_online: api.agents.online(),
+        disk_trouble: api.events.count("disk_trouble"),
+    })
+}
+
+/// All agents.
+#[utoipa::path(get, path = "/agents", responses(
+    (status = 200, body = AgentsBody),
+    (status = 401, body = ErrorBody, description = "No or unknown API token"),
+))]
+pub(super) async fn agents(State(api): State<Api>) -> Result<Json<AgentsBody>, Refusal> {
+    let rows = api.store.agents().await?;
+    let agents = rows.into_iter().map(|row| {
+        let status = api.agents.status(&row.id);
+        AgentBody::new(row, status)
+    });
+    Ok(Json(AgentsBody { agents: agents.collect() }))
+}
+
+/// One agent.
+#[utoipa::path(get, path = "/agents/{id}", params(("id" = String, Path, description = "The agent's id")), responses(
+    (status = 200, body = AgentBody),
+    (status = 401, body = ErrorBody, description = "No or unknown API token"),
+    (status = 404, body = ErrorBody, description = "No such agent"),
+))]
+pub(super) async fn agent(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AgentBody>, Refusal> {
+    let row = api.store.agents().await?.into_iter().find(|row| row.id == id).ok_or_else(|| unknown_agent(&id))?;
+    Ok(Json(AgentBody::new(row, api.agents.status(&id))))
+}
+
+/// Gives an agent a command and waits for what comes of it.
+#[utoipa::path(post, path = "/agents/{id}/control", params(("id" = String, Path, description = "The agent's id")),
+    request_body = ControlBody, responses(
+    (status = 200, body = ControlResultBody, description = "The agent did it"),
+    (status = 400, body = ErrorBody, description = "The body cannot be read"),
+    (status = 401, body = ErrorBody, description = "No or unknown API token"),
+    (status = 404, body = ErrorBody, description = "No such agent"),
+    (status = 409, body = ErrorBody, description = "The agent is not connected"),
+    (status = 422, body = ErrorBody, description = "The agent could not do it; code and message are the agent's"),
+    (status = 429, body = ErrorBody, description = "Too many commands wait for this agent"),
+    (status = 504, body = ErrorBody, description = "The agent did not answer in time"),
+))]
+pub(super) async fn control(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    body: Result<Json<ControlBody>, JsonRejection>,
+) -> Result<Json<ControlResultBody>, Refusal> {
+    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", message);
+    let Json(body) = body.map_err(|rejection| bad(rejection.body_text()))?;
+    if body.action.is_empty() || body.action.len() > MAX_ACTION {
+        return Err(bad(format!("action has 1 to {MAX_ACTION} bytes")));
+    }
+    let args = body.args.map_or(serde_json::Value::Null, |args| args.into_iter().collect());
+    if args.to_string().len() > MAX_ARGS {
+        return Err(bad(format!("args has more than {MAX_ARGS} bytes")));
+    }
+    let timeout_ms = body.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+    if !(1..=MAX_TIMEOUT_MS).contains(&timeout_ms) {
+        return Err(bad(format!("timeout_ms = {timeout_ms}: must be 1 to {MAX_TIMEOUT_MS}")));
+    }
+    if !api.store.has_agent(&id).await? {
+        return Err(unknown_agent(&id));
+    }
+    let command = Command { id: None, camera: body.camera, action: body.action, args, timeout_ms };
+    let result = api.agents.command(&id, command, Duration::from_millis(timeout_ms)).await.map_err(|failure| {
+        let (status, code, message) = match failure {
+            CommandFailure::Offline => {
+                (StatusCode::CONFLICT, "agent_offline", format!("agent \"{id}\" is not connected"))
+            }
+            CommandFailure::Busy => {
+                (StatusCode::TOO_MANY_REQUESTS, "agent_busy", format!("too many commands wait for agent \"{id}\""))
+            }
+            CommandFailure::TimedOut => {
+                let message = format!("agent \"{id}\" did not answer within {timeout_ms} ms");
+                (StatusCode::GATEWAY_TIMEOUT, "timeout", message)
+            }
+        };
+        Refusal::new(status, code, message)
+    })?;
+    match result.status {
+        CommandStatus::Ok => Ok(Json(ControlResultBody { id: result.id, status: "ok", result: result.result })),
+        CommandStatus::Error => {
+            let error = result.error.unwrap_or_default();
+            let code = if error.code.is_empty() { "failed".to_owned() } else { error.code };
+            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.message))
+        }
+    }
+}
+
+/// All sources that can be watched.
+#[utoipa::path(get, path = "/streams", responses(
+    (status = 200, body = StreamsBody),
+    (status = 401, body = ErrorBody, description = "No or unknown API token"),
+))]
+pub(super) async fn streams(State(api): State<Api>) -> Json<StreamsBody> {
+    let streams = api.hub.status().into_iter().map(|status| StreamBody::new(status, &api.rtsp_address));
+    Json(StreamsBody { streams: streams.collect() })
+}
+
+async fn description() -> Json<utoipa::openapi::OpenApi> {
+    Json(openapi::description())
+}
+
+async fn nothing() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not know that method")
+}
+
+fn unknown_agent(id: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "unknown_agent", format!("there is no agent \"{id}\""))
+}

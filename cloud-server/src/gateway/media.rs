@@ -1,0 +1,228 @@
+//! The media of one agent's session: its sources as publishers of the live row, its clock, and the demand of viewers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use camagent_media::{Codec, Framing};
+use camagent_proto::frame::TrackInfo;
+use camagent_proto::message::{Policy, SourceState};
+use camagent_proto::transfer::{Delivery, MediaFrame};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::event::{Event, Events};
+use crate::live::timeline::Stamps;
+use crate::live::{Hub, PublishedFrame, Publisher, TrackFormat, Want};
+
+/// Changes of demand of one source closer together than this are told as one.
+const DEMAND_PACE: Duration = Duration::from_millis(250);
+/// Heartbeats whose smallest clock offset holds: delay only ever adds.
+const OFFSETS: usize = 8;
+
+/// The sources of one session.
+pub(super) struct Media {
+    agent: String,
+    generation: u64,
+    boot: [u8; 16],
+    hub: Arc<Hub>,
+    events: Arc<Events>,
+    clock: Clock,
+    sources: Vec<Published>,
+    /// Source by track number.
+    tracks: HashMap<u32, usize>,
+    offsets_us: Vec<i64>,
+    watchers: JoinSet<()>,
+    demand: mpsc::Sender<usize>,
+    demanded: mpsc::Receiver<usize>,
+}
+
+struct Published {
+    camera: String,
+    name: String,
+    policy: Policy,
+    publisher: Publisher,
+    want: watch::Receiver<Want>,
+    told: Want,
+}
+
+/// What the agent is to be told.
+pub(super) struct Told {
+    pub(super) state: Option<SourceState>,
+    pub(super) key_frame: Option<(String, String)>,
+}
+
+impl Media {
+    pub(super) fn new(
+        agent: &str,
+        generation: u64,
+        boot: [u8; 16],
+        hub: Arc<Hub>,
+        events: Arc<Events>,
+        clock: Clock,
+    ) -> Self {
+        let (demand, demanded) = mpsc::channel(16);
+        Self {
+            agent: agent.to_owned(),
+            generation,
+            boot,
+            hub,
+            events,
+            clock,
+            sources: Vec::new(),
+            tracks: HashMap::new(),
+            offsets_us: Vec::new(),
+            watchers: JoinSet::new(),
+            demand,
+            demanded,
+        }
+    }
+
+    /// Publishes a source and gives its state for the agent. None when the camera is not the agent's, or a newer
+    /// connection publishes it.
+    pub(super) fn offer(&mut self, camera: &str, name: &str, policy: Policy) -> Option<SourceState> {
+        let known = self.sources.iter().position(|source| source.camera == camera && source.name == name);
+        let index = match known {
+            Some(index) => index,
+            None => self.publish(camera, name, policy)?,
+        };
+        self.sources[index].policy = policy;
+        Some(self.sources[index].state())
+    }
+
+    fn publish(&mut self, camera: &str, name: &str, policy: Policy) -> Option<usize> {
+        let source = self.hub.offer(&self.agent, camera, name)?;
+        let publisher = source.publish(&self.agent, self.generation, self.boot)?;
+        let want = source.demand.watch();
+        let index = self.sources.len();
+        let (mut watched, demand) = (want.clone(), self.demand.clone());
+        // The receiver of this task sees changes from now on; what holds now is told by the state that is returned.
+        watched.mark_unchanged();
+        self.watchers.spawn(async move {
+            while watched.changed().await.is_ok() && demand.send(index).await.is_ok() {
+                tokio::time::sleep(DEMAND_PACE).await;
+            }
+        });
+        let told = *want.borrow();
+        self.sources.push(Published {
+            camera: camera.to_owned(),
+            name: name.to_owned(),
+            policy,
+            publisher,
+            want,
+            told,
+        });
+        Some(index)
+    }
+
+    /// Waits until the demand for a source changes, and says what to tell. Cancel safe.
+    pub(super) async fn demand_changed(&mut self) -> Told {
+        // The sender is held here as well, so there is no end.
+        let index = self.demanded.recv().await.unwrap_or(usize::MAX);
+        let Some(source) = self.sources.get_mut(index) else { return Told { state: None, key_frame: None } };
+        let want = *source.want.borrow_and_update();
+        let told = std::mem::replace(&mut source.told, want);
+        let changed = source.policy == Policy::OnDemand && told.wanted != want.wanted;
+        let asked = told.key_frame_requests != want.key_frame_requests;
+        Told {
+            state: changed.then(|| source.state()),
+            key_frame: asked.then(|| (source.camera.clone(), source.name.clone())),
+        }
+    }
+
+    /// A measurement of the server's monotonic clock minus the agent's.
+    pub(super) fn clock_offset(&mut self, offset_us: i64) {
+        if self.offsets_us.len() >= OFFSETS {
+            self.offsets_us.remove(0);
+        }
+        self.offsets_us.push(offset_us);
+    }
+
+    /// Takes what arrived. An error is a claim on what is not the agent's.
+    pub(super) fn deliver(&mut self, delivery: Delivery) -> Result<(), String> {
+        match delivery {
+            Delivery::Track(info) => self.track(&info),
+            Delivery::Frame(frame) => {
+                self.frame(frame);
+                Ok(())
+            }
+            Delivery::Skip { skip, .. } => {
+                if let Some(source) = self.tracks.get(&skip.track) {
+                    self.sources[*source].publisher.skipped(skip.track);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn track(&mut self, info: &TrackInfo) -> Result<(), String> {
+        let (camera, name) = (&info.camera, &info.source);
+        let known = self.sources.iter().position(|source| source.camera == *camera && source.name == *name);
+        let Some(index) = known.or_else(|| self.publish(camera, name, Policy::Always)) else {
+            return Err(format!("camera \"{camera}\" was not registered by this agent"));
+        };
+        let refused = |reason: String| {
+            let (camera, source) = (camera.clone(), name.clone());
+            self.events.emit(Event::FrameRefused { camera, source, reason });
+        };
+        let (Some(codec), Some(framing)) = (Codec::from_number(info.codec), Framing::from_number(info.framing)) else {
+            // A newer agent may carry what this server does not know; the rest of it is served.
+            refused(format!(
+                "track {}: codec {} in framing {} is not known here",
+                info.track, info.codec, info.framing
+            ));
+            self.tracks.remove(&info.track);
+            return Ok(());
+        };
+        let format = TrackFormat {
+            codec,
+            framing,
+            sample_rate: info.sample_rate,
+            channels: u16::from(info.channels),
+            config: info.config.clone(),
+        };
+        match self.sources[index].publisher.announce_track(info.track, format) {
+            Ok(()) => {
+                self.tracks.insert(info.track, index);
+            }
+            Err(error) => {
+                refused(format!("track {}: {error}", info.track));
+                self.tracks.remove(&info.track);
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: MediaFrame) {
+        let Some(index) = self.tracks.get(&frame.track) else { return };
+        let received_us = self.clock.monotonic_us();
+        let now_us = self.clock.utc_us();
+        let monotonic = i64::try_from(received_us).unwrap_or(i64::MAX);
+        let utc_us = match self.offsets_us.iter().min() {
+            Some(offset) => i64::try_from(frame.head.arrival_us)
+                .unwrap_or(i64::MAX)
+                .saturating_add(*offset)
+                .saturating_add(now_us.saturating_sub(monotonic)),
+            None => now_us,
+        };
+        let stamps = Stamps { pts_us: frame.head.pts_us, arrival_us: frame.head.arrival_us, received_us, utc_us };
+        self.sources[*index].publisher.push(&PublishedFrame {
+            track: frame.track,
+            stamps,
+            discontinuity: frame.head.discontinuity,
+            payload: frame.payload,
+        });
+    }
+}
+
+impl Published {
+    fn state(&self) -> SourceState {
+        let wanted = match self.policy {
+            Policy::Always => true,
+            Policy::OnDemand => self.want.borrow().wanted,
+            Policy::Off => false,
+        };
+        SourceState { camera: self.camera.clone(), source: self.name.clone(), wanted }
+    }
+}

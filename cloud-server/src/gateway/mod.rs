@@ -1,0 +1,38 @@
+//! Where agents come in: the WebSocket endpoint `/agent/{id}` and the driver of the server's half of `camagent.v1`.
+//!
+//! * [`endpoint`] the HTTP request: token, sub-protocol, upgrade
+//! * [`connection`] one agent's session: socket and clock to and from the protocol, which is a value
+//! * [`media`] what arrives, into the live row; what viewers want, back to the agent
+
+pub mod connection;
+pub mod endpoint;
+pub mod media;
+
+use std::sync::Arc;
+
+use crate::agents::Agents;
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::event::Events;
+use crate::live::Hub;
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+
+/// What all agents' connections share.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Whose token is right.
+    pub auth: Auth,
+    /// Who owns which camera.
+    pub store: Store,
+    /// Who is connected.
+    pub agents: Arc<Agents>,
+    /// Where frames go.
+    pub hub: Arc<Hub>,
+    /// Where everything is told.
+    pub events: Arc<Events>,
+    /// The clocks.
+    pub clock: Clock,
+    /// The stop.
+    pub shutdown: Shutdown,
+}

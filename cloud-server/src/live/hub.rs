@@ -1,0 +1,95 @@
+//! From names to sources: cameras by id, each owned by one agent, each with its sources.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::source::{Source, SourceStatus};
+use crate::config::Live;
+use crate::event::Events;
+
+/// All cameras of the server.
+pub struct Hub {
+    limits: Live,
+    events: Arc<Events>,
+    cameras: Mutex<BTreeMap<String, Camera>>,
+}
+
+struct Camera {
+    agent: String,
+    sources: BTreeMap<String, Arc<Source>>,
+}
+
+/// What a name leads to.
+pub enum Found {
+    /// The source; whether it is online is its own matter.
+    Source(Arc<Source>),
+    /// Nobody claimed such a camera.
+    UnknownCamera,
+    /// The camera exists and has no such source.
+    UnknownSource,
+    /// The camera exists, but its agent was not seen since the server started.
+    NeverSeen,
+}
+
+impl Hub {
+    /// No cameras yet.
+    #[must_use]
+    pub fn new(limits: Live, events: Arc<Events>) -> Self {
+        Self { limits, events, cameras: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Makes a camera known as its agent's. Another agent's camera is not given away: the error is its owner.
+    pub fn claim(&self, camera: &str, agent: &str) -> Result<(), String> {
+        let mut cameras = self.lock();
+        let entry = cameras
+            .entry(camera.to_owned())
+            .or_insert_with(|| Camera { agent: agent.to_owned(), sources: BTreeMap::new() });
+        if entry.agent == agent { Ok(()) } else { Err(entry.agent.clone()) }
+    }
+
+    /// The source of a claimed camera, made when it is new. None when the camera is not the agent's.
+    #[must_use]
+    pub fn offer(&self, agent: &str, camera: &str, name: &str) -> Option<Arc<Source>> {
+        let mut cameras = self.lock();
+        let entry = cameras.get_mut(camera).filter(|entry| entry.agent == agent)?;
+        let make = || Source::new(camera, name, agent, self.limits.clone(), Arc::clone(&self.events));
+        Some(Arc::clone(entry.sources.entry(name.to_owned()).or_insert_with(make)))
+    }
+
+    /// Looks a name up.
+    #[must_use]
+    pub fn find(&self, camera: &str, name: &str) -> Found {
+        let cameras = self.lock();
+        let Some(entry) = cameras.get(camera) else { return Found::UnknownCamera };
+        match entry.sources.get(name) {
+            Some(source) => Found::Source(Arc::clone(source)),
+            None if entry.sources.is_empty() => Found::NeverSeen,
+            None => Found::UnknownSource,
+        }
+    }
+
+    /// An agent was removed: its cameras go, their viewers with them.
+    pub fn forget_agent(&self, agent: &str) {
+        let mut cameras = self.lock();
+        for camera in cameras.values().filter(|camera| camera.agent == agent) {
+            camera.sources.values().for_each(|source| source.remove());
+        }
+        cameras.retain(|_, camera| camera.agent != agent);
+    }
+
+    /// All sources by camera and name.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Arc<Source>> {
+        self.lock().values().flat_map(|camera| camera.sources.values().map(Arc::clone)).collect()
+    }
+
+    /// The state of all sources.
+    #[must_use]
+    pub fn status(&self) -> Vec<SourceStatus> {
+        self.sources().iter().map(|source| source.status()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Camera>> {
+        self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,356 @@
+//! One viewer's socket. Drives its [`Session`], and while it plays writes frames from the live log: a batch of frames
+//! leaves in one vectored write, straight from the memory that all viewers share. Responses and reports go between
+//! whole packets only.
+
+use std::future::pending;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use camagent_media::rtp::rtcp::{NtpTime, SenderReport};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::listener::Relay;
+use super::path::Path;
+use super::session::{Refusal, Session, Step};
+use super::transport::Channels;
+use crate::event::Event;
+use crate::live::{Ended, Found, Frame, Report, Unavailable, Viewer};
+use crate::shutdown::Shutdown;
+
+/// How long the first request, and any request once begun, may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a session may be late beyond the announced time-out: some clients send exactly then.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// A viewer whose burst takes longer than this gets its first report in between.
+const FIRST_REPORT: Duration = Duration::from_millis(800);
+
+/// Why a viewer's connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("closed by the viewer")]
+    Closed,
+    #[error("session ended")]
+    Finished,
+    #[error("no sign of life")]
+    Idle,
+    #[error("takes no data")]
+    Stalled,
+    #[error("server stops")]
+    Stopping,
+    #[error("format changed")]
+    FormatChanged,
+    #[error("camera gone")]
+    CameraGone,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+struct Connection {
+    relay: Relay,
+    stream: TcpStream,
+    address: SocketAddr,
+    shutdown: Shutdown,
+    session: Session,
+    viewer: Option<Viewer>,
+    started: Instant,
+    next_report: Instant,
+    last_heard: Instant,
+    partial_since: Option<Instant>,
+    heard_anything: bool,
+}
+
+/// Serves one viewer until the connection ends.
+pub(super) async fn serve(relay: Relay, stream: TcpStream, address: SocketAddr, shutdown: Shutdown) {
+    // Without it the last packet of a frame would wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let mut random = [0; 16];
+    // The id guards nothing that the TCP connection does not guard already, so doing without randomness is bearable.
+    let _ = getrandom::fill(&mut random);
+    let [a, b, c, d, e, f, g, h, rest @ ..] = random;
+    let id = format!("{:016x}", u64::from_be_bytes(rest));
+    let description = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
+    let session = Session::new(id, description, relay.config.session_timeout.as_secs());
+    let now = Instant::now();
+    let mut connection = Connection {
+        relay,
+        stream,
+        address,
+        shutdown,
+        session,
+        viewer: None,
+        started: now,
+        next_report: now,
+        last_heard: now,
+        partial_since: None,
+        heard_anything: false,
+    };
+    let end = match connection.run().await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    tracing::debug!(viewer = %connection.address, reason = %end, "RTSP connection ended");
+    connection.leave(&end.to_string());
+}
+
+enum Never {}
+
+impl Connection {
+    async fn run(&mut self) -> Result<Never, End> {
+        let mut batch = Vec::new();
+        let mut input = vec![0; 8 << 10];
+        loop {
+            while let Some(step) = self.session.poll() {
+                self.partial_since = None;
+                self.take_step(step).await?;
+            }
+            self.partial_since = match (self.session.has_partial(), self.partial_since) {
+                (true, since) => since.or_else(|| Some(Instant::now())),
+                (false, _) => None,
+            };
+            let deadline = self.deadline();
+            let report_at = self.viewer.is_some().then_some(self.next_report);
+            let happened = {
+                let viewer = self.viewer.as_mut();
+                let frames = async {
+                    match viewer {
+                        Some(viewer) => viewer.next(&mut batch).await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = self.shutdown.begun() => return Err(End::Stopping),
+                    ready = self.stream.readable() => ready.map(|()| Happened::Input)?,
+                    () = wait_until(deadline) => return Err(End::Idle),
+                    () = wait_until(report_at) => Happened::ReportDue,
+                    frames = frames => Happened::Frames(frames),
+                }
+            };
+            match happened {
+                Happened::Input => self.read(&mut input)?,
+                Happened::ReportDue => self.report().await?,
+                Happened::Frames(Ok(skip)) => {
+                    if let Some((viewer, skip)) = self.viewer.as_ref().zip(skip) {
+                        let source = viewer.source();
+                        self.relay.events.emit(Event::ViewerSkipped {
+                            camera: source.camera.clone(),
+                            source: source.name.clone(),
+                            address: self.address.to_string(),
+                            frames: skip.frames,
+                        });
+                    }
+                    self.write_frames(&batch).await?;
+                    // A stalled viewer must not hold memory that the log let go.
+                    batch.clear();
+                    let due = self.viewer.as_ref().is_some_and(|viewer| {
+                        viewer.is_report_due() && (viewer.is_caught_up() || self.started.elapsed() > FIRST_REPORT)
+                    });
+                    if due {
+                        self.report().await?;
+                    }
+                }
+                Happened::Frames(Err(ended)) => {
+                    self.goodbye().await?;
+                    return Err(match ended {
+                        Ended::FormatChanged => End::FormatChanged,
+                        Ended::CameraGone | Ended::CameraRemoved => End::CameraGone,
+                    });
+                }
+            }
+        }
+    }
+
+    /// When silence becomes the end. Media that drains is a sign of life of its own, so there is none while it plays.
+    fn deadline(&self) -> Option<Instant> {
+        let request = self.partial_since.map(|since| since + REQUEST_TIMEOUT);
+        let session = if !self.heard_anything {
+            Some(self.last_heard + REQUEST_TIMEOUT)
+        } else if self.viewer.is_some() {
+            None
+        } else {
+            Some(self.last_heard + self.relay.config.session_timeout + TIMEOUT_GRACE)
+        };
+        match (request, session) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn read(&mut self, input: &mut [u8]) -> Result<(), End> {
+        match self.stream.try_read(input) {
+            Ok(0) => Err(End::Closed),
+            Ok(length) => {
+                self.session.receive(&input[..length]);
+                self.last_heard = Instant::now();
+                self.heard_anything = true;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn take_step(&mut self, step: Step) -> Result<(), End> {
+        let mut next = Some(step);
+        while let Some(step) = next.take() {
+            match step {
+                Step::Send(bytes) => self.write(&[&bytes]).await?,
+                Step::Lookup(path) => {
+                    let found = tokio::select! {
+                        biased;
+                        () = self.shutdown.begun() => return Err(End::Stopping),
+                        found = look_up(&self.relay, &path) => found.map(|(_, presentation)| presentation),
+                    };
+                    self.last_heard = Instant::now();
+                    next = Some(self.session.looked_up(found));
+                }
+                Step::Play { path, tracks } => {
+                    let Found::Source(source) = self.relay.hub.find(&path.camera, &path.source) else {
+                        return Err(End::CameraGone);
+                    };
+                    let viewer = source.join(tracks);
+                    next = Some(self.session.started(&viewer.starts()));
+                    self.viewer = Some(viewer);
+                    self.started = Instant::now();
+                    self.next_report = self.started + REPORT_INTERVAL;
+                    self.relay.events.emit(Event::ViewerJoined {
+                        camera: source.camera.clone(),
+                        source: source.name.clone(),
+                        address: self.address.to_string(),
+                    });
+                }
+                Step::Pause => self.leave("paused"),
+                Step::Keep { tracks: 0 } => self.leave("torn down"),
+                Step::Keep { tracks } => {
+                    if let Some(viewer) = &mut self.viewer {
+                        viewer.keep(tracks);
+                    }
+                }
+                Step::Close => return Err(End::Finished),
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, reason: &str) {
+        let Some(viewer) = self.viewer.take() else { return };
+        self.relay.events.emit(Event::ViewerLeft {
+            camera: viewer.source().camera.clone(),
+            source: viewer.source().name.clone(),
+            address: self.address.to_string(),
+            reason: reason.to_owned(),
+        });
+    }
+
+    async fn write_frames(&mut self, batch: &[Frame]) -> Result<(), End> {
+        let moved: Vec<Option<Bytes>> = batch.iter().map(|frame| self.on_own_channel(frame)).collect();
+        let pieces: Vec<&[u8]> =
+            batch.iter().zip(&moved).map(|(frame, own)| own.as_ref().unwrap_or(&frame.data).as_ref()).collect();
+        self.write(&pieces).await
+    }
+
+    /// A copy with the viewer's channel, only for viewers that asked for another one than the log's.
+    fn on_own_channel(&self, frame: &Frame) -> Option<Bytes> {
+        let track = usize::from(frame.track);
+        let channels = self.session.channels(track)?;
+        if channels.rtp == Channels::canonical(track).rtp {
+            return None;
+        }
+        let mut copy = frame.data.to_vec();
+        let mut at = 0;
+        while let Some([_, channel, high, low]) = copy.get_mut(at..at + 4) {
+            *channel = channels.rtp;
+            at += 4 + usize::from(u16::from_be_bytes([*high, *low]));
+        }
+        Some(Bytes::from(copy))
+    }
+
+    /// Sender reports for all tracks (RFC 3550 6.4.1), of one moment, so that players can join the tracks.
+    async fn report(&mut self) -> Result<(), End> {
+        self.next_report = Instant::now() + REPORT_INTERVAL;
+        self.write_reports(SenderReport::write).await
+    }
+
+    /// The last report says BYE, so that a player knows that this is the end and no break.
+    async fn goodbye(&mut self) -> Result<(), End> {
+        self.write_reports(SenderReport::write_bye).await
+    }
+
+    async fn write_reports(&mut self, write: fn(&SenderReport, &str, &mut Vec<u8>)) -> Result<(), End> {
+        let Some(viewer) = &mut self.viewer else { return Ok(()) };
+        let name = format!("{}/{}", viewer.source().camera, viewer.source().name);
+        let reports = viewer.reports();
+        let mut out = Vec::new();
+        for Report { track, ssrc, utc_us, rtp_time, packets, octets } in reports {
+            let Some(channels) = self.session.channels(track) else { continue };
+            let ntp = NtpTime::from_unix_micros(utc_us);
+            let report = SenderReport { ssrc, ntp, rtp_time, packet_count: packets, octet_count: octets };
+            let mut packet = Vec::new();
+            write(&report, &name, &mut packet);
+            let length = u16::try_from(packet.len()).unwrap_or(u16::MAX);
+            out.extend_from_slice(&[b'$', channels.rtcp]);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&packet);
+        }
+        self.write(&[&out]).await
+    }
+
+    /// Writes all pieces with as few system calls as the socket allows.
+    async fn write(&mut self, pieces: &[&[u8]]) -> Result<(), End> {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.stream.try_write_vectored(rest) {
+                Ok(0) => return Err(End::Closed),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::select! {
+                        biased;
+                        () = self.shutdown.begun() => return Err(End::Stopping),
+                        ready = timeout(self.relay.config.stall_timeout, self.stream.writable()) => {
+                            ready.map_err(|_| End::Stalled)??;
+                        }
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Happened {
+    Input,
+    ReportDue,
+    Frames(Result<Option<crate::live::Skip>, Ended>),
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+async fn look_up(
+    relay: &Relay,
+    path: &Path,
+) -> Result<(std::sync::Arc<crate::live::Source>, crate::live::Presentation), Refusal> {
+    let patience = relay.config.describe_timeout;
+    let source = match relay.hub.find(&path.camera, &path.source) {
+        Found::Source(source) => source,
+        Found::UnknownCamera => return Err(Refusal::UnknownCamera),
+        Found::UnknownSource => return Err(Refusal::UnknownSource),
+        Found::NeverSeen => return Err(Refusal::Offline),
+    };
+    match source.wait_presentation(patience).await {
+        Ok(presentation) => Ok((source, presentation)),
+        Err(Unavailable::Offline) => Err(Refusal::Offline),
+        Err(Unavailable::NoPicture) => Err(Refusal::NoPicture),
+    }
+}

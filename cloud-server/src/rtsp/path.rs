@@ -1,0 +1,151 @@
+//! What an RTSP URL names: `rtsp://host:7554/{camera}/{source}`, with the control part of a track behind it. ffmpeg
+//! and live555 join strings, so the track may end up behind a query; GStreamer resolves by RFC 3986.
+
+use percent_encoding::percent_decode_str;
+use rtsp_types::Url;
+
+/// A named source, and perhaps one of its tracks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// The camera.
+    pub camera: String,
+    /// The source; `main` when the URL names none.
+    pub source: String,
+    /// The track.
+    pub track: Control,
+}
+
+/// What the control part names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The whole presentation.
+    Aggregate,
+    /// One track, `trackID=N`.
+    Track(usize),
+    /// Something that no description of ours names.
+    Unknown,
+}
+
+impl Path {
+    /// Reads a URL; none when it cannot name a source.
+    #[must_use]
+    pub fn parse(url: &Url) -> Option<Self> {
+        let mut segments: Vec<String> = url
+            .path()
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(|segment| percent_decode_str(segment).decode_utf8().map(std::borrow::Cow::into_owned))
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let mut track = Control::Aggregate;
+        if let Some(behind_query) = url.query().and_then(|query| query.trim_end_matches('/').rsplit_once('/')) {
+            track = control(behind_query.1).unwrap_or(Control::Aggregate);
+        }
+        if track == Control::Aggregate
+            && let Some(found) = segments.last().and_then(|last| control(last))
+        {
+            track = found;
+            segments.pop();
+        }
+        let mut segments = segments.into_iter();
+        let camera = segments.next()?;
+        let source = segments.next().unwrap_or_else(|| "main".to_owned());
+        segments.next().is_none().then_some(Self { camera, source, track })
+    }
+
+    /// True when both name the same source.
+    #[must_use]
+    pub fn is_same_source(&self, other: &Self) -> bool {
+        self.camera == other.camera && self.source == other.source
+    }
+}
+
+/// `trackID=N`; VLC's odd fall-back `stream=N` counts as the whole, which suits sources of one track.
+fn control(segment: &str) -> Option<Control> {
+    let (name, value) = segment.split_once('=')?;
+    match name {
+        "trackID" => Some(match value.parse() {
+            Ok(index) if value.bytes().all(|byte| byte.is_ascii_digit()) => Control::Track(index),
+            _ => Control::Unknown,
+        }),
+        "stream" => Some(Control::Aggregate),
+        _ => None,
+    }
+}
+
+/// `Content-Base`: the URL as the client wrote it, without user and password, always ending in a slash, so that joining
+/// strings and resolving by RFC 3986 give the same.
+#[must_use]
+pub fn content_base(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail only for URLs that cannot have them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    let mut base = url.to_string();
+    if let Some((before, last)) = base.trim_end_matches('/').rsplit_once('/')
+        && control(last).is_some()
+    {
+        base.truncate(before.len());
+    }
+    if !base.ends_with('/') {
+        base.push('/');
+    }
+    base
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(url: &str) -> Option<(String, String, Control)> {
+        let path = Path::parse(&Url::parse(url).expect("a URL"))?;
+        Some((path.camera, path.source, path.track))
+    }
+
+    fn named(camera: &str, source: &str, track: Control) -> Option<(String, String, Control)> {
+        Some((camera.to_owned(), source.to_owned(), track))
+    }
+
+    #[test]
+    fn names_with_and_without_slash_query_and_track() {
+        for url in
+            ["rtsp://h:7554/cam/sub", "rtsp://h/cam/sub/", "rtsp://h//cam/sub?token=a/b", "rtsp://u:p@h/cam/sub/?x"]
+        {
+            assert_eq!(path(url), named("cam", "sub", Control::Aggregate), "{url}");
+        }
+        for url in [
+            "rtsp://h/cam/sub/trackID=1",
+            "rtsp://h/cam/sub/trackID=1/",
+            "rtsp://h/cam/sub?token=x/trackID=1",
+            "rtsp://h/cam/sub/trackID=1?token=x",
+            "rtsp://h/cam/sub/?token=x/trackID=1/",
+        ] {
+            assert_eq!(path(url), named("cam", "sub", Control::Track(1)), "{url}");
+        }
+        assert_eq!(path("rtsp://h/cam"), named("cam", "main", Control::Aggregate));
+        assert_eq!(path("rtsp://h/cam/trackID=0"), named("cam", "main", Control::Track(0)));
+        assert_eq!(path("rtsp://h/b%C3%BCro%2f1/sub"), named("büro/1", "sub", Control::Aggregate));
+        assert_eq!(path("rtsp://h/cam/sub/stream=0"), named("cam", "sub", Control::Aggregate));
+    }
+
+    #[test]
+    fn tracks_match_exactly() {
+        assert_eq!(path("rtsp://h/cam/sub/trackID=1x"), named("cam", "sub", Control::Unknown));
+        assert_eq!(path("rtsp://h/cam/sub/trackID=+1"), named("cam", "sub", Control::Unknown));
+        assert_eq!(path("rtsp://h/cam/sub/xtrackID=1"), None);
+        assert_eq!(path("rtsp://h/"), None);
+        assert_eq!(path("rtsp://h/cam/%ff"), None);
+    }
+
+    #[test]
+    fn the_base_joins_by_string_and_by_resolution() {
+        for url in ["rtsp://h/cam/sub", "rtsp://h/cam/sub/", "rtsp://u:p@h/cam/sub/trackID=3"] {
+            let base = content_base(&Url::parse(url).expect("a URL"));
+            assert_eq!(base, "rtsp://h/cam/sub/");
+            let resolved = Url::parse(&base).and_then(|base| base.join("trackID=1")).expect("resolves");
+            assert_eq!(resolved.to_string(), format!("{base}trackID=1"));
+        }
+        let base = content_base(&Url::parse("rtsp://h/cam/sub?a=b").expect("a URL"));
+        assert_eq!(path(&format!("{base}trackID=1")), named("cam", "sub", Control::Track(1)));
+    }
+}

@@ -1,0 +1,236 @@
+//! Builds and wires everything. [`Server::start`] gives a running server: `main` waits for a signal and calls
+//! [`Server::stop`], tests start one in their process with all ports 0.
+
+pub mod certificate;
+mod listen;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+
+use crate::agents::Agents;
+use crate::api::Api;
+use crate::auth::{Auth, Token};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::event::{self, Event, Events};
+use crate::gateway::Gateway;
+use crate::live::Hub;
+use crate::rtsp::Relay;
+use crate::shutdown::{Shutdown, Stopper};
+use crate::store::Store;
+
+use self::certificate::Identity;
+
+/// How long a graceful stop may take.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How soon a running server notices agents that the command line removed.
+const ENFORCE_EVERY: Duration = Duration::from_secs(2);
+/// How long somebody who connects may be silent.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where a running server listens: the real ports, also for configured port 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Plain HTTP and WebSocket.
+    pub http: SocketAddr,
+    /// The same over TLS.
+    pub tls: SocketAddr,
+    /// The RTSP relay.
+    pub rtsp: SocketAddr,
+}
+
+/// A running server.
+pub struct Server {
+    addresses: Addresses,
+    identity: Identity,
+    store: Store,
+    auth: Auth,
+    hub: Arc<Hub>,
+    agents: Arc<Agents>,
+    events: Arc<Events>,
+    stopper: Stopper,
+    http: Handle<SocketAddr>,
+    tls: Handle<SocketAddr>,
+}
+
+impl Server {
+    /// Starts a server; when it returns, all ports accept. Needs a multi-threaded or current-thread tokio runtime with
+    /// time and io.
+    pub async fn start(config: Config) -> Result<Self> {
+        config.check()?;
+        let store = Store::open(&config.storage.data_dir).await?;
+        let identity = Identity::load_or_make(&config.tls, &config.storage.data_dir)?;
+        let http_listener = listen::bind("HTTP", config.listen.http, "listen.http (--host, --port)")?;
+        let tls_listener = listen::bind("TLS", config.listen.tls, "listen.tls")?;
+        let rtsp_listener = listen::bind("RTSP", config.listen.rtsp, "listen.rtsp")?;
+        let addresses = Addresses {
+            http: listen::address(&http_listener)?,
+            tls: listen::address(&tls_listener)?,
+            rtsp: listen::address(&rtsp_listener)?,
+        };
+
+        let clock = Clock::new();
+        let events = Arc::new(Events::new());
+        tokio::spawn(event::log(events.subscribe()));
+        let stopper = Stopper::new();
+        let auth = Auth::new(store.clone(), clock);
+        let agents = Arc::new(Agents::new(Arc::clone(&events)));
+        let hub = Arc::new(Hub::new(config.live.clone(), Arc::clone(&events)));
+        for camera in store.cameras().await? {
+            // The database knows each camera once.
+            let _ = hub.claim(&camera.id, &camera.agent_id);
+        }
+
+        let gateway = Gateway {
+            auth: auth.clone(),
+            store: store.clone(),
+            agents: Arc::clone(&agents),
+            hub: Arc::clone(&hub),
+            events: Arc::clone(&events),
+            clock,
+            shutdown: stopper.handle(),
+        };
+        let api = Api {
+            auth: auth.clone(),
+            store: store.clone(),
+            agents: Arc::clone(&agents),
+            hub: Arc::clone(&hub),
+            events: Arc::clone(&events),
+            clock,
+            rtsp_address: addresses.rtsp.to_string(),
+        };
+        let agent_route =
+            Router::new().route("/agent/{id}", any(crate::gateway::endpoint::upgrade)).with_state(gateway);
+        let router = crate::api::routes::router(api).merge(agent_route);
+
+        let relay = Relay { hub: Arc::clone(&hub), events: Arc::clone(&events), config: config.rtsp.clone() };
+        let rtsp_listener = listen::into_tokio(rtsp_listener)?;
+        tokio::spawn(relay.serve(rtsp_listener, stopper.handle()));
+        tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), stopper.handle()));
+        let (http, tls) = (Handle::new(), Handle::new());
+        serve_http(http_listener, router.clone(), http.clone())?;
+        serve_tls(tls_listener, router, tls.clone(), &identity)?;
+
+        events.emit(Event::ServerStarted {
+            http: addresses.http.to_string(),
+            tls: addresses.tls.to_string(),
+            rtsp: addresses.rtsp.to_string(),
+        });
+        Ok(Self { addresses, identity, store, auth, hub, agents, events, stopper, http, tls })
+    }
+
+    /// The real addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The TLS certificate, its fingerprint and its pin.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Adds an agent; its token.
+    pub async fn add_agent(&self, id: &str) -> Result<String> {
+        self.auth.add_agent(id).await.map(|token| Token::reveal(&token).to_owned())
+    }
+
+    /// Adds an API token.
+    pub async fn add_token(&self, name: &str) -> Result<String> {
+        self.auth.add_token(name).await.map(|token| Token::reveal(&token).to_owned())
+    }
+
+    /// Live video, for whoever publishes or watches within the process.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// The registry of agents.
+    #[must_use]
+    pub fn agents(&self) -> &Arc<Agents> {
+        &self.agents
+    }
+
+    /// What happens.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Stops: nobody new is accepted, agents are told to come back later, viewers are closed. Takes at most five seconds;
+    /// true when everybody left in time.
+    pub async fn stop(self) -> bool {
+        self.events.emit(Event::ServerStopping);
+        self.http.graceful_shutdown(Some(STOP_WITHIN));
+        self.tls.graceful_shutdown(Some(STOP_WITHIN));
+        let in_time = self.stopper.stop(STOP_WITHIN).await;
+        self.http.shutdown();
+        self.tls.shutdown();
+        // The last sessions may still be writing; the pool waits for them, and must not wait for ever.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.store.close()).await;
+        in_time
+    }
+}
+
+fn serve_http(listener: std::net::TcpListener, router: Router, handle: Handle<SocketAddr>) -> Result<()> {
+    let mut server = axum_server::from_tcp(listener)
+        .map_err(|source| Error::Io { what: "the HTTP listener".to_owned(), source })?
+        .acceptor(NoDelayAcceptor::new())
+        .handle(handle)
+        .first_request_timeout(FIRST_REQUEST_WITHIN);
+    server.http_builder().http1().keep_alive(true);
+    tokio::spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
+    Ok(())
+}
+
+fn serve_tls(
+    listener: std::net::TcpListener,
+    router: Router,
+    handle: Handle<SocketAddr>,
+    identity: &Identity,
+) -> Result<()> {
+    let config = RustlsConfig::from_config(identity.server_config());
+    let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
+    let server = axum_server::from_tcp(listener)
+        .map_err(|source| Error::Io { what: "the TLS listener".to_owned(), source })?
+        .acceptor(acceptor)
+        .handle(handle)
+        .first_request_timeout(FIRST_REQUEST_WITHIN);
+    tokio::spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
+    Ok(())
+}
+
+/// Ends sessions of agents that were removed from the database by the command line.
+async fn enforce(store: Store, agents: Arc<Agents>, hub: Arc<Hub>, mut shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => return,
+            () = tokio::time::sleep(ENFORCE_EVERY) => {}
+        }
+        match store.agents().await {
+            Ok(rows) => {
+                for removed in agents.enforce(&rows) {
+                    hub.forget_agent(&removed);
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot read the agents"),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The database behind functions: SQLite in the data folder, write-ahead log, schema embedded in the program.
+//! The command line writes into the same file while a server runs, so nothing read here is remembered.
+
+mod agents;
+mod cameras;
+mod tokens;
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+pub use agents::AgentRow;
+pub use cameras::CameraRow;
+pub use tokens::TokenRow;
+
+use crate::error::{Error, Result};
+
+/// SHA-256 of a token.
+pub type TokenHash = [u8; 32];
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens (and creates) the database in `data_dir`, and the folder itself.
+    pub async fn open(data_dir: &Path) -> Result<Self> {
+        let unusable = |reason: String| Error::DataDir { path: data_dir.to_owned(), reason };
+        std::fs::create_dir_all(data_dir).map_err(|error| unusable(error.to_string()))?;
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join("camagent.sqlite"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options)
+            .await
+            .map_err(|error| unusable(error.to_string()))?;
+        migrator().run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// Closes all connections; the write-ahead log is folded into the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Limits the database to the pages it has, so that the next growing write fails as on a full disk. For tests of
+    /// that very case; applies to this process only.
+    #[doc(hidden)]
+    pub async fn simulate_full_disk(&self) -> Result<()> {
+        // Four idle connections may exist; each of them gets the limit.
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let mut connection = self.pool.acquire().await?;
+            sqlx::query("PRAGMA max_page_count = 1").execute(&mut *connection).await?;
+            sqlx::query("PRAGMA query_only = 1").execute(&mut *connection).await?;
+            held.push(connection);
+        }
+        Ok(())
+    }
+}
+
+fn migrator() -> Migrator {
+    let migration = |version, name: &'static str, sql: &'static str| {
+        let sql = sqlx::SqlSafeStr::into_sql_str(sql);
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
+    };
+    let migrations =
+        vec![migration(1, "agents and tokens", include_str!("../../migrations/0001_agents_and_tokens.sql"))];
+    Migrator { migrations: Cow::Owned(migrations), ..Migrator::DEFAULT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_process_sees_what_the_first_wrote() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let server = Store::open(folder.path()).await.expect("opens");
+        let command_line = Store::open(folder.path()).await.expect("opens beside");
+        command_line.add_agent("cam-1", &[7; 32], 1).await.expect("adds");
+        assert!(server.agent_has_token("cam-1", &[7; 32]).await.expect("reads"));
+        command_line.remove_agent("cam-1").await.expect("removes");
+        assert!(!server.agent_has_token("cam-1", &[7; 32]).await.expect("reads"));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        let error = Store::open(&file.path().join("data")).await.expect_err("a file is no folder");
+        assert!(error.to_string().contains("storage.data_dir"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_an_error_of_the_write_and_reading_goes_on() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = Store::open(folder.path()).await.expect("opens");
+        store.add_agent("cam-1", &[7; 32], 1).await.expect("adds");
+        store.simulate_full_disk().await.expect("limits");
+        assert!(store.note_agent_seen("cam-1", 2).await.is_err());
+        assert!(store.agent_has_token("cam-1", &[7; 32]).await.expect("reads"));
+    }
+}
