@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     for camera in CAMERAS {
         println!("relay: {}", site.relay(camera));
     }
-    println!("api: {} (token {})", site.api_url(), site.token);
+    println!("api: {} (token {})", site.places.http, site.token);
     println!("logs: {}", demo.folder.display());
     let outcome = if check { site.check() } else { site.show_counters(seconds.map(Duration::from_secs)) };
     // Cameras before the server, so that they say goodbye to somebody.
@@ -110,12 +110,11 @@ impl Demo {
         let data = self.folder.join("data");
         let _ = std::fs::remove_dir_all(&data);
         shell::make_folder(&data)?;
-        let ports = Ports { http: free_port(8080)?, tls: free_port(8443)?, rtsp: free_port(7554)? };
         let text = format!(
             "[listen]\nhttp = \"127.0.0.1:{}\"\ntls = \"127.0.0.1:{}\"\nrtsp = \"127.0.0.1:{}\"\n\n[storage]\ndata_dir = {}\n",
-            ports.http,
-            ports.tls,
-            ports.rtsp,
+            unless_busy(8080),
+            unless_busy(8443),
+            unless_busy(7554),
             json!(data)
         );
         write(&self.folder.join("server.toml"), &text)?;
@@ -126,33 +125,35 @@ impl Demo {
             tokens.push(self.secret(&["agent", "add", camera.id])?);
         }
         let log = self.log("server")?;
-        let mut server =
-            Running::start("camagent-cloud", self.server().stdin(Stdio::null()).stdout(log.0).stderr(log.1))?;
+        let server = Running::start("camagent-cloud", self.server().stdin(Stdio::null()).stdout(log.0).stderr(log.1))?;
+        let mut site =
+            Site { server, cameras: Vec::new(), places: Places::default(), token, folder: self.folder.clone() };
         let deadline = Instant::now() + PATIENCE;
-        while get(ports.http, "/health", "").is_err() {
-            server.still_runs().map_err(|problem| format!("{problem}\n{}", self.end_of_log("server")))?;
+        while !site.places.read(&std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()) {
+            site.all_run()?;
             if Instant::now() > deadline || process::asked_to_stop() {
-                return Err(format!("the server does not answer\n{}", self.end_of_log("server")));
+                return Err(format!(
+                    "the server does not say where it listens\n{}",
+                    end_of_log(&self.folder, "server")
+                ));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let pin = self.fingerprint()?;
-        let mut cameras = Vec::new();
         for (camera, token) in CAMERAS.iter().zip(&tokens) {
-            cameras.push(self.push(camera, &ports, token, &pin)?);
+            site.cameras.push(self.push(camera, &site.places, token)?);
         }
-        Ok(Site { server, cameras, ports, token, folder: self.folder.clone() })
+        Ok(site)
     }
 
-    fn push(&self, camera: &Camera, ports: &Ports, token: &str, pin: &str) -> Result<Running, String> {
+    fn push(&self, camera: &Camera, places: &Places, token: &str) -> Result<Running, String> {
         let config = json!({
             "agent": {
                 "agent_id": camera.id,
-                "cloud_server_url": format!("wss://127.0.0.1:{}/agent", ports.tls),
+                "cloud_server_url": format!("{}/agent", places.tls.replacen("https", "wss", 1)),
                 "cloud_server_token": token,
                 "log_level": "INFO",
             },
-            "network": { "pinned_key": pin },
+            "network": { "pinned_key": places.pin },
         });
         let file = self.folder.join(format!("{}.json", camera.id));
         write(&file, &format!("{config:#}\n"))?;
@@ -164,22 +165,14 @@ impl Demo {
         Running::start(camera.id, command.stdin(Stdio::null()).stdout(log.0).stderr(log.1))
     }
 
-    /// Runs a command of the server that prints a secret once, as the last word of its output.
+    /// Runs a command of the server that shows a secret once.
     fn secret(&self, arguments: &[&str]) -> Result<String, String> {
-        let text = shell::output(self.server().args(arguments), "the server's command line changed?")?;
-        let word = text.split_whitespace().rfind(|word| word.len() >= 32);
-        word.map(str::to_owned)
-            .ok_or_else(|| format!("`camagent-cloud {}` printed no secret:\n{text}", arguments.join(" ")))
-    }
-
-    /// The pin that the server prints when it starts.
-    fn fingerprint(&self) -> Result<String, String> {
-        let log = shell::read(&self.folder.join("server.log"))?;
-        let word = log
-            .split(|character: char| character.is_whitespace() || character == '"')
-            .find(|word| word.contains("sha256"));
-        word.map(str::to_owned)
-            .ok_or_else(|| format!("the server printed no fingerprint\n{}", self.end_of_log("server")))
+        let text = shell::output(self.server().args(arguments), "the server says above why")?;
+        let secret = text.trim();
+        if secret.is_empty() || secret.contains(char::is_whitespace) {
+            return Err(format!("`camagent-cloud {}` showed no secret:\n{text}", arguments.join(" ")));
+        }
+        Ok(secret.to_owned())
     }
 
     fn log(&self, name: &str) -> Result<(Stdio, Stdio), String> {
@@ -188,34 +181,50 @@ impl Demo {
         let file = std::fs::File::create(&path).map_err(told)?;
         Ok((file.try_clone().map_err(told)?.into(), file.into()))
     }
-
-    fn end_of_log(&self, name: &str) -> String {
-        end_of_log(&self.folder, name)
-    }
 }
 
-struct Ports {
-    http: u16,
-    tls: u16,
-    rtsp: u16,
+/// What the server says when it has started.
+#[derive(Default)]
+struct Places {
+    http: String,
+    tls: String,
+    relay: String,
+    pin: String,
+}
+
+impl Places {
+    /// Reads the server's first lines; true once all of them are there.
+    fn read(&mut self, log: &str) -> bool {
+        for line in log.lines() {
+            let Some((name, value)) = line.split_once(':') else { continue };
+            let place = match name {
+                "http" => &mut self.http,
+                "tls" => &mut self.tls,
+                "relay" => &mut self.relay,
+                "pin" => &mut self.pin,
+                _ => continue,
+            };
+            value.trim().clone_into(place);
+        }
+        // The pin is the last of them.
+        [&self.http, &self.tls, &self.relay].iter().all(|place| !place.is_empty())
+            && log.contains(&format!("{}\n", self.pin))
+            && !self.pin.is_empty()
+    }
 }
 
 /// What runs.
 struct Site {
     server: Running,
     cameras: Vec<Running>,
-    ports: Ports,
+    places: Places,
     token: String,
     folder: PathBuf,
 }
 
 impl Site {
     fn relay(&self, camera: &Camera) -> String {
-        format!("rtsp://127.0.0.1:{}/{}/main", self.ports.rtsp, camera.id)
-    }
-
-    fn api_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports.http)
+        self.places.relay.replace("{camera}", camera.id).replace("{source}", "main")
     }
 
     fn all_run(&mut self) -> Outcome {
@@ -232,11 +241,12 @@ impl Site {
         let start = Instant::now();
         let terminal = std::io::stderr().is_terminal();
         let mut next = start;
+        let mut last = vec![0; CAMERAS.len()];
         while !process::asked_to_stop() && time.is_none_or(|time| start.elapsed() < time) {
             if Instant::now() >= next {
                 next += Duration::from_secs(1);
                 self.all_run()?;
-                let line = self.counters().unwrap_or_else(|problem| problem);
+                let line = self.counters(&mut last).unwrap_or_else(|problem| problem);
                 if terminal {
                     eprint!("\r\x1b[K{:>4} s  {line}", start.elapsed().as_secs());
                 } else {
@@ -251,10 +261,33 @@ impl Site {
         Ok(())
     }
 
-    fn counters(&self) -> Result<String, String> {
-        let agents = get(self.ports.http, "/agents", &self.token)?;
-        let streams = get(self.ports.http, "/streams", &self.token)?;
-        Ok(format!("{agents} {streams}"))
+    /// What the server says of both cameras; `last` holds the bytes of the call before, for the rate.
+    fn counters(&self, last: &mut [u64]) -> Result<String, String> {
+        let streams = get(&self.places.http, "/streams", &self.token)?;
+        let agents = get(&self.places.http, "/agents", &self.token)?;
+        let mut parts = Vec::new();
+        for (camera, last) in CAMERAS.iter().zip(last) {
+            let find = |list: &Value, key: &str| {
+                list.as_array()
+                    .and_then(|list| list.iter().find(|entry| entry[key] == camera.id))
+                    .cloned()
+                    .unwrap_or_default()
+            };
+            let stream = find(&streams["streams"], "camera");
+            let agent = find(&agents["agents"], "id");
+            let bytes = stream["bytes"].as_u64().unwrap_or(0);
+            parts.push(format!(
+                "{}: {} {} frames {} kbit/s {} viewers, lost {}",
+                camera.id,
+                if agent["online"] == true { "online" } else { "offline" },
+                stream["frames"].as_u64().unwrap_or(0),
+                bytes.saturating_sub(*last) * 8 / 1000,
+                stream["viewers"].as_u64().unwrap_or(0),
+                agent["statistics"]["packets_lost"].as_u64().unwrap_or(0),
+            ));
+            *last = bytes;
+        }
+        Ok(parts.join(" | "))
     }
 
     /// Plays both cameras at the same time and judges what came.
@@ -353,21 +386,19 @@ fn compile_example(sdk: &Sdk, program: &Path) -> Outcome {
     shell::run(&mut command, "needs a C compiler (Debian: gcc libc6-dev); CC names another")
 }
 
-/// The usual port, or one that is free when it is busy.
-fn free_port(usual: u16) -> Result<u16, String> {
-    let listener = TcpListener::bind(("127.0.0.1", usual)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
-    let address = listener.and_then(|listener| listener.local_addr());
-    address.map(|address| address.port()).map_err(|error| format!("no free port on 127.0.0.1: {error}"))
+/// The usual port, or 0 when it is busy: then the server takes a free one and says which.
+fn unless_busy(usual: u16) -> u16 {
+    if TcpListener::bind(("127.0.0.1", usual)).is_ok() { usual } else { 0 }
 }
 
 /// One GET request; the answer must be 200 and JSON.
-fn get(port: u16, path: &str, token: &str) -> Result<Value, String> {
+fn get(place: &str, path: &str, token: &str) -> Result<Value, String> {
     let told = |error: std::io::Error| format!("GET {path}: {error}");
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(told)?;
+    let host = place.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(host).map_err(told)?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(told)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-    );
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(told)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(told)?;
@@ -394,10 +425,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_port_is_replaced_by_a_free_one() {
+    fn a_busy_port_is_left_to_the_server() {
         let busy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = busy.local_addr().unwrap().port();
-        assert_ne!(free_port(port).unwrap(), port);
+        assert_eq!(unless_busy(busy.local_addr().unwrap().port()), 0);
+    }
+
+    #[test]
+    fn the_servers_first_lines_say_where_it_is() {
+        let mut places = Places::default();
+        assert!(!places.read("http:        http://127.0.0.1:8080\n"));
+        assert!(places.read(
+            "http:        http://127.0.0.1:8080\ntls:         https://127.0.0.1:8443\nrelay:       rtsp://127.0.0.1:7554/{camera}/{source}\n\
+             certificate: SHA-256 ab\npin:         sha256/AAAA=\n"
+        ));
+        assert_eq!((places.tls.as_str(), places.pin.as_str()), ("https://127.0.0.1:8443", "sha256/AAAA="));
     }
 
     #[test]
