@@ -15,6 +15,7 @@ mod library;
 mod outline;
 mod process;
 mod shell;
+mod site;
 mod test;
 mod viewer;
 

@@ -332,4 +332,60 @@ mod tests {
         assert_eq!(told, [("video", "H265", "video"), ("audio", "PCMA", "audio")]);
         assert!(read_description("v=0\r\n").is_err());
     }
+
+    /// Answers the five requests of a viewer as a server does, then sends two pictures and a sender report.
+    fn serve_once(listener: &std::net::TcpListener) -> std::io::Result<Vec<String>> {
+        let (stream, _) = listener.accept()?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut requests = Vec::new();
+        loop {
+            let mut head = String::new();
+            loop {
+                let mut line = String::new();
+                if std::io::BufRead::read_line(&mut reader, &mut line)? == 0 {
+                    return Ok(requests);
+                }
+                if line == "\r\n" {
+                    break;
+                }
+                head.push_str(&line);
+            }
+            let method = head.split(' ').next().unwrap_or_default().to_owned();
+            let sdp = "m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:video\r\n";
+            let more = match method.as_str() {
+                "DESCRIBE" => format!("Content-Base: rtsp://x/c/main/\r\nContent-Length: {}\r\n\r\n{sdp}", sdp.len()),
+                "SETUP" => "Session: 7;timeout=60\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\r\n".to_owned(),
+                _ => "\r\n".to_owned(),
+            };
+            requests.push(head);
+            if method == "TEARDOWN" {
+                // Nobody waits for this answer.
+                return Ok(requests);
+            }
+            (&stream).write_all(format!("RTSP/1.0 200 OK\r\nCSeq: {}\r\n{more}", requests.len()).as_bytes())?;
+            if method == "PLAY" {
+                for (channel, packet) in
+                    [(1, vec![0x80, 200, 0, 1]), (0, packet(1, 0, &[0x65, 1])), (0, packet(2, 3600, &[0x41, 1]))]
+                {
+                    let length = u16::try_from(packet.len()).expect("a small packet").to_be_bytes();
+                    (&stream).write_all(&[&[b'$', channel][..], &length, &packet].concat())?;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_is_played_from_options_to_teardown() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("rtsp://{}/c/main", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || serve_once(&listener).unwrap());
+        let seen = watch(&url, Duration::from_millis(300), &|| false).unwrap();
+        assert_eq!((seen.tracks[0].packets, seen.tracks[0].key_frames, seen.tracks[0].missing), (2, 1, 0));
+        assert!(seen.first_key.is_some());
+        let requests = server.join().unwrap();
+        let methods: Vec<&str> = requests.iter().map(|request| request.split(' ').next().unwrap()).collect();
+        assert_eq!(methods, ["OPTIONS", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]);
+        assert!(requests[2].starts_with("SETUP rtsp://x/c/main/video "), "{}", requests[2]);
+        assert!(requests[3].contains("Session: 7\r\n"), "{}", requests[3]);
+    }
 }
