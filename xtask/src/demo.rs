@@ -130,9 +130,9 @@ impl Demo {
                 "agent_id": camera.id,
                 "cloud_server_url": format!("{}/agent", places.tls.replacen("https", "wss", 1)),
                 "cloud_server_token": token,
+                "server_pin": places.pin,
                 "log_level": "INFO",
             },
-            "network": { "pinned_key": places.pin },
         });
         let file = self.folder.join(format!("{}.json", camera.id));
         write(&file, &format!("{config:#}\n"))?;
