@@ -8,8 +8,9 @@ use crate::layers;
 use crate::shell::{self, Outcome};
 
 pub(crate) const HELP: &str = "\
-usage: cargo xtask check
+usage: cargo xtask check [STEP…]
 
+Without a name all steps:
 format     cargo fmt
 clippy     all targets, warnings are errors
 layers     the sources stand as ARCHITECTURE.md draws them
@@ -40,9 +41,12 @@ const STEPS: &[Step] = &[
 ];
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    shell::nothing_left(arguments)?;
+    if let Some(unknown) = arguments.iter().find(|argument| STEPS.iter().all(|(name, _)| name != argument)) {
+        return Err(format!("there is no step `{unknown}`"));
+    }
+    let chosen = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
     let mut ended: Vec<(&str, Duration, Outcome)> = Vec::new();
-    for (name, step) in STEPS {
+    for (name, step) in STEPS.iter().filter(|(name, _)| chosen(name)) {
         println!("check: {name}");
         let start = Instant::now();
         let outcome = step();
