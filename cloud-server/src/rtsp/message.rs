@@ -291,7 +291,8 @@ pub fn response(
     body: Option<&str>,
 ) -> Vec<u8> {
     let mut builder = Response::builder(Version::V1_0, status);
-    if let Some(reason) = reason {
+    // The word of RFC 2326; the crate's own is "Ok".
+    if let Some(reason) = reason.or((status == StatusCode::Ok).then_some("OK")) {
         builder = builder.reason_phrase(reason);
     }
     if let Some(cseq) = cseq {

@@ -1,0 +1,127 @@
+//! The program as an operator meets it.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+use support::http;
+
+fn program(folder: &std::path::Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_camagent-cloud"));
+    command.current_dir(folder).args(arguments).arg("--data-dir").arg(folder.join("data"));
+    command
+}
+
+fn run(folder: &std::path::Path, arguments: &[&str]) -> Output {
+    program(folder, arguments).output().expect("runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+/// A server process that is killed with the test.
+struct Process {
+    child: Child,
+    lines: Vec<String>,
+}
+
+impl Process {
+    fn start(folder: &std::path::Path, arguments: &[&str]) -> Self {
+        let mut child =
+            program(folder, arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts");
+        let mut out = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.starts_with("pin:")) {
+            lines.push(out.next().expect("tells all its lines").expect("text"));
+        }
+        Self { child, lines }
+    }
+
+    fn address(&self, scheme: &str) -> std::net::SocketAddr {
+        let line = self.lines.iter().find_map(|line| line.split_once(scheme)).expect("told").1;
+        line.split('/').next().and_then(|address| address.parse().ok()).expect("an address")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_ports(folder: &std::path::Path) {
+    let config = "[listen]\ntls = \"127.0.0.1:0\"\nrtsp = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.join("camagent-cloud.toml"), config).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_notices_tokens_and_stops_gracefully() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    free_ports(folder.path());
+    let mut process = Process::start(folder.path(), &["--host", "127.0.0.1", "--port", "0"]);
+    assert!(process.lines.iter().any(|line| line.contains("SHA-256 ")), "{:?}", process.lines);
+    assert!(process.lines.iter().any(|line| line.contains("sha256/")), "{:?}", process.lines);
+    let token = text(&run(folder.path(), &["token", "add", "ops"]).stdout);
+    let address = process.address("http://");
+    assert_eq!(http(address, "GET", "/agents", Some(&token), None).await.0, 200);
+    let agent_token = text(&run(folder.path(), &["agent", "add", "cam-1"]).stdout);
+    assert_eq!(agent_token.len(), 43);
+    let (_, agents) = http(address, "GET", "/agents", Some(&token), None).await;
+    assert_eq!(agents["agents"][0]["id"], "cam-1");
+    assert!(text(&run(folder.path(), &["agent", "list"]).stdout).starts_with("cam-1"));
+    assert!(text(&run(folder.path(), &["token", "list"]).stdout).starts_with("ops"));
+    let again = run(folder.path(), &["agent", "add", "cam-1"]);
+    assert!(!again.status.success() && text(&again.stderr).contains("exists already"));
+    assert!(run(folder.path(), &["agent", "remove", "cam-1"]).status.success());
+    assert!(!run(folder.path(), &["agent", "remove", "cam-1"]).status.success());
+    assert!(run(folder.path(), &["token", "remove", "ops"]).status.success());
+    assert_eq!(http(address, "GET", "/agents", Some(&token), None).await.0, 401);
+
+    let terminated = Command::new("kill").arg(process.child.id().to_string()).status().expect("kill runs");
+    assert!(terminated.success());
+    assert!(process.child.wait().expect("ends").success(), "SIGTERM is a graceful stop");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_key() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    free_ports(folder.path());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let output = run(folder.path(), &["serve", "--port", &port]);
+    assert!(!output.status.success());
+    for part in ["HTTP", &port, "listen.http", "--port"] {
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn bad_configuration_is_named_and_good_one_printed() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("cloud.toml");
+    std::fs::write(&file, "[listen]\nrtsp = \"0.0.0.0:7554\"\n").expect("written");
+    let output = run(folder.path(), &["--config", "cloud.toml"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("listen.rtsp"));
+    std::fs::write(&file, "[live]\nviewer_linger = 3\nvewer = 1\n").expect("written");
+    for arguments in [["config", "--config", "cloud.toml"], ["--print-config", "--config", "cloud.toml"]] {
+        let output = run(folder.path(), &arguments);
+        assert!(text(&output.stdout).contains("viewer_linger = 3"), "{}", text(&output.stdout));
+        assert!(text(&output.stderr).contains("unknown key live.vewer"), "{}", text(&output.stderr));
+    }
+    let output = run(folder.path(), &["--config", "missing.toml"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("missing.toml"));
+    std::fs::write(folder.path().join("data"), "a file").expect("written");
+    let output = run(folder.path(), &["agent", "list"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("--data-dir"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_description_of_the_api_is_printed() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let output = run(folder.path(), &["openapi"]);
+    let description: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(description["paths"]["/agents/{id}/control"].is_object());
+}
