@@ -140,7 +140,8 @@ fn slices<'a>(units: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     units.into_iter().filter(|unit| matches!(unit[0] & 0x1f, 1 | 5)).map(<[u8]>::to_vec).collect()
 }
 
-fn publish(running: &Running) -> Publisher {
+async fn publish(running: &Running) -> Publisher {
+    running.server.add_agent("agent").await.expect("adds");
     running.server.hub().claim("cam", "agent").expect("free");
     let source = running.server.hub().offer("agent", "cam", "main").expect("own camera");
     let publisher = source.publish("agent", 1, [1; 16]).expect("the first");
@@ -164,7 +165,7 @@ fn push_both(publisher: &Publisher, pictures: &[(bytes::Bytes, bool)], audio: &[
 #[tokio::test(flavor = "multi_thread")]
 async fn units_arrive_identical_complete_and_in_order() {
     let running = Running::start().await;
-    let publisher = publish(&running);
+    let publisher = publish(&running).await;
     let (stream, audio) = (clip("main.h264"), adts_units(&clip("main.aac")));
     let pictures = h264_pictures(&stream);
     push_both(&publisher, &pictures, &audio, 0, 1);
@@ -202,7 +203,7 @@ async fn units_arrive_identical_complete_and_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_channels_carry_the_same_packets() {
     let running = Running::start().await;
-    let publisher = publish(&running);
+    let publisher = publish(&running).await;
     let (pictures, audio) = (h264_pictures(&clip("main.h264")), adts_units(&clip("main.aac")));
     push_both(&publisher, &pictures, &audio, 0, 5);
     let mut plain = Client::connect(running.server.addresses().rtsp, "cam/main").await;
@@ -220,7 +221,7 @@ async fn other_channels_carry_the_same_packets() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_picture_comes_at_once_and_a_stalled_viewer_slows_nobody() {
     let running = Running::start().await;
-    let publisher = publish(&running);
+    let publisher = publish(&running).await;
     let (pictures, audio) = (h264_pictures(&clip("main.h264")), adts_units(&clip("main.aac")));
     let per_second = 25;
     push_both(&publisher, &pictures, &audio, 0, per_second);
@@ -288,7 +289,7 @@ async fn unknown_and_offline_cameras_are_told_apart() {
     let address = running.server.addresses().rtsp;
     let answer = async |path: &str| Client::connect(address, path).await.ask("DESCRIBE", "", "").await;
     assert!(answer("nobody/main").await.starts_with("RTSP/1.0 404 No such camera"));
-    let publisher = publish(&running);
+    let publisher = publish(&running).await;
     assert!(answer("cam/other").await.starts_with("RTSP/1.0 404 The camera has no such source"));
     assert!(answer("cam/main").await.starts_with("RTSP/1.0 503 Camera sends no picture yet"));
     drop(publisher);
@@ -297,6 +298,7 @@ async fn unknown_and_offline_cameras_are_told_apart() {
 
 /// ffmpeg and ffprobe as real clients. Without them on this machine the test says so and proves nothing.
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
 async fn ffmpeg_sees_the_same_pictures() {
     let installed = |name| Command::new(name).arg("-version").stdout(Stdio::null()).status().is_ok();
     if !installed("ffmpeg") || !installed("ffprobe") {
@@ -304,7 +306,7 @@ async fn ffmpeg_sees_the_same_pictures() {
         return;
     }
     let running = Running::start().await;
-    let publisher = publish(&running);
+    let publisher = publish(&running).await;
     let stream = clip("main.h264");
     let (pictures, audio) = (h264_pictures(&stream), adts_units(&clip("main.aac")));
     let url = format!("rtsp://{}/cam/main", running.server.addresses().rtsp);
@@ -351,7 +353,7 @@ async fn ffmpeg_sees_the_same_pictures() {
         assert!(told.contains(part), "{told} {}", String::from_utf8_lossy(&probed.stderr));
     }
     drop(publisher);
-    running.server.hub().forget_agent("agent");
+    running.server.hub().retain_agents(|_| false);
     let ended = tokio::task::spawn_blocking(move || ffmpeg.wait().expect("ends")).await.expect("ends");
     assert!(ended.success());
     let written = std::fs::read(&out).expect("ffmpeg wrote");

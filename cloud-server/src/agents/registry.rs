@@ -254,10 +254,8 @@ impl Agents {
         self.lock().values().filter(|agent| agent.status.online).count()
     }
 
-    /// Ends sessions whose agent is not in the database any more, or has another token. Gives the removed agents.
-    #[must_use]
-    pub fn enforce(&self, rows: &[AgentRow]) -> Vec<String> {
-        let mut removed = Vec::new();
+    /// Ends sessions whose agent is not in the database any more, or has another token.
+    pub fn enforce(&self, rows: &[AgentRow]) {
         self.lock().retain(|id, agent| {
             let row = rows.iter().find(|row| row.id == *id);
             let order = match row {
@@ -268,13 +266,9 @@ impl Agents {
             if let Some(orders) = &agent.orders {
                 let _ = orders.try_send(order);
             }
-            if row.is_none() {
-                removed.push(id.clone());
-            }
             // The generation must go on counting for as long as the old connection may speak.
             row.is_some() || agent.status.online
         });
-        removed
     }
 
     fn with(&self, id: &str, generation: u64, change: impl FnOnce(&mut Agent)) {
@@ -364,8 +358,9 @@ mod tests {
         let agents = Agents::new(Arc::default());
         let mut member = agents.join("a", joining(1));
         let row = AgentRow { id: "a".into(), token_hash: vec![1; 32], created_us: 0, seen_us: None };
-        assert!(agents.enforce(std::slice::from_ref(&row)).is_empty());
-        assert_eq!(agents.enforce(&[]), ["a"]);
+        agents.enforce(std::slice::from_ref(&row));
+        assert!(member.orders.try_recv().is_err(), "known, with its token");
+        agents.enforce(&[]);
         assert!(matches!(member.orders.recv().await, Some(Order::Leave(CloseCode::AgentRemoved, _))));
     }
 }

@@ -68,13 +68,15 @@ impl Hub {
         }
     }
 
-    /// An agent was removed: its cameras go, their viewers with them.
-    pub fn forget_agent(&self, agent: &str) {
-        let mut cameras = self.lock();
-        for camera in cameras.values().filter(|camera| camera.agent == agent) {
-            camera.sources.values().for_each(|source| source.remove());
-        }
-        cameras.retain(|_, camera| camera.agent != agent);
+    /// Cameras of agents that are not known any more go, and their viewers with them.
+    pub fn retain_agents(&self, is_known: impl Fn(&str) -> bool) {
+        self.lock().retain(|_, camera| {
+            let stays = is_known(&camera.agent);
+            if !stays {
+                camera.sources.values().for_each(|source| source.remove());
+            }
+            stays
+        });
     }
 
     /// All sources by camera and name.

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) skips: u32,
     pub(super) offline_since: Option<Instant>,
     pub(super) removed: bool,
+    /// When the newest frame came.
+    pub(super) newest_at: Instant,
     agent: String,
     generation: u64,
     boot: [u8; 16],
@@ -139,6 +141,7 @@ impl Source {
                 skips: 0,
                 offline_since: Some(Instant::now()),
                 removed: false,
+                newest_at: Instant::now(),
                 agent: agent.to_owned(),
                 generation: 0,
                 boot: [0; 16],
@@ -357,6 +360,7 @@ impl Publisher {
                 let begins_group = if has_video { track.is_video() && read.key } else { true };
                 let packets = track.packetize(&read, placed.media_us, begins_group);
                 shared.log.push(packets);
+                shared.newest_at = Instant::now();
             }
             Ok(None) if ask_for_key => source.demand.request_key_frame(),
             Ok(None) => {}

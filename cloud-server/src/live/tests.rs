@@ -205,6 +205,19 @@ async fn another_codec_ends_viewers_and_a_description_waits_for_a_picture() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_source_that_paused_begins_with_its_next_key_frame() {
+    let mut camera = Camera::new(Live::default());
+    camera.push(true, 10);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut viewer = camera.source.join(1);
+    assert!(viewer.starts().is_empty());
+    assert_eq!(camera.source.demand.watch().borrow().key_frame_requests, 1);
+    assert!(read_all(&mut viewer).await.0.is_empty(), "a minute old is not live");
+    camera.push(true, 10);
+    assert_eq!(read_all(&mut viewer).await.0.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unreadable_frames_are_told_and_left_out() {
     let mut camera = Camera::new(Live::default());
     push(&camera.publisher, 0, Bytes::from_static(b"this is no Annex B"));

@@ -201,15 +201,23 @@ fn payload_type(index: u8, format: &TrackFormat) -> u8 {
 /// A player that joins late or lost a packet needs the sets in band before each key frame; many cameras send them
 /// only once.
 fn prepend_missing_sets(parts: &mut Vec<Bytes>, parameters: &Parameters) {
-    let (heads, pps, kind): (Vec<&Bytes>, &[Bytes], fn(u8) -> u8) = match parameters {
-        Parameters::H264 { sps, pps, .. } => (vec![sps], pps, |byte| byte & 0x1f),
-        Parameters::H265 { vps, sps, pps, .. } => (vec![vps, sps], pps, |byte| (byte >> 1) & 0x3f),
+    let mut sets: Vec<&Bytes> = Vec::new();
+    let kind: fn(u8) -> u8 = match parameters {
+        Parameters::H264 { sps, pps, .. } => {
+            sets.push(sps);
+            sets.extend(pps);
+            |byte| byte & 0x1f
+        }
+        Parameters::H265 { vps, sps, pps, .. } => {
+            sets.extend([vps, sps]);
+            sets.extend(pps);
+            |byte| (byte >> 1) & 0x3f
+        }
         _ => return,
     };
     let kind_of = |nal: &Bytes| nal.first().map(|byte| kind(*byte));
-    let missing: Vec<Bytes> = heads
+    let missing: Vec<Bytes> = sets
         .into_iter()
-        .chain(pps)
         .filter(|set| !set.is_empty() && !parts.iter().any(|part| kind_of(part) == kind_of(set)))
         .cloned()
         .collect();

@@ -80,6 +80,10 @@ impl Source {
         let changed = self.subscribe();
         let mut shared = self.lock();
         shared.viewers += 1;
+        // Pictures from before a pause of the source are not live: its next key frame is what to wait for.
+        if shared.newest_at.elapsed() > self.limits.max_viewer_lag {
+            shared.log.end_group();
+        }
         let with_video = shared
             .tracks
             .iter()

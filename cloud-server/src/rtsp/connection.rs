@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener::Relay;
+use super::liveness::Liveness;
 use super::path::Path;
 use super::session::{Refusal, Session, Step};
 use super::transport::Channels;
@@ -20,10 +21,6 @@ use crate::event::Event;
 use crate::live::{Ended, Found, Frame, Report, Unavailable, Viewer};
 use crate::shutdown::Shutdown;
 
-/// How long the first request, and any request once begun, may take to arrive.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a session may be late beyond the announced time-out: some clients send exactly then.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// A viewer whose burst takes longer than this gets its first report in between.
 const FIRST_REPORT: Duration = Duration::from_millis(800);
@@ -58,9 +55,7 @@ struct Connection {
     viewer: Option<Viewer>,
     started: Instant,
     next_report: Instant,
-    last_heard: Instant,
-    partial_since: Option<Instant>,
-    heard_anything: bool,
+    liveness: Liveness,
 }
 
 /// Serves one viewer until the connection ends.
@@ -75,6 +70,7 @@ pub(super) async fn serve(relay: Relay, stream: TcpStream, address: SocketAddr, 
     let description = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
     let session = Session::new(id, description, relay.config.session_timeout.as_secs());
     let now = Instant::now();
+    let liveness = Liveness::new(relay.config.session_timeout, now);
     let mut connection = Connection {
         relay,
         stream,
@@ -84,9 +80,7 @@ pub(super) async fn serve(relay: Relay, stream: TcpStream, address: SocketAddr, 
         viewer: None,
         started: now,
         next_report: now,
-        last_heard: now,
-        partial_since: None,
-        heard_anything: false,
+        liveness,
     };
     let end = match connection.run().await {
         Ok(never) => match never {},
@@ -104,14 +98,11 @@ impl Connection {
         let mut input = vec![0; 8 << 10];
         loop {
             while let Some(step) = self.session.poll() {
-                self.partial_since = None;
+                self.liveness.understood();
                 self.take_step(step).await?;
             }
-            self.partial_since = match (self.session.has_partial(), self.partial_since) {
-                (true, since) => since.or_else(|| Some(Instant::now())),
-                (false, _) => None,
-            };
-            let deadline = self.deadline();
+            self.liveness.waits_for_rest(self.session.has_partial(), Instant::now());
+            let deadline = self.liveness.deadline(self.viewer.is_some());
             let report_at = self.viewer.is_some().then_some(self.next_report);
             let happened = {
                 let viewer = self.viewer.as_mut();
@@ -164,29 +155,12 @@ impl Connection {
         }
     }
 
-    /// When silence becomes the end. Media that drains is a sign of life of its own, so there is none while it plays.
-    fn deadline(&self) -> Option<Instant> {
-        let request = self.partial_since.map(|since| since + REQUEST_TIMEOUT);
-        let session = if !self.heard_anything {
-            Some(self.last_heard + REQUEST_TIMEOUT)
-        } else if self.viewer.is_some() {
-            None
-        } else {
-            Some(self.last_heard + self.relay.config.session_timeout + TIMEOUT_GRACE)
-        };
-        match (request, session) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-
     fn read(&mut self, input: &mut [u8]) -> Result<(), End> {
         match self.stream.try_read(input) {
             Ok(0) => Err(End::Closed),
             Ok(length) => {
                 self.session.receive(&input[..length]);
-                self.last_heard = Instant::now();
-                self.heard_anything = true;
+                self.liveness.heard(Instant::now());
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -205,7 +179,7 @@ impl Connection {
                         () = self.shutdown.begun() => return Err(End::Stopping),
                         found = look_up(&self.relay, &path) => found.map(|(_, presentation)| presentation),
                     };
-                    self.last_heard = Instant::now();
+                    self.liveness.heard(Instant::now());
                     next = Some(self.session.looked_up(found));
                 }
                 Step::Play { path, tracks } => {

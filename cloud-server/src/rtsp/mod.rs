@@ -2,11 +2,13 @@
 //!
 //! * [`message`] bytes to requests, [`path`] URLs, [`transport`] the header of SETUP
 //! * [`session`] the conversation as a value
+//! * [`liveness`] when silence is the end
 //! * [`connection`] one viewer's socket: drives the session and writes frames from the live log
 //! * [`listener`] accepts viewers
 
 pub mod connection;
 pub mod listener;
+pub mod liveness;
 pub mod message;
 pub mod path;
 pub mod session;

@@ -149,7 +149,8 @@ impl Server {
         self.auth.add_token(name).await.map(|token| Token::reveal(&token).to_owned())
     }
 
-    /// Live video, for whoever publishes or watches within the process.
+    /// Live video, for whoever publishes or watches within the process. Cameras of agents that are not in the database go
+    /// within seconds: who publishes here adds the agent first.
     #[must_use]
     pub fn hub(&self) -> &Arc<Hub> {
         &self.hub
@@ -216,7 +217,7 @@ fn serve_tls(
     Ok(())
 }
 
-/// Ends sessions of agents that were removed from the database by the command line.
+/// Ends sessions, and forgets cameras, of agents that were removed from the database by the command line.
 async fn enforce(store: Store, agents: Arc<Agents>, hub: Arc<Hub>, mut shutdown: Shutdown) {
     loop {
         tokio::select! {
@@ -226,9 +227,8 @@ async fn enforce(store: Store, agents: Arc<Agents>, hub: Arc<Hub>, mut shutdown:
         }
         match store.agents().await {
             Ok(rows) => {
-                for removed in agents.enforce(&rows) {
-                    hub.forget_agent(&removed);
-                }
+                agents.enforce(&rows);
+                hub.retain_agents(|agent| rows.iter().any(|row| row.id == agent));
             }
             Err(error) => tracing::error!(%error, "cannot read the agents"),
         }

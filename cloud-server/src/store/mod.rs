@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// SHA-256 of a token.
 pub type TokenHash = [u8; 32];
 
+/// Connections of one process: reading needs few, writing is one at a time anyway.
+const CONNECTIONS: u32 = 4;
+
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -41,7 +44,7 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePoolOptions::new()
-            .max_connections(4)
+            .max_connections(CONNECTIONS)
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options)
             .await
@@ -55,15 +58,13 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// Limits the database to the pages it has, so that the next growing write fails as on a full disk. For tests of
-    /// that very case; applies to this process only.
+    /// Makes every write of this process fail from now on, as a full disk does. For tests of that very case.
     #[doc(hidden)]
     pub async fn simulate_full_disk(&self) -> Result<()> {
-        // Four idle connections may exist; each of them gets the limit.
+        // All connections at once, so that none is left out.
         let mut held = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..CONNECTIONS {
             let mut connection = self.pool.acquire().await?;
-            sqlx::query("PRAGMA max_page_count = 1").execute(&mut *connection).await?;
             sqlx::query("PRAGMA query_only = 1").execute(&mut *connection).await?;
             held.push(connection);
         }
