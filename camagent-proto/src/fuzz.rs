@@ -108,7 +108,6 @@ impl World {
             cameras: Vec::new(),
             capabilities: Vec::new(),
             heartbeat_interval: Duration::from_secs(30),
-            register_timeout: Duration::from_secs(30),
         });
         agent.announce_track(TrackInfo {
             track: 0,
@@ -122,7 +121,7 @@ impl World {
             channels: 0,
             config: Bytes::new(),
         });
-        agent.connected(now);
+        agent.connected(now, now + Duration::from_secs(30));
         Self { agent, server: Server::new(ServerConfig::default(), now, 0), journal: Endless(0), now }
     }
 
@@ -137,7 +136,7 @@ impl World {
             5 => self.journal.0 += 1,
             6 => {
                 self.agent.disconnected();
-                self.agent.connected(self.now);
+                self.agent.connected(self.now, self.now + Duration::from_secs(30));
             }
             7 => self.server = Server::new(ServerConfig::default(), self.now, 0),
             8 => self.server.accept(self.now, Accept::default()),

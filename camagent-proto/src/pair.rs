@@ -121,7 +121,6 @@ impl Pair {
             cameras: Vec::new(),
             capabilities: Vec::new(),
             heartbeat_interval: Duration::from_secs(30),
-            register_timeout: Duration::from_secs(30),
         })
     }
 
@@ -155,7 +154,7 @@ impl Pair {
     pub fn connect(&mut self) {
         self.cut();
         self.server = Some(Server::new(ServerConfig::default(), self.now, 0));
-        self.agent.connected(self.now);
+        self.agent.connected(self.now, self.now + Duration::from_secs(30));
     }
 
     /// The connection breaks; what is under way is lost.

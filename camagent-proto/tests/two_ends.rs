@@ -325,7 +325,6 @@ fn more_cameras_than_a_message_holds_all_arrive() {
         cameras: (0..1_000).map(camera).collect(),
         capabilities: Vec::new(),
         heartbeat_interval: 30 * SECOND,
-        register_timeout: 30 * SECOND,
     });
     pair.accepts = false;
     pair.connect();
@@ -368,11 +367,10 @@ fn messages_of_the_wrong_role_or_time_close_with_a_reason() {
         cameras: Vec::new(),
         capabilities: Vec::new(),
         heartbeat_interval: 30 * SECOND,
-        register_timeout: 30 * SECOND,
     });
     let mut journal = camagent_proto::pair::TestJournal::default();
     let now = camagent_proto::Instant::ZERO;
-    agent.connected(now);
+    agent.connected(now, now + 30 * SECOND);
     agent.handle_text(now, r#"{"type":"command","data":{"action":"restart"}}"#, &mut journal);
     let sent: Vec<_> = std::iter::from_fn(|| agent.poll_transmit(&mut journal)).collect();
     let Some(Transmit::Close(CloseCode::ProtocolError, reason)) = sent.last() else { panic!("{sent:?}") };

@@ -49,8 +49,6 @@ pub struct AgentConfig {
     pub capabilities: Vec<String>,
     /// The longest silence.
     pub heartbeat_interval: Duration,
-    /// How long dial, TLS and register may take; here: how long after the connection is up `registered` must come.
-    pub register_timeout: Duration,
 }
 
 /// What an agent's session tells its driver.
@@ -74,6 +72,7 @@ pub enum AgentEvent {
 enum State {
     Disconnected,
     Registering {
+        since: Instant,
         until: Instant,
     },
     Established,
@@ -142,9 +141,9 @@ impl Agent {
         self.outbox.is_empty() && self.happenings.is_settled() && self.sender.is_settled(journal)
     }
 
-    /// A WebSocket connection is up: registers.
-    pub fn connected(&mut self, now: Instant) {
-        self.state = State::Registering { until: now + self.config.register_timeout };
+    /// A WebSocket connection is up: registers. The server's welcome has to come before `until`.
+    pub fn connected(&mut self, now: Instant, until: Instant) {
+        self.state = State::Registering { since: now, until };
         self.outbox = Outbox::default();
         self.answer_until = None;
         self.unknown = 0;
@@ -180,8 +179,8 @@ impl Agent {
     /// The time of [`Agent::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
-            State::Registering { until } if until <= now => {
-                self.silent("registered", self.config.register_timeout);
+            State::Registering { since, until } if until <= now => {
+                self.silent("registered", until.saturating_since(since));
             }
             State::Established => {
                 if self.answer_until.is_some_and(|until| until <= now) {
@@ -199,7 +198,7 @@ impl Agent {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Disconnected | State::Over => None,
-            State::Registering { until } => Some(until),
+            State::Registering { until, .. } => Some(until),
             State::Established => {
                 Some(self.answer_until.map_or(self.heartbeat_at, |until| until.min(self.heartbeat_at)))
             }

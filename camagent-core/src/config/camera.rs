@@ -1,0 +1,223 @@
+//! Cameras in the configuration: what is reported at register, where their own servers are, and when their sources are uploaded.
+
+use std::collections::BTreeMap;
+
+use camagent_proto::message::{Policy, Retention, is_name};
+use serde_json::Value;
+
+use super::{NAME, Secret, reader::Section};
+use crate::error::Error;
+
+/// One source of a camera.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// `main`, `sub` …
+    pub name: String,
+    /// When its frames are uploaded.
+    pub policy: Policy,
+    /// What frees its frames from the journal.
+    pub retention: Retention,
+    /// Its path on the camera's own RTSP server.
+    pub path: Option<String>,
+}
+
+/// One camera.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CameraConfig {
+    /// Its id, unique on the server.
+    pub id: String,
+    /// Address of its own servers. Default 127.0.0.1: the agent runs on the camera.
+    pub host: String,
+    /// Port of its own RTSP server. Default 554.
+    pub rtsp_port: u16,
+    /// User for its own servers.
+    pub user: Option<String>,
+    /// Password for its own servers.
+    pub password: Option<Secret>,
+    /// Its sources.
+    pub sources: Vec<SourceConfig>,
+    /// What is reported at register: model, max_resolution, max_fps, codec, features, maker, firmware, serial.
+    pub description: BTreeMap<String, Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quality {
+    High,
+    Medium,
+    Low,
+}
+
+impl Quality {
+    fn policy(self, source: &str) -> Policy {
+        match (self, source) {
+            (Quality::Medium, "main") => Policy::OnDemand,
+            (Quality::Low, "main") => Policy::Off,
+            _ => Policy::Always,
+        }
+    }
+}
+
+const QUALITIES: &[(&str, Quality)] = &[("high", Quality::High), ("medium", Quality::Medium), ("low", Quality::Low)];
+const POLICIES: &[(&str, Policy)] =
+    &[("always", Policy::Always), ("on_demand", Policy::OnDemand), ("off", Policy::Off)];
+const RETENTIONS: &[(&str, Retention)] = &[("live", Retention::Live)];
+const CODECS: &[(&str, &str)] = &[
+    ("H.265", "H.265"),
+    ("H265", "H.265"),
+    ("HEVC", "H.265"),
+    ("H.264", "H.264"),
+    ("H264", "H.264"),
+    ("MJPEG", "MJPEG"),
+];
+/// Sources by their place in `stream_paths`.
+const SOURCE_NAMES: [&str; 3] = ["main", "sub", "third"];
+
+/// All cameras of a configuration; `streaming` holds what is the same for all of them.
+pub(super) fn read_all(
+    root: &Section<'_>,
+    streaming: &Section<'_>,
+    agent_id: &str,
+) -> Result<Vec<CameraConfig>, Error> {
+    let quality = streaming.one_of("quality", QUALITIES)?.unwrap_or(Quality::High);
+    let common = Common {
+        quality,
+        rtsp_port: port(streaming)?.unwrap_or(554),
+        paths: paths(streaming)?.unwrap_or_default(),
+        sources: sources(streaming)?,
+    };
+    let Some(list) = root.sections("cameras")? else {
+        return Ok(vec![read(&root.section("camera")?, &common, Some(agent_id))?]);
+    };
+    if root.has("camera") {
+        return Err(root.wrong("camera", "left out when cameras is given"));
+    }
+    let cameras = list.iter().map(|camera| read(camera, &common, None)).collect::<Result<Vec<_>, _>>()?;
+    for (at, camera) in cameras.iter().enumerate() {
+        if cameras[..at].iter().any(|other| other.id == camera.id) {
+            return Err(list[at].wrong("id", "an id that no other camera of the list has"));
+        }
+    }
+    if cameras.is_empty() {
+        return Err(root.wrong("cameras", "at least one camera"));
+    }
+    Ok(cameras)
+}
+
+struct Common {
+    quality: Quality,
+    rtsp_port: u16,
+    paths: Vec<String>,
+    sources: Vec<(String, Option<Policy>, Option<Retention>)>,
+}
+
+fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Result<CameraConfig, Error> {
+    let id = match (camera.string("id")?, default_id) {
+        (Some(id), _) => id,
+        (None, Some(id)) => id.into(),
+        (None, None) => return Err(camera.wrong("id", NAME)),
+    };
+    if !is_name(&id) {
+        return Err(camera.wrong("id", NAME));
+    }
+    let mut description = BTreeMap::new();
+    for key in ["model", "maker", "firmware", "serial"] {
+        if let Some(text) = camera.string(key)? {
+            description.insert(key.into(), Value::from(text));
+        }
+    }
+    if let Some(resolution) = camera.string("max_resolution")? {
+        let sides =
+            resolution.split_once('x').and_then(|(w, h)| Some((w.parse::<u16>().ok()?, h.parse::<u16>().ok()?)));
+        if !sides.is_some_and(|(w, h)| w > 0 && h > 0) {
+            return Err(camera.wrong("max_resolution", "WIDTHxHEIGHT, for example 2688x1520"));
+        }
+        description.insert("max_resolution".into(), Value::from(resolution));
+    }
+    if let Some(rate) = camera.integer("max_fps", 1, 1_000)? {
+        description.insert("max_fps".into(), Value::from(rate));
+    }
+    if let Some(codec) = camera.one_of("codec", CODECS)? {
+        description.insert("codec".into(), Value::from(codec));
+    }
+    if let Some(features) = camera.strings("features")? {
+        description.insert("features".into(), Value::from(features));
+    }
+    let host = camera.string("host")?.unwrap_or_else(|| "127.0.0.1".into());
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(camera.wrong("host", "a host name or an address"));
+    }
+    let paths = paths(camera)?.unwrap_or_else(|| common.paths.clone());
+    let rtsp_port = port(camera)?.unwrap_or(common.rtsp_port);
+    let user = camera.string("user")?;
+    let password = match camera.value("password") {
+        None => None,
+        Some(Value::String(text)) => Some(Secret::new(text.clone())),
+        Some(_) => return Err(camera.wrong_secret("password", "a string")),
+    };
+    let own = sources(camera)?;
+    camera.finish();
+
+    let mut names: Vec<String> = SOURCE_NAMES[..2].iter().map(|name| String::from(*name)).collect();
+    names.extend(SOURCE_NAMES[2..].iter().take(paths.len().saturating_sub(2)).map(|name| String::from(*name)));
+    for (name, ..) in common.sources.iter().chain(&own) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    let sources = names.into_iter().enumerate().map(|(at, name)| {
+        let said = |list: &[(String, Option<Policy>, Option<Retention>)]| {
+            list.iter().find(|(other, ..)| *other == name).map(|(_, policy, retention)| (*policy, *retention))
+        };
+        let (policy, retention) = said(&own).unwrap_or_default();
+        let (common_policy, common_retention) = said(&common.sources).unwrap_or_default();
+        SourceConfig {
+            policy: policy.or(common_policy).unwrap_or_else(|| common.quality.policy(&name)),
+            retention: retention.or(common_retention).unwrap_or_default(),
+            path: if at < SOURCE_NAMES.len() { paths.get(at).cloned() } else { None },
+            name,
+        }
+    });
+    Ok(CameraConfig { id, host, rtsp_port, user, password, sources: sources.collect(), description })
+}
+
+fn port(section: &Section<'_>) -> Result<Option<u16>, Error> {
+    Ok(section.integer("rtsp_port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok()))
+}
+
+fn paths(section: &Section<'_>) -> Result<Option<Vec<String>>, Error> {
+    let paths = section.strings("stream_paths")?;
+    let wrong = |paths: &Vec<String>| {
+        paths.len() > SOURCE_NAMES.len()
+            || paths.iter().any(|path| !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()))
+    };
+    if paths.as_ref().is_some_and(wrong) {
+        return Err(section.wrong("stream_paths", "at most 3 paths that begin with /: main, sub and third"));
+    }
+    Ok(paths)
+}
+
+type SourceChoice = (String, Option<Policy>, Option<Retention>);
+
+/// `sources`: `{"main": {"upload": "on_demand", "retention": "live"}}`.
+fn sources(section: &Section<'_>) -> Result<Vec<SourceChoice>, Error> {
+    let all = section.section("sources")?;
+    let mut choices = Vec::new();
+    for (name, source) in all.named_sections()? {
+        if !is_name(name) {
+            return Err(all.wrong(name, &format!("a source's name of {NAME}")));
+        }
+        let policy = source.one_of("upload", POLICIES)?;
+        let retention = match source.value("retention") {
+            Some(Value::String(text)) if text == "record" => {
+                return Err(source.wrong(
+                    "retention",
+                    "live; record needs a server and an agent that journal to it, which this version does not",
+                ));
+            }
+            _ => source.one_of("retention", RETENTIONS)?,
+        };
+        source.finish();
+        choices.push((name.into(), policy, retention));
+    }
+    Ok(choices)
+}

@@ -1,0 +1,214 @@
+//! The agent's configuration: one JSON object, every key validated.
+//!
+//! Unknown keys are warnings, so that a file for a newer agent still works; wrong values are errors that name key, value and what is allowed.
+//! `sdk-docs/reference/configuration.md` documents each key. What does not belong here: what the values do.
+
+mod camera;
+mod reader;
+mod url;
+
+pub use camera::{CameraConfig, SourceConfig};
+pub use url::ServerUrl;
+
+use std::{fmt, path::Path, time::Duration};
+
+use camagent_proto::message::is_name;
+use reader::Section;
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// Text that never reaches a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Whom the agent believes to be its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The certificate authorities of the system, or the compiled-in ones, depending on the build.
+    Roots,
+    /// The certificate authorities of a PEM file.
+    CaFile(String),
+    /// The authorities in these PEM octets.
+    CaPem(Vec<u8>),
+    /// Exactly this key: SHA-256 of the certificate's SubjectPublicKeyInfo. Names and dates do not count.
+    Pin([u8; 32]),
+}
+
+/// Everything that an agent can be told beforehand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The agent's id: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub agent_id: String,
+    /// Where the server is.
+    pub server: ServerUrl,
+    /// The agent's token.
+    pub token: Secret,
+    /// Whom it believes to be the server.
+    pub trust: Trust,
+    /// The most detailed log messages that are written. Default `Info`.
+    pub log_level: log::LevelFilter,
+    /// Bytes of the journal: what an outage may hold. Default 2 MiB, about 4 s of 4 Mbit/s. This memory is taken once, at the start.
+    pub buffer_size: usize,
+    /// How long dial, TLS, WebSocket and register may take together. Default 30 s.
+    pub connection_timeout: Duration,
+    /// The longest pause between attempts while an outage is young. Default 10 s.
+    pub reconnect_interval: Duration,
+    /// The longest silence. Default 30 s.
+    pub heartbeat_interval: Duration,
+    /// The cameras; one with the agent's id when the file names none.
+    pub cameras: Vec<CameraConfig>,
+    /// What was noticed and did no harm.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The smallest configuration: who, where, with which token.
+    pub fn new(agent_id: &str, server: &str, token: &str) -> Result<Self, Error> {
+        let mut text = serde_json::Map::new();
+        let agent = serde_json::json!({"agent_id": agent_id, "cloud_server_url": server, "cloud_server_token": token});
+        text.insert("agent".into(), agent);
+        Self::from_value(&Value::Object(text))
+    }
+
+    /// Reads a configuration file.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(format!("cannot read {}", path.display())))?;
+        Self::from_json(&text).map_err(|error| match error {
+            Error::ConfigText(what) => Error::ConfigText(format!("{}: {what}", path.display())),
+            other => other,
+        })
+    }
+
+    /// Reads a configuration from JSON text.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let value = serde_json::from_str(text).map_err(|error| Error::ConfigText(format!("not JSON: {error}")))?;
+        Self::from_value(&value)
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Error> {
+        let root = Section::root(value)?;
+        let agent = root.required_section("agent")?;
+        let agent_id = agent.required("agent_id", Section::string)?;
+        if !is_name(&agent_id) {
+            return Err(agent.wrong("agent_id", NAME));
+        }
+        let server = agent.required("cloud_server_url", Section::string)?;
+        let server = ServerUrl::parse(&server).map_err(|allowed| agent.wrong("cloud_server_url", &allowed))?;
+        let token = agent.required("cloud_server_token", Section::string)?;
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) || token.len() > 512 {
+            return Err(agent.wrong_secret("cloud_server_token", "1 to 512 visible ASCII characters"));
+        }
+        for (key, value, placeholder) in [
+            ("cloud_server_token", token.as_str(), "your-secret-token"),
+            ("cloud_server_url", server.host(), "your-server.com"),
+        ] {
+            if value == placeholder {
+                root.warn(format!("agent.{key} still has the example's {placeholder:?}"));
+            }
+        }
+        let trust = read_trust(&agent)?;
+        let log_level = agent.one_of("log_level", LOG_LEVELS)?.unwrap_or(log::LevelFilter::Info);
+        agent.finish();
+
+        let network = root.section("network")?;
+        let seconds = |key, default| -> Result<Duration, Error> {
+            Ok(Duration::from_secs(network.integer(key, 1, 3_600)?.unwrap_or(default)))
+        };
+        let connection_timeout = seconds("connection_timeout", 30)?;
+        let reconnect_interval = seconds("reconnect_interval", 10)?;
+        let heartbeat_interval = seconds("heartbeat_interval", 30)?;
+        network.finish();
+
+        let streaming = root.section("streaming")?;
+        let buffer_size = streaming.integer("buffer_size", 64 << 10, 1 << 30)?.unwrap_or(2 << 20);
+        let cameras = camera::read_all(&root, &streaming, &agent_id)?;
+        streaming.finish();
+        root.finish();
+        Ok(Self {
+            agent_id,
+            server,
+            token: Secret(token),
+            trust,
+            log_level,
+            buffer_size: usize::try_from(buffer_size).unwrap_or(2 << 20),
+            connection_timeout,
+            reconnect_interval,
+            heartbeat_interval,
+            cameras,
+            warnings: root.take_warnings(),
+        })
+    }
+}
+
+pub(crate) const NAME: &str = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit";
+
+const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
+    ("OFF", log::LevelFilter::Off),
+    ("ERROR", log::LevelFilter::Error),
+    ("WARN", log::LevelFilter::Warn),
+    ("WARNING", log::LevelFilter::Warn),
+    ("INFO", log::LevelFilter::Info),
+    ("DEBUG", log::LevelFilter::Debug),
+    ("TRACE", log::LevelFilter::Trace),
+];
+
+fn read_trust(agent: &Section<'_>) -> Result<Trust, Error> {
+    let ca_file = agent.string("ca_file")?;
+    let pin = agent.string("server_pin")?;
+    match (ca_file, pin) {
+        (None, None) => Ok(Trust::Roots),
+        (Some(path), None) => Ok(Trust::CaFile(path)),
+        (Some(_), Some(_)) => Err(agent.wrong("server_pin", "left out when ca_file is given")),
+        (None, Some(text)) => {
+            let octets = text.strip_prefix("sha256/").and_then(base64);
+            let pin = octets.and_then(|octets| <[u8; 32]>::try_from(octets).ok());
+            pin.map(Trust::Pin)
+                .ok_or_else(|| agent.wrong("server_pin", "sha256/ and the Base64 of 32 bytes, as the server prints it"))
+        }
+    }
+}
+
+/// Base64 (RFC 4648 section 4) of small values; padding may be missing.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let mut octets = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0);
+    for c in text.trim_end_matches('=').bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(value)) & 0xffff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            octets.push((bits >> count) as u8);
+        }
+    }
+    Some(octets)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+use super::*;
+use camagent_proto::message::Policy;
+
+/// The configuration of the product's owner, as it stands.
+const OWNERS: &str = r#"
+{"agent":{"agent_id":"dahua-2449s-il-001","cloud_server_url":"ws://your-server.com:8080/agent","cloud_server_token":"your-secret-token","log_level":"INFO"},
+ "streaming":{"quality":"high","buffer_size":2097152,"rtsp_port":554,"stream_paths":["/cam/realmonitor?channel=1&subtype=0","/cam/realmonitor?channel=1&subtype=1"]},
+ "network":{"connection_timeout":30,"reconnect_interval":10,"heartbeat_interval":30},
+ "camera":{"model":"dahua-2449s-il","max_resolution":"2688x1520","max_fps":20,"codec":"H.265","features":["WDR","3D-DNR","Smart Detection"]}}"#;
+
+fn with(change: impl FnOnce(&mut Value)) -> Result<Config, Error> {
+    let mut value: Value = serde_json::from_str(OWNERS).unwrap();
+    change(&mut value);
+    Config::from_value(&value)
+}
+
+fn policies(config: &Config) -> Vec<(&str, Policy)> {
+    config.cameras[0].sources.iter().map(|source| (source.name.as_str(), source.policy)).collect()
+}
+
+#[test]
+fn the_owners_file_is_accepted_as_it_stands() {
+    let config = Config::from_json(OWNERS).unwrap();
+    assert_eq!(config.agent_id, "dahua-2449s-il-001");
+    assert_eq!(config.server.to_string(), "ws://your-server.com:8080/agent");
+    assert_eq!(config.token.reveal(), "your-secret-token");
+    assert_eq!((config.log_level, config.buffer_size), (log::LevelFilter::Info, 2_097_152));
+    assert_eq!(config.connection_timeout, Duration::from_secs(30));
+    assert_eq!(config.reconnect_interval, Duration::from_secs(10));
+    assert_eq!(config.heartbeat_interval, Duration::from_secs(30));
+    let camera = &config.cameras[0];
+    assert_eq!((camera.id.as_str(), camera.host.as_str(), camera.rtsp_port), ("dahua-2449s-il-001", "127.0.0.1", 554));
+    assert_eq!(camera.sources[1].path.as_deref(), Some("/cam/realmonitor?channel=1&subtype=1"));
+    assert_eq!(camera.description["model"], "dahua-2449s-il");
+    assert_eq!(camera.description["max_fps"], 20);
+    assert_eq!(camera.description["features"][2], "Smart Detection");
+    assert_eq!(config.warnings.len(), 2, "only the two placeholders: {:?}", config.warnings);
+}
+
+#[test]
+fn quality_decides_what_is_wanted() {
+    use Policy::{Always, Off, OnDemand};
+    for (quality, main) in [("high", Always), ("medium", OnDemand), ("low", Off)] {
+        let config = with(|value| value["streaming"]["quality"] = quality.into()).unwrap();
+        assert_eq!(policies(&config), [("main", main), ("sub", Always)]);
+    }
+    let config = with(|value| {
+        value["streaming"]["sources"] = serde_json::json!({"main": {"upload": "on_demand"}, "crop": {}});
+    });
+    assert_eq!(policies(&config.unwrap()), [("main", OnDemand), ("sub", Always), ("crop", Always)]);
+}
+
+#[test]
+fn unknown_keys_warn() {
+    let config = with(|value| value["network"]["speed"] = 3.into()).unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.contains("network.speed")), "{:?}", config.warnings);
+}
+
+#[test]
+fn wrong_values_name_key_value_and_what_is_allowed() {
+    let cases: [(&str, Value, &str); 22] = [
+        ("/agent/agent_id", "a/b".into(), "1 to 64"),
+        ("/agent/cloud_server_url", "http://x".into(), "ws://HOST"),
+        ("/agent/cloud_server_token", "a b".into(), "visible ASCII"),
+        ("/agent/log_level", "LOUD".into(), "one of OFF, ERROR"),
+        ("/agent/server_pin", "abc".into(), "sha256/"),
+        ("/streaming/quality", "best".into(), "one of high, medium, low"),
+        ("/streaming/buffer_size", 100.into(), "from 65536"),
+        ("/streaming/rtsp_port", 0.into(), "from 1 to 65535"),
+        ("/streaming/stream_paths", serde_json::json!(["x"]), "begin with /"),
+        ("/streaming/sources", serde_json::json!({"main": {"upload": "never"}}), "always, on_demand, off"),
+        ("/streaming/sources", serde_json::json!({"main": {"retention": "record"}}), "live"),
+        ("/network/connection_timeout", 0.into(), "from 1 to 3600"),
+        ("/network/reconnect_interval", (-1).into(), "from 1 to 3600"),
+        ("/network/heartbeat_interval", "30".into(), "from 1 to 3600"),
+        ("/camera/model", 7.into(), "a string"),
+        ("/camera/max_resolution", "big".into(), "WIDTHxHEIGHT"),
+        ("/camera/max_fps", 0.into(), "from 1"),
+        ("/camera/codec", "VP8".into(), "one of H.265"),
+        ("/camera/features", "WDR".into(), "a list of strings"),
+        ("/camera/host", "".into(), "a host name"),
+        ("/camera/id", "..".into(), "1 to 64"),
+        ("/camera/password", 5.into(), "a string"),
+    ];
+    for (pointer, wrong, allowed) in cases {
+        let (section, key) = pointer[1..].split_once('/').unwrap();
+        let error = with(|value| value[section][key] = wrong.clone()).unwrap_err().to_string();
+        assert!(error.contains(&format!("{section}.{key}")) && error.contains(allowed), "{error}");
+        let secret = matches!(key, "cloud_server_token" | "password");
+        assert_eq!(error.contains("***"), secret, "{error}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let error = Config::from_json("{}").unwrap_err().to_string();
+    assert!(error.contains("agent is missing"), "{error}");
+    let error = with(|value| {
+        value["agent"].as_object_mut().unwrap().remove("agent_id");
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains("agent.agent_id is missing"), "{error}");
+    for text in ["", "[]", "{\"agent\":"] {
+        assert!(matches!(Config::from_json(text), Err(Error::ConfigText(_))), "{text}");
+    }
+}
+
+#[test]
+fn several_cameras_share_what_streaming_says() {
+    let config = with(|value| {
+        value.as_object_mut().unwrap().remove("camera");
+        value["cameras"] = serde_json::json!([
+            {"id": "gate", "host": "192.0.2.5", "rtsp_port": 8554, "user": "admin", "password": "p"},
+            {"id": "yard", "stream_paths": ["/only"], "sources": {"sub": {"upload": "off"}}},
+        ]);
+    });
+    let config = config.unwrap();
+    let ids: Vec<&str> = config.cameras.iter().map(|camera| camera.id.as_str()).collect();
+    assert_eq!(ids, ["gate", "yard"]);
+    assert_eq!((config.cameras[0].rtsp_port, config.cameras[1].rtsp_port), (8_554, 554));
+    assert_eq!(config.cameras[1].sources[1].policy, Policy::Off);
+    assert_eq!(config.cameras[1].sources[0].path.as_deref(), Some("/only"));
+    let twice = with(|value| {
+        value.as_object_mut().unwrap().remove("camera");
+        value["cameras"] = serde_json::json!([{"id": "a"}, {"id": "a"}]);
+    });
+    assert!(twice.unwrap_err().to_string().contains("cameras[1].id"));
+    assert!(with(|value| value["cameras"] = serde_json::json!([{"id": "a"}])).is_err(), "camera and cameras");
+}
+
+#[test]
+fn a_pin_is_read_as_the_server_prints_it() {
+    let pin = "sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let config = with(|value| value["agent"]["server_pin"] = pin.into()).unwrap();
+    assert_eq!(config.trust, Trust::Pin(std::array::from_fn(|at| at as u8)));
+    let both = with(|value| {
+        value["agent"]["server_pin"] = pin.into();
+        value["agent"]["ca_file"] = "/x".into();
+    });
+    assert!(both.is_err());
+}
+
+#[test]
+fn secrets_stay_out_of_debug_output() {
+    let config = with(|value| value["camera"]["password"] = "hunter2".into()).unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("your-secret-token\""), "{shown}");
+}

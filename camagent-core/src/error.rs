@@ -1,0 +1,103 @@
+//! What can go wrong in the agent, sorted by who can act.
+
+use std::io;
+
+/// Why a call failed, or a connection ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // The host program can act.
+    /// A value of the configuration is wrong.
+    #[error("configuration: {key} is {value}, allowed is {allowed}")]
+    Config {
+        /// Dotted path of the key, for example `network.reconnect_interval`.
+        key: String,
+        /// What stands there; secrets are masked.
+        value: String,
+        /// What may stand there.
+        allowed: String,
+    },
+    /// The configuration is not readable at all.
+    #[error("configuration: {0}")]
+    ConfigText(String),
+    /// The call does not fit the agent's state or its own arguments.
+    #[error("{0}")]
+    Usage(String),
+    /// No track has this number.
+    #[error("no track {0}: add it first")]
+    NoTrack(u32),
+    /// No command waits for this answer.
+    #[error("no such command, or it was answered before")]
+    NoCommand,
+    /// The frame is before the last one of its track.
+    #[error(
+        "track {track}: decoding time went back by {back_us} us; push frames in order, or flag a discontinuity if the camera's clock jumped"
+    )]
+    OutOfOrder {
+        /// The track.
+        track: u32,
+        /// By how much.
+        back_us: u64,
+    },
+    /// The frame can never be held.
+    #[error("track {track}: a frame of {length} bytes does not fit, at most {allowed} bytes do ({limit})")]
+    FrameTooLarge {
+        /// The track.
+        track: u32,
+        /// The frame's size.
+        length: usize,
+        /// The largest size that fits.
+        allowed: usize,
+        /// Which limit that is.
+        limit: &'static str,
+    },
+    /// The agent was stopped.
+    #[error("the agent is stopped")]
+    Stopped,
+    /// The call would wait for the thread that makes it.
+    #[error("not allowed on the agent's own thread, that is, from a callback")]
+    OwnThread,
+
+    // The machine's operator can act.
+    /// The operating system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Its words.
+        source: io::Error,
+    },
+    /// Certificates or keys are not usable.
+    #[error("TLS: {0}")]
+    Tls(String),
+
+    // The network or the server's operator can act.
+    /// The server could not be reached.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server answered the WebSocket handshake with an HTTP error.
+    #[error("the server refused the connection: HTTP {status}{}{detail}", if .detail.is_empty() { "" } else { ": " })]
+    Http {
+        /// The status code.
+        status: u16,
+        /// The server's words.
+        detail: String,
+        /// What the server asked for in `Retry-After`, in seconds.
+        retry_after_s: Option<u64>,
+    },
+    /// The session ended.
+    #[error("{0}")]
+    Session(#[from] camagent_proto::Error),
+
+    // We can act.
+    /// A bug in the agent: its thread has ended. Stop it and start again.
+    #[error("the agent's thread has ended because of a bug: {0}")]
+    Fault(String),
+}
+
+impl Error {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |source| Error::Io { what, source }
+    }
+}

@@ -1,0 +1,26 @@
+//! The journal: frames from their arrival until the server has them, in memory that is taken once.
+//!
+//! One arena for all tracks, used as a ring; a frame's octets lie in it in one or two pieces. Only the journal evicts: when a new frame
+//! needs room, the oldest group of pictures goes first. Nothing here allocates after [`Journal::new`].
+//! What does not belong here: which frames are taken (`source`), and what happens to them on the wire (`camagent_proto::transfer`).
+
+mod ring;
+
+pub(crate) use ring::Journal;
+
+/// Largest frame, whatever the arena holds: the server's default limit.
+pub(crate) const MAX_FRAME: usize = 4 << 20;
+/// Tracks that an agent may have.
+pub(crate) const MAX_TRACKS: u32 = 64;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It is held.
+    Yes {
+        /// How many older frames had to go for it.
+        evicted: u64,
+    },
+    /// It belongs to a group of pictures that is larger than the arena: it and what follows it are left out until the next key frame.
+    CutAtTail,
+}

@@ -1,0 +1,370 @@
+//! The ring of octets and the ring of frames that lie in it.
+
+use std::collections::VecDeque;
+
+use camagent_proto::{
+    frame::FrameHead,
+    transfer::{self, Entry},
+};
+
+use super::{Kept, MAX_TRACKS};
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    track: u32,
+    epoch: u64,
+    sequence: u64,
+    head: FrameHead,
+    start: usize,
+    length: usize,
+    /// Whether the frame may still be read; the octets of others wait until the ring's tail has come to them.
+    is_alive: bool,
+    /// The next frame of the same track, as a number that counts all frames ever held.
+    next: Option<u64>,
+}
+
+/// The frames of one track that are alive: they are linked oldest to newest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chain {
+    first: Option<u64>,
+    last: Option<u64>,
+    /// Where the reader found its last frame: it goes on from there.
+    cursor: Option<u64>,
+    epoch: u64,
+    end: u64,
+    /// The end of the epoch before, for a reader that has not come to the new one yet.
+    previous: Option<(u64, u64)>,
+    is_video: bool,
+}
+
+/// Frames of several tracks in one arena.
+pub(crate) struct Journal {
+    arena: Box<[u8]>,
+    /// Where the next octet goes.
+    head: usize,
+    /// Octets between tail and head, those of dead frames included.
+    used: usize,
+    /// Octets of living frames.
+    alive: usize,
+    slots: VecDeque<Slot>,
+    slot_limit: usize,
+    /// The number of `slots[0]`.
+    base: u64,
+    chains: Box<[Chain]>,
+}
+
+impl Journal {
+    /// Takes the memory: `capacity` octets, and about a tenth of that for what is known of the frames.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let slot_limit = (capacity / 1_024).max(256);
+        Self {
+            arena: vec![0; capacity].into_boxed_slice(),
+            head: 0,
+            used: 0,
+            alive: 0,
+            slots: VecDeque::with_capacity(slot_limit),
+            slot_limit,
+            base: 0,
+            chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
+        }
+    }
+
+    /// Octets that it may hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Octets of the frames that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.alive
+    }
+
+    /// Frames that it holds.
+    pub(crate) fn frames(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_alive).count()
+    }
+
+    /// The number of the epoch that a track would begin now.
+    pub(crate) fn next_epoch(&self, track: u32) -> u64 {
+        self.chains.get(track as usize).map_or(0, |chain| chain.epoch) + 1
+    }
+
+    /// A track begins a new epoch; its frames count from 0 again.
+    pub(crate) fn begin_epoch(&mut self, track: u32, epoch: u64, is_video: bool) {
+        if let Some(chain) = self.chains.get_mut(track as usize) {
+            chain.previous = (chain.epoch != 0).then_some((chain.epoch, chain.end));
+            (chain.epoch, chain.end, chain.is_video) = (epoch, 0, is_video);
+        }
+    }
+
+    /// Takes a frame in. `data` is not longer than the arena.
+    pub(crate) fn push(&mut self, track: u32, head: FrameHead, data: &[u8]) -> Kept {
+        debug_assert!(data.len() <= self.capacity() && !data.is_empty());
+        let mut evicted = 0;
+        while self.used + data.len() > self.capacity() || self.slots.len() == self.slot_limit {
+            let Some(oldest) = self.slots.front().copied() else { break };
+            let key_follows = self.next_key(oldest.track).is_some();
+            if oldest.track == track && self.is_video(track) && !key_follows && !head.key {
+                return Kept::CutAtTail;
+            }
+            evicted += self.evict_group(oldest.track);
+        }
+        self.append(track, head, data);
+        Kept::Yes { evicted }
+    }
+
+    fn append(&mut self, track: u32, head: FrameHead, data: &[u8]) {
+        let start = self.head;
+        let first = data.len().min(self.capacity() - start);
+        self.arena[start..start + first].copy_from_slice(&data[..first]);
+        self.arena[..data.len() - first].copy_from_slice(&data[first..]);
+        self.head = (start + data.len()) % self.capacity();
+        self.used += data.len();
+        self.alive += data.len();
+        let number = self.base + self.slots.len() as u64;
+        let chain = &mut self.chains[track as usize];
+        let (epoch, sequence) = (chain.epoch, chain.end);
+        chain.end += 1;
+        let before = chain.last.replace(number);
+        chain.first.get_or_insert(number);
+        self.slots.push_back(Slot {
+            track,
+            epoch,
+            sequence,
+            head,
+            start,
+            length: data.len(),
+            is_alive: true,
+            next: None,
+        });
+        if let Some(before) = before.and_then(|before| self.slot_mut(before)) {
+            before.next = Some(number);
+        }
+    }
+
+    fn is_video(&self, track: u32) -> bool {
+        self.chains.get(track as usize).is_some_and(|chain| chain.is_video)
+    }
+
+    /// The first key frame of a track behind its oldest frame.
+    fn next_key(&self, track: u32) -> Option<u64> {
+        let mut at = self.slot(self.chains[track as usize].first?)?.next;
+        while let Some(number) = at {
+            let slot = self.slot(number)?;
+            if slot.head.key {
+                return Some(number);
+            }
+            at = slot.next;
+        }
+        None
+    }
+
+    /// Drops a track's oldest frame and, of video, all that cannot be decoded without it.
+    fn evict_group(&mut self, track: u32) -> u64 {
+        let until = if self.is_video(track) { self.next_key(track) } else { None };
+        let mut evicted = 0;
+        while let Some(first) = self.chains[track as usize].first
+            && Some(first) != until
+        {
+            self.kill_first(track);
+            evicted += 1;
+            if !self.is_video(track) {
+                break;
+            }
+        }
+        evicted
+    }
+
+    fn kill_first(&mut self, track: u32) {
+        let Some(first) = self.chains[track as usize].first else { return };
+        let Some(slot) = self.slot_mut(first) else { return };
+        slot.is_alive = false;
+        let (length, next) = (slot.length, slot.next);
+        self.alive -= length;
+        let chain = &mut self.chains[track as usize];
+        chain.first = next;
+        if next.is_none() {
+            chain.last = None;
+        }
+        while let Some(front) = self.slots.front().filter(|front| !front.is_alive) {
+            self.used -= front.length;
+            self.base += 1;
+            self.slots.pop_front();
+        }
+    }
+
+    fn slot(&self, number: u64) -> Option<&Slot> {
+        let at = number.checked_sub(self.base)?;
+        self.slots.get(usize::try_from(at).ok()?)
+    }
+
+    fn slot_mut(&mut self, number: u64) -> Option<&mut Slot> {
+        let at = number.checked_sub(self.base)?;
+        self.slots.get_mut(usize::try_from(at).ok()?)
+    }
+
+    /// The oldest living frame not before (epoch, sequence) that is of this epoch.
+    fn locate(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<u64> {
+        let chain = *self.chains.get(track as usize)?;
+        let before = |number: u64| {
+            self.slot(number).is_some_and(|slot| slot.is_alive && (slot.epoch, slot.sequence) <= (epoch, sequence))
+        };
+        let mut at = chain.cursor.filter(|&cursor| before(cursor)).or(chain.first);
+        while let Some(number) = at {
+            let slot = self.slot(number)?;
+            if slot.is_alive && (slot.epoch, slot.sequence) >= (epoch, sequence) {
+                let found = slot.epoch == epoch;
+                self.chains[track as usize].cursor = Some(number);
+                return found.then_some(number);
+            }
+            at = slot.next;
+        }
+        None
+    }
+}
+
+impl transfer::Journal for Journal {
+    fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry> {
+        let number = self.locate(track, epoch, sequence)?;
+        let slot = self.slot(number)?;
+        Some(Entry { sequence: slot.sequence, head: slot.head, length: slot.length as u64 })
+    }
+
+    fn end(&mut self, track: u32, epoch: u64) -> u64 {
+        match self.chains.get(track as usize) {
+            Some(chain) if chain.epoch == epoch => chain.end,
+            Some(Chain { previous: Some((previous, end)), .. }) if *previous == epoch => *end,
+            _ => 0,
+        }
+    }
+
+    fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
+        let Some(slot) = self.locate(track, epoch, sequence).and_then(|number| self.slot(number)) else { return false };
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        if slot.sequence != sequence || offset.saturating_add(into.len()) > slot.length {
+            return false;
+        }
+        let start = (slot.start + offset) % self.arena.len();
+        let first = into.len().min(self.arena.len() - start);
+        into[..first].copy_from_slice(&self.arena[start..start + first]);
+        let rest = into.len() - first;
+        into[first..].copy_from_slice(&self.arena[..rest]);
+        true
+    }
+
+    fn received(&mut self, track: u32, epoch: u64, next: u64) {
+        while let Some(first) = self.chains.get(track as usize).and_then(|chain| chain.first) {
+            match self.slot(first) {
+                Some(slot) if (slot.epoch, slot.sequence) < (epoch, next) => self.kill_first(track),
+                _ => break,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use camagent_proto::transfer::Journal as _;
+
+    use super::*;
+
+    fn key(key: bool) -> FrameHead {
+        FrameHead { key, ..FrameHead::default() }
+    }
+
+    fn journal(capacity: usize) -> Journal {
+        let mut journal = Journal::new(capacity);
+        journal.begin_epoch(0, 1, true);
+        journal.begin_epoch(1, 1, false);
+        journal
+    }
+
+    fn read(journal: &mut Journal, track: u32, sequence: u64) -> Option<Vec<u8>> {
+        let entry = journal.find(track, 1, sequence).filter(|entry| entry.sequence == sequence)?;
+        let mut octets = vec![0; entry.length as usize];
+        journal.copy(track, 1, sequence, 0, &mut octets).then_some(octets)
+    }
+
+    #[test]
+    fn frames_come_back_even_across_the_end_of_the_arena() {
+        let mut journal = journal(1_000);
+        for round in 0..50_u64 {
+            let data = vec![round as u8; 300 + round as usize];
+            assert!(matches!(journal.push(0, key(true), &data), Kept::Yes { .. }));
+            assert_eq!(read(&mut journal, 0, round).unwrap(), data);
+            assert!(journal.bytes() <= 1_000);
+        }
+    }
+
+    #[test]
+    fn the_oldest_group_of_pictures_goes_first_and_whole() {
+        let mut journal = journal(1_000);
+        for sequence in 0..10 {
+            journal.push(0, key(sequence % 5 == 0), &[sequence; 100]);
+        }
+        assert_eq!(journal.push(0, key(true), &[10; 100]), Kept::Yes { evicted: 5 });
+        assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 5, "the next one is a key frame");
+        assert_eq!((journal.frames(), journal.bytes()), (6, 600));
+    }
+
+    #[test]
+    fn a_group_larger_than_the_arena_is_cut_at_its_tail() {
+        let mut journal = journal(1_000);
+        journal.push(0, key(true), &[0; 600]);
+        journal.push(0, key(false), &[1; 300]);
+        assert_eq!(journal.push(0, key(false), &[2; 300]), Kept::CutAtTail);
+        assert_eq!(journal.frames(), 2, "what can be decoded stays");
+        assert_eq!(journal.push(0, key(true), &[3; 300]), Kept::Yes { evicted: 2 });
+        assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn audio_and_video_share_the_arena() {
+        let mut journal = journal(1_000);
+        for sequence in 0..20_u8 {
+            journal.push(0, key(sequence % 4 == 0), &[sequence; 90]);
+            journal.push(1, key(true), &[sequence; 10]);
+        }
+        let first_audio = journal.find(1, 1, 0).unwrap().sequence;
+        let first_video = journal.find(0, 1, 0).unwrap();
+        assert!(first_video.head.key && first_audio.abs_diff(first_video.sequence) <= 4);
+        assert_eq!(read(&mut journal, 1, 19).unwrap(), [19; 10]);
+    }
+
+    #[test]
+    fn received_frames_make_room() {
+        let mut journal = journal(1_000);
+        for sequence in 0..10 {
+            journal.push(0, key(sequence == 0), &[sequence; 100]);
+        }
+        journal.received(0, 1, 7);
+        assert_eq!((journal.frames(), journal.bytes(), journal.find(0, 1, 0).unwrap().sequence), (3, 300, 7));
+        assert_eq!(journal.push(0, key(false), &[9; 100]), Kept::Yes { evicted: 0 });
+        journal.received(0, 1, 100);
+        assert_eq!((journal.frames(), journal.used), (0, 0));
+    }
+
+    #[test]
+    fn epochs_are_kept_apart() {
+        let mut journal = journal(1_000);
+        journal.push(0, key(true), &[1; 10]);
+        journal.begin_epoch(0, 2, true);
+        journal.push(0, key(true), &[2; 10]);
+        assert_eq!((journal.end(0, 1), journal.end(0, 2)), (1, 1));
+        assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 0);
+        assert_eq!(journal.find(0, 1, 1), None);
+        assert_eq!(journal.find(0, 2, 0).unwrap().sequence, 0);
+        journal.received(0, 2, 1);
+        assert_eq!(journal.frames(), 0, "a later epoch is received after all of the earlier one");
+    }
+
+    #[test]
+    fn many_small_frames_are_bounded_by_slots() {
+        let mut journal = journal(64 << 10);
+        for _ in 0..10_000 {
+            journal.push(1, key(true), &[0; 8]);
+        }
+        assert_eq!(journal.frames(), 256);
+        assert_eq!(journal.slots.capacity(), 256, "nothing is allocated later");
+    }
+}

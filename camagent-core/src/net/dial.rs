@@ -1,0 +1,70 @@
+//! From a name to a TCP connection: addresses of both families, each next one a moment after the last (RFC 8305 in small).
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::net::{TcpStream, lookup_host};
+
+use crate::{config::ServerUrl, error::Error};
+
+/// How long one address has before the next is tried beside it (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Resolves and connects; the error names every address and what it said.
+pub(super) async fn dial(server: &ServerUrl) -> Result<(TcpStream, SocketAddr), Error> {
+    let name = server.authority();
+    let addresses = lookup_host((server.host(), server.port()))
+        .await
+        .map_err(|error| Error::Unreachable(format!("cannot resolve {}: {error}", server.host())))?;
+    let addresses = interleave(addresses.collect());
+    if addresses.is_empty() {
+        return Err(Error::Unreachable(format!("{} has no address", server.host())));
+    }
+    let mut attempts: FuturesUnordered<_> = addresses
+        .into_iter()
+        .enumerate()
+        .map(|(at, address)| async move {
+            tokio::time::sleep(STAGGER * u32::try_from(at).unwrap_or(u32::MAX)).await;
+            (address, TcpStream::connect(address).await)
+        })
+        .collect();
+    let mut failures = Vec::new();
+    while let Some((address, result)) = attempts.next().await {
+        match result {
+            Ok(socket) => {
+                // Records are written whole, so nothing is gained by waiting for more.
+                socket.set_nodelay(true).map_err(Error::io("cannot set TCP_NODELAY"))?;
+                return Ok((socket, address));
+            }
+            Err(error) => failures.push(format!("{address}: {error}")),
+        }
+    }
+    Err(Error::Unreachable(format!("cannot connect to {name}: {}", failures.join(", "))))
+}
+
+/// The two families in turn, beginning with the resolver's first.
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut one, mut other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.is_ipv6() == first_is_ipv6);
+    one.reverse();
+    other.reverse();
+    let mut turns = Vec::new();
+    while !one.is_empty() || !other.is_empty() {
+        turns.extend(one.pop());
+        turns.extend(other.pop());
+    }
+    turns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let all = ["[::1]:1", "[::2]:1", "[::3]:1", "1.1.1.1:1"].map(parse).to_vec();
+        let turns = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"].map(parse).to_vec();
+        assert_eq!(interleave(all), turns);
+    }
+}

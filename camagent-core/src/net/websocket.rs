@@ -1,0 +1,196 @@
+//! A WebSocket to the server: the opening handshake (RFC 6455 section 4) with the token, and buffers that are sized on purpose.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use camagent_proto::{CloseCode, frame::MAX_RECORD, message::MAX_REGISTER, session::Transmit, version::SUBPROTOCOL};
+use futures_util::{Sink, Stream};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{
+        self, Message,
+        handshake::client::generate_key,
+        http::{Request, Response, header},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WebSocketCloseCode},
+    },
+};
+
+use super::{Traffic, counted::Counted, dial::dial, tls::Tls};
+use crate::{config::Config, error::Error};
+
+/// Octets that are read at once.
+const READ_BUFFER: usize = 8 << 10;
+/// What may wait in the WebSocket layer: the record that is being written, and one that was just chosen.
+const WRITE_LIMIT: usize = 2 * (MAX_RECORD + MAX_REGISTER);
+/// What may wait in the TLS layer besides.
+const TLS_BUFFER: usize = MAX_RECORD + 1_024;
+
+trait Socket: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
+
+/// An open connection.
+pub(crate) struct Connection {
+    socket: WebSocketStream<Box<dyn Socket>>,
+    /// The server's address, for people.
+    pub(crate) address: String,
+}
+
+/// What the server said.
+pub(crate) enum Incoming {
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Bytes),
+    /// The end: the close code, 1006 (RFC 6455 section 7.1.5) without one, and words.
+    Closed(u16, String),
+}
+
+/// Dials, encrypts and upgrades. `tls` is there when the URL asks for it.
+pub(crate) async fn connect(config: &Config, tls: Option<&Tls>, traffic: &Rc<Traffic>) -> Result<Connection, Error> {
+    let (socket, address) = dial(&config.server).await?;
+    let socket = Counted::new(socket, Rc::clone(traffic));
+    let socket: Box<dyn Socket> = match tls {
+        None => Box::new(socket),
+        Some(tls) => {
+            let name = ServerName::try_from(config.server.host().to_owned())
+                .map_err(|error| Error::Tls(format!("{}: {error}", config.server.host())))?;
+            let limit = |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(TLS_BUFFER));
+            let session = tls.connector().connect_with(name, socket, limit).await;
+            Box::new(session.map_err(|error| Error::Tls(format!("{address}: {error}")))?)
+        }
+    };
+    let sizes = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_LIMIT)
+        .max_message_size(Some(MAX_RECORD.max(MAX_REGISTER)))
+        .max_frame_size(Some(MAX_RECORD.max(MAX_REGISTER)));
+    let request = request(config)?;
+    let (socket, response) = client_async_with_config(request, socket, Some(sizes))
+        .await
+        .map_err(|error| refused(error, &config.server.to_string()))?;
+    let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    if protocol.is_none_or(|protocol| protocol.as_bytes() != SUBPROTOCOL.as_bytes()) {
+        return Err(Error::Session(camagent_proto::Error::Incompatible {
+            supported: SUBPROTOCOL.into(),
+            offered: format!("no such WebSocket sub-protocol at {}; is it a camagent server?", config.server),
+        }));
+    }
+    Ok(Connection { socket, address: address.to_string() })
+}
+
+impl Connection {
+    /// The next message, if there is one.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+        loop {
+            return match Pin::new(&mut self.socket).poll_next(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(Message::Text(text)))) => Poll::Ready(Incoming::Text(text.as_str().into())),
+                Poll::Ready(Some(Ok(Message::Binary(octets)))) => Poll::Ready(Incoming::Binary(octets)),
+                Poll::Ready(Some(Ok(Message::Close(close)))) => {
+                    let (code, reason) = close
+                        .map_or((1005, String::new()), |close| (u16::from(close.code), close.reason.as_str().into()));
+                    Poll::Ready(Incoming::Closed(code, reason))
+                }
+                // Pings are answered by the WebSocket layer itself.
+                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Incoming::Closed(1006, error.to_string())),
+                Poll::Ready(None) => Poll::Ready(Incoming::Closed(1006, "the connection has ended".into())),
+            };
+        }
+    }
+
+    /// Whether the socket takes a message at once.
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        Pin::new(&mut self.socket).poll_ready(cx).map_err(|error| error.to_string())
+    }
+
+    /// Writes a message; only after [`Connection::poll_writable`] said yes.
+    pub(crate) fn send(&mut self, transmit: Transmit) -> Result<(), String> {
+        let message = match transmit {
+            Transmit::Text(text) => Message::text(text),
+            Transmit::Binary(octets) => Message::binary(octets),
+            Transmit::Close(code, reason) => Message::Close(Some(close_frame(code, &reason))),
+        };
+        Pin::new(&mut self.socket).start_send(message).map_err(|error| error.to_string())
+    }
+
+    /// Pushes what was sent into the socket.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(|error| error.to_string())
+    }
+}
+
+fn close_frame(code: CloseCode, reason: &str) -> CloseFrame {
+    CloseFrame { code: WebSocketCloseCode::from(code.number()), reason: reason.into() }
+}
+
+fn request(config: &Config) -> Result<Request<()>, Error> {
+    let scheme = if config.server.is_tls() { "wss" } else { "ws" };
+    Request::builder()
+        .uri(format!("{scheme}://{}{}", config.server.authority(), config.server.path_of(&config.agent_id)))
+        .header(header::HOST, config.server.authority())
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_VERSION, "13")
+        .header(header::SEC_WEBSOCKET_KEY, generate_key())
+        .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
+        .header(header::USER_AGENT, crate::SOFTWARE)
+        .header(header::AUTHORIZATION, format!("Bearer {}", config.token.reveal()))
+        .body(())
+        .map_err(|error| Error::Usage(format!("cannot ask {}: {error}", config.server)))
+}
+
+fn refused(error: tungstenite::Error, server: &str) -> Error {
+    match error {
+        tungstenite::Error::Http(response) => http_error(&response),
+        other => Error::Unreachable(format!("{server}: {other}")),
+    }
+}
+
+/// An HTTP answer instead of an upgrade: its status, its words, and when to come back.
+fn http_error(response: &Response<Option<Vec<u8>>>) -> Error {
+    let body = response.body().as_deref().unwrap_or_default();
+    let message = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|body| body["error"]["message"].as_str().map(String::from));
+    let detail = message.unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().into());
+    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Error::Http {
+        status: response.status().as_u16(),
+        detail,
+        retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_errors_carry_the_servers_words() {
+        let response = |body: &str| {
+            Response::builder().status(401).header("Retry-After", "9").body(Some(body.as_bytes().to_vec())).unwrap()
+        };
+        let error = http_error(&response(r#"{"error":{"code":"unauthorized","message":"wrong token"}}"#));
+        assert_eq!(error.to_string(), "the server refused the connection: HTTP 401: wrong token");
+        assert!(matches!(error, Error::Http { retry_after_s: Some(9), .. }));
+        assert_eq!(http_error(&response("")).to_string(), "the server refused the connection: HTTP 401");
+    }
+
+    #[test]
+    fn the_request_names_agent_protocol_and_token() {
+        let config = Config::new("cam-1", "ws://[::1]:8080/agent", "secret").unwrap();
+        let request = request(&config).unwrap();
+        assert_eq!(request.uri().path(), "/agent/cam-1");
+        assert_eq!(request.headers()["host"], "[::1]:8080");
+        assert_eq!(request.headers()["authorization"], "Bearer secret");
+        assert_eq!(request.headers()["sec-websocket-protocol"], "camagent.v1");
+    }
+}

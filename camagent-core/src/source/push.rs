@@ -1,0 +1,414 @@
+//! Frames that the host pushes: which are taken, with what numbers, and what the host is told.
+//!
+//! [`Intake`] is shared between the host's encoder threads and the agent's thread. Its lock is held for the copy of one frame or one record at
+//! most, never across the network. Taking a frame allocates nothing.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use camagent_media::{Codec, Framing};
+use camagent_proto::{
+    Instant,
+    frame::{FrameHead, TrackInfo},
+    message::Policy,
+    transfer::{self, Entry},
+};
+
+use super::TrackDescription;
+use crate::{
+    config::CameraConfig,
+    error::Error,
+    journal::{Journal, Kept, MAX_FRAME, MAX_TRACKS},
+};
+
+/// A step back of more than this is the camera's clock being set, not frames out of order.
+const CLOCK_STEP_US: i64 = 1_000_000;
+/// Times that fit on the wire with room to spare: 36 000 years.
+const MAX_TIME_US: i64 = 1 << 60;
+
+/// One coded picture or audio unit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Frame<'a> {
+    /// Presentation time in microseconds of the camera's steady clock; any zero. The tracks of a source share the clock.
+    pub pts_us: i64,
+    /// Decoding time on the same clock, `pts_us` without B pictures.
+    pub dts_us: i64,
+    /// Decoding can start here. The agent sees key frames of H.264 and H.265 by itself; this is for those that it cannot see.
+    pub key: bool,
+    /// No other frame refers to this one.
+    pub disposable: bool,
+    /// The clock jumped, or frames were lost before this one.
+    pub discontinuity: bool,
+    /// The octets, laid out as the track's framing says.
+    pub data: &'a [u8],
+}
+
+/// What became of a pushed frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pushed {
+    /// It is in the journal and will be sent.
+    Kept,
+    /// It is in the journal; its time went back by more than a second, which is taken as a step of the camera's clock.
+    ClockStepped,
+    /// Nobody wants this source now; the frame was not kept.
+    NotWanted,
+    /// Decoding cannot start here; frames are left out until the next key frame.
+    WaitKey,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IntakeCounts {
+    pub(crate) accepted: u64,
+    pub(crate) dropped: u64,
+    pub(crate) evicted: u64,
+}
+
+struct Track {
+    info: TrackInfo,
+    codec: Codec,
+    framing: Framing,
+    is_wanted: bool,
+    waits_for_key: bool,
+    last_dts_us: Option<i64>,
+    asks_for_key: bool,
+}
+
+struct State {
+    journal: Journal,
+    tracks: Box<[Option<Track>]>,
+    wanted: HashMap<(String, String), bool>,
+    counts: IntakeCounts,
+    /// Frames that were evicted since the host was told last.
+    overflow: u64,
+    is_closed: bool,
+}
+
+/// The way of frames into the journal.
+pub(crate) struct Intake {
+    state: Mutex<State>,
+    first_camera: String,
+}
+
+impl Intake {
+    pub(crate) fn new(buffer_size: usize, cameras: &[CameraConfig]) -> Self {
+        let wanted = cameras.iter().flat_map(|camera| {
+            let wanted = |policy| policy == Policy::Always;
+            camera.sources.iter().map(move |source| ((camera.id.clone(), source.name.clone()), wanted(source.policy)))
+        });
+        let state = State {
+            journal: Journal::new(buffer_size),
+            tracks: (0..MAX_TRACKS).map(|_| None).collect(),
+            wanted: wanted.collect(),
+            counts: IntakeCounts::default(),
+            overflow: 0,
+            is_closed: false,
+        };
+        let first_camera = cameras.first().map(|camera| camera.id.clone()).unwrap_or_default();
+        Self { state: Mutex::new(state), first_camera }
+    }
+
+    /// Adds a track or changes it. What is to be announced, or `None` when nothing changed.
+    pub(crate) fn set_track(&self, number: u32, description: &TrackDescription) -> Result<Option<TrackInfo>, Error> {
+        description.check()?;
+        let mut state = self.lock();
+        if number >= MAX_TRACKS {
+            return Err(Error::Usage(format!("track {number}: numbers go from 0 to {}", MAX_TRACKS - 1)));
+        }
+        let old = state.tracks[number as usize].as_ref();
+        let info = description.info(number, 0, &self.first_camera);
+        let epoch = match old {
+            Some(old) if (TrackInfo { epoch: 0, ..old.info.clone() }) == info => return Ok(None),
+            _ => state.journal.next_epoch(number),
+        };
+        let info = TrackInfo { epoch, ..info };
+        let key = (info.camera.clone(), info.source.clone());
+        let is_wanted = state.wanted.get(&key).copied().unwrap_or(true);
+        state.journal.begin_epoch(number, epoch, description.codec.is_video());
+        state.tracks[number as usize] = Some(Track {
+            info: info.clone(),
+            codec: description.codec,
+            framing: description.framing,
+            is_wanted,
+            waits_for_key: description.codec.is_video(),
+            last_dts_us: None,
+            asks_for_key: false,
+        });
+        Ok(Some(info))
+    }
+
+    /// Ends a track: what it has in the journal is still sent.
+    pub(crate) fn remove_track(&self, number: u32) -> Result<(), Error> {
+        let mut state = self.lock();
+        let slot = state.tracks.get_mut(number as usize).ok_or(Error::NoTrack(number))?;
+        slot.take().map(|_| ()).ok_or(Error::NoTrack(number))
+    }
+
+    /// Every track begins a new epoch: the sources start anew.
+    pub(crate) fn restart(&self) -> Vec<TrackInfo> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let mut infos = Vec::new();
+        for track in state.tracks.iter_mut().flatten() {
+            track.info.epoch = state.journal.next_epoch(track.info.track);
+            track.waits_for_key = track.codec.is_video();
+            track.last_dts_us = None;
+            track.asks_for_key = track.waits_for_key && track.is_wanted;
+            state.journal.begin_epoch(track.info.track, track.info.epoch, track.codec.is_video());
+            infos.push(track.info.clone());
+        }
+        infos
+    }
+
+    /// Takes a frame. `now` is its time of arrival.
+    pub(crate) fn push(&self, now: Instant, number: u32, frame: Frame<'_>) -> Result<Pushed, Error> {
+        let mut state = self.lock();
+        let State { journal, tracks, counts, overflow, is_closed, .. } = &mut *state;
+        if *is_closed {
+            return Err(Error::Stopped);
+        }
+        let track = tracks.get_mut(number as usize).and_then(Option::as_mut).ok_or(Error::NoTrack(number))?;
+        let result = track.take(now, number, frame, journal);
+        match &result {
+            Ok((Pushed::Kept | Pushed::ClockStepped, evicted)) => {
+                counts.accepted += 1;
+                counts.evicted += evicted;
+                *overflow += evicted;
+            }
+            _ => counts.dropped += 1,
+        }
+        result.map(|(pushed, _)| pushed)
+    }
+
+    /// A source is wanted now, or no longer: the tracks that this changes.
+    pub(crate) fn set_wanted(&self, camera: &str, source: &str, wanted: bool) -> Vec<u32> {
+        let mut state = self.lock();
+        state.wanted.insert((camera.into(), source.into()), wanted);
+        let tracks = state.tracks.iter_mut().flatten();
+        let changed = tracks
+            .filter(|track| track.info.camera == camera && track.info.source == source && track.is_wanted != wanted);
+        changed
+            .map(|track| {
+                track.is_wanted = wanted;
+                track.waits_for_key = track.codec.is_video();
+                track.asks_for_key = wanted && track.waits_for_key;
+                track.info.track
+            })
+            .collect()
+    }
+
+    /// The video tracks of a source.
+    pub(crate) fn video_tracks(&self, camera: &str, source: &str) -> Vec<u32> {
+        let state = self.lock();
+        let of_source =
+            |track: &&Track| track.info.camera == camera && track.info.source == source && track.codec.is_video();
+        state.tracks.iter().flatten().filter(of_source).map(|track| track.info.track).collect()
+    }
+
+    /// Tracks that wait for a key frame and whose host was not asked yet.
+    pub(crate) fn take_key_requests(&self) -> Vec<u32> {
+        let mut state = self.lock();
+        let tracks = state.tracks.iter_mut().flatten();
+        tracks.filter_map(|track| std::mem::take(&mut track.asks_for_key).then_some(track.info.track)).collect()
+    }
+
+    /// How many frames were evicted since the last call.
+    pub(crate) fn take_overflow(&self) -> u64 {
+        std::mem::take(&mut self.lock().overflow)
+    }
+
+    pub(crate) fn counts(&self) -> (IntakeCounts, usize) {
+        let state = self.lock();
+        (state.counts, state.journal.bytes())
+    }
+
+    /// Frames and bytes that are held.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.journal.frames(), state.journal.bytes())
+    }
+
+    /// No frame is taken any more.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Track {
+    fn take(
+        &mut self,
+        now: Instant,
+        number: u32,
+        frame: Frame<'_>,
+        journal: &mut Journal,
+    ) -> Result<(Pushed, u64), Error> {
+        let length = frame.data.len();
+        let capacity = journal.capacity();
+        if length == 0 {
+            return Err(Error::Usage(format!("track {number}: a frame of 0 bytes")));
+        }
+        for (allowed, limit) in [(capacity, "streaming.buffer_size"), (MAX_FRAME, "the largest frame of the protocol")]
+        {
+            if length > allowed {
+                return Err(Error::FrameTooLarge { track: number, length, allowed, limit });
+            }
+        }
+        if [frame.pts_us, frame.dts_us].iter().any(|time| time.unsigned_abs() > MAX_TIME_US.unsigned_abs()) {
+            return Err(Error::Usage(format!("track {number}: times must stay between -2^60 and 2^60 us")));
+        }
+        if !self.is_wanted {
+            return Ok((Pushed::NotWanted, 0));
+        }
+        let back_us = self.last_dts_us.map_or(0, |last| last.saturating_sub(frame.dts_us));
+        let is_step = back_us > CLOCK_STEP_US && !frame.discontinuity;
+        if back_us > 0 && !is_step && !frame.discontinuity {
+            return Err(Error::OutOfOrder { track: number, back_us: back_us.unsigned_abs() });
+        }
+        let key = frame.key || camagent_media::codec::is_key(self.codec, self.framing, frame.data);
+        if self.waits_for_key && !key {
+            return Ok((Pushed::WaitKey, 0));
+        }
+        let head = FrameHead {
+            pts_us: frame.pts_us,
+            dts_us: frame.dts_us,
+            arrival_us: now.as_micros(),
+            key,
+            disposable: frame.disposable,
+            discontinuity: frame.discontinuity || is_step,
+        };
+        match journal.push(number, head, frame.data) {
+            Kept::Yes { evicted } => {
+                self.waits_for_key = false;
+                self.last_dts_us = Some(frame.dts_us);
+                Ok((if is_step { Pushed::ClockStepped } else { Pushed::Kept }, evicted))
+            }
+            Kept::CutAtTail => {
+                self.waits_for_key = true;
+                self.asks_for_key = true;
+                Ok((Pushed::WaitKey, 0))
+            }
+        }
+    }
+}
+
+/// The reader's side: each call takes the lock for itself.
+impl transfer::Journal for &Intake {
+    fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry> {
+        self.lock().journal.find(track, epoch, sequence)
+    }
+
+    fn end(&mut self, track: u32, epoch: u64) -> u64 {
+        self.lock().journal.end(track, epoch)
+    }
+
+    fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
+        self.lock().journal.copy(track, epoch, sequence, offset, into)
+    }
+
+    fn received(&mut self, track: u32, epoch: u64, next: u64) {
+        self.lock().journal.received(track, epoch, next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = &[0, 0, 0, 1, 0x65, 1];
+    const DELTA: &[u8] = &[0, 0, 0, 1, 0x41, 1];
+
+    fn intake(buffer_size: usize) -> Intake {
+        let config = crate::Config::from_json(
+            r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"streaming":{"quality":"medium"}}"#,
+        );
+        let intake = Intake::new(buffer_size, &config.unwrap().cameras);
+        let video = TrackDescription::video("sub", Codec::H264, Framing::AnnexB);
+        assert_eq!(intake.set_track(0, &video).unwrap().unwrap().epoch, 1);
+        intake
+    }
+
+    fn at(dts_us: i64, data: &[u8]) -> Frame<'_> {
+        Frame { pts_us: dts_us, dts_us, data, ..Frame::default() }
+    }
+
+    fn push(intake: &Intake, frame: Frame<'_>) -> Result<Pushed, Error> {
+        intake.push(Instant::from_micros(1), 0, frame)
+    }
+
+    #[test]
+    fn nothing_is_kept_before_the_first_key_frame() {
+        let intake = intake(1 << 20);
+        assert_eq!(push(&intake, at(0, DELTA)).unwrap(), Pushed::WaitKey);
+        assert_eq!(push(&intake, at(40, KEY)).unwrap(), Pushed::Kept);
+        assert_eq!(push(&intake, at(80, DELTA)).unwrap(), Pushed::Kept);
+        let (counts, _) = intake.counts();
+        assert_eq!((counts.accepted, counts.dropped), (2, 1));
+    }
+
+    #[test]
+    fn frames_out_of_order_are_refused_and_a_clock_step_is_not() {
+        let intake = intake(1 << 20);
+        push(&intake, at(5_000_000, KEY)).unwrap();
+        let error = push(&intake, at(4_900_000, DELTA)).unwrap_err();
+        assert!(matches!(error, Error::OutOfOrder { track: 0, back_us: 100_000 }), "{error}");
+        assert_eq!(push(&intake, at(5_000_000, DELTA)).unwrap(), Pushed::Kept, "the same time is a second slice");
+        assert_eq!(push(&intake, at(0, DELTA)).unwrap(), Pushed::ClockStepped);
+        let flagged = Frame { discontinuity: true, ..at(-5, DELTA) };
+        assert_eq!(push(&intake, flagged).unwrap(), Pushed::Kept);
+    }
+
+    #[test]
+    fn impossible_frames_are_named() {
+        let intake = intake(64 << 10);
+        assert!(push(&intake, at(0, &[])).unwrap_err().to_string().contains("0 bytes"));
+        let error = push(&intake, at(0, &vec![0; (64 << 10) + 1])).unwrap_err().to_string();
+        assert!(error.contains("buffer_size"), "{error}");
+        assert!(push(&intake, at(i64::MIN, KEY)).is_err());
+        assert!(matches!(intake.push(Instant::ZERO, 7, at(0, KEY)), Err(Error::NoTrack(7))));
+        let huge = super::tests::intake(16 << 20);
+        let error = push(&huge, at(0, &vec![0; 5 << 20])).unwrap_err().to_string();
+        assert!(error.contains("largest frame"), "{error}");
+    }
+
+    #[test]
+    fn an_unwanted_source_costs_nothing_and_starts_at_a_key_frame() {
+        let intake = intake(1 << 20);
+        let main = TrackDescription::video("main", Codec::H264, Framing::AnnexB);
+        intake.set_track(1, &main).unwrap();
+        let push = |frame| intake.push(Instant::ZERO, 1, frame).unwrap();
+        assert_eq!(push(at(0, KEY)), Pushed::NotWanted, "quality medium: main is on demand");
+        assert_eq!(intake.set_wanted("a", "main", true), [1]);
+        assert_eq!(intake.take_key_requests(), [1]);
+        assert_eq!(push(at(40, DELTA)), Pushed::WaitKey);
+        assert_eq!(push(at(80, KEY)), Pushed::Kept);
+        assert_eq!(intake.set_wanted("a", "main", true), [] as [u32; 0], "no change");
+        assert_eq!(intake.held().0, 1);
+    }
+
+    #[test]
+    fn a_change_begins_an_epoch_and_a_repeat_does_not() {
+        let intake = intake(1 << 20);
+        let video = TrackDescription::video("sub", Codec::H264, Framing::AnnexB);
+        assert_eq!(intake.set_track(0, &video).unwrap(), None);
+        let changed = TrackDescription::video("sub", Codec::H265, Framing::AnnexB);
+        assert_eq!(intake.set_track(0, &changed).unwrap().unwrap().epoch, 2);
+        intake.remove_track(0).unwrap();
+        assert!(matches!(intake.remove_track(0), Err(Error::NoTrack(0))));
+        assert_eq!(intake.set_track(0, &changed).unwrap().unwrap().epoch, 3);
+        assert_eq!(intake.restart()[0].epoch, 4);
+        assert!(intake.set_track(64, &video).is_err());
+    }
+
+    #[test]
+    fn after_close_nothing_is_taken() {
+        let intake = intake(1 << 20);
+        intake.close();
+        assert!(matches!(push(&intake, at(0, KEY)), Err(Error::Stopped)));
+    }
+}

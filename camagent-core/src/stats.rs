@@ -1,0 +1,28 @@
+//! Counters that the agent's thread keeps and everybody may read: a snapshot behind a lock that is never held across anything.
+
+use std::sync::{Mutex, PoisonError};
+
+/// What the network side counts; the journal's numbers are added when they are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NetworkCounts {
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) frames_sent: u64,
+    pub(crate) frames_lost: u64,
+    pub(crate) sessions: u64,
+    pub(crate) round_trip_us: u64,
+    pub(crate) is_connected: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct SharedCounts(Mutex<NetworkCounts>);
+
+impl SharedCounts {
+    pub(crate) fn read(&self) -> NetworkCounts {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self, counts: NetworkCounts) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}
