@@ -362,3 +362,54 @@ async fn ffmpeg_sees_the_same_pictures() {
     assert!(got.len() >= wanted.len() * 2 - 2, "{} of {}", got.len(), wanted.len() * 2);
     assert!(got[..wanted.len()] == wanted[..], "unit by unit the same");
 }
+
+/// H.265 with G.711: an AUD or not, the sets in band, static payload types.
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
+async fn ffprobe_names_h265_and_g711() {
+    if Command::new("ffprobe").arg("-version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("SKIPPED: ffprobe is not installed (Debian package ffmpeg)");
+        return;
+    }
+    let running = Running::start().await;
+    running.server.add_agent("agent").await.expect("adds");
+    running.server.hub().claim("cam", "agent").expect("free");
+    let source = running.server.hub().offer("agent", "cam", "main").expect("own camera");
+    let publisher = source.publish("agent", 1, [1; 16]).expect("the first");
+    publisher.announce_track(0, format(Codec::H265, Framing::AnnexB, 0)).expect("good");
+    publisher.announce_track(1, format(Codec::Pcma, Framing::Raw, 8000)).expect("good");
+    let (stream, audio) = (clip("second.h265"), clip("second.alaw"));
+    let mut pictures: Vec<Vec<u8>> = Vec::new();
+    let mut head = Vec::new();
+    for unit in nal_units(&stream) {
+        head.extend_from_slice(&[0, 0, 0, 1]);
+        head.extend_from_slice(unit);
+        if unit[0] >> 1 & 0x3f < 32 {
+            pictures.push(std::mem::take(&mut head));
+        }
+    }
+    let url = format!("rtsp://{}/cam/main", running.server.addresses().rtsp);
+    let probe = tokio::task::spawn_blocking(move || {
+        Command::new("ffprobe")
+            .args(["-v", "error", "-rtsp_transport", "tcp", "-show_entries"])
+            .args(["stream=codec_name,width,height,sample_rate,r_frame_rate", "-of", "compact", &url])
+            .output()
+            .expect("runs")
+    });
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    for index in (0..pictures.len()).cycle().take(100_000).enumerate() {
+        if probe.is_finished() {
+            break;
+        }
+        pace.tick().await;
+        let at = index.0 as i64 * FRAME_US;
+        push(&publisher, 0, at, bytes::Bytes::from(pictures[index.1].clone()));
+        let from = index.1 * 320 % (audio.len() - 320);
+        push(&publisher, 1, at, bytes::Bytes::copy_from_slice(&audio[from..from + 320]));
+    }
+    let probed = probe.await.expect("ends");
+    let told = String::from_utf8_lossy(&probed.stdout).into_owned();
+    for part in ["codec_name=hevc", "codec_name=pcm_alaw", "width=640", "height=360", "sample_rate=8000", "25/1"] {
+        assert!(told.contains(part), "{told} {}", String::from_utf8_lossy(&probed.stderr));
+    }
+}

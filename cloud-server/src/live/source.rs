@@ -19,6 +19,8 @@ use crate::event::{Event, Events};
 
 /// Most tracks of a source: interleaved channels are one byte, and nothing real comes near.
 const MAX_TRACKS: usize = 16;
+/// Trouble with the frames of one source is told no more often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// A source.
 pub struct Source {
@@ -48,6 +50,8 @@ pub(super) struct Shared {
     pub(super) removed: bool,
     /// When the newest frame came.
     pub(super) newest_at: Instant,
+    /// When trouble with frames was last told: a camera that errs in each frame fills no log.
+    told_at: Option<Instant>,
     agent: String,
     generation: u64,
     boot: [u8; 16],
@@ -142,6 +146,7 @@ impl Source {
                 offline_since: Some(Instant::now()),
                 removed: false,
                 newest_at: Instant::now(),
+                told_at: None,
                 agent: agent.to_owned(),
                 generation: 0,
                 boot: [0; 16],
@@ -366,6 +371,11 @@ impl Publisher {
             Ok(None) => {}
             Err(error) => refused = Some(error.to_string()),
         }
+        let in_trouble = placed.stepped || refused.is_some();
+        let tell = in_trouble && shared.told_at.is_none_or(|told| told.elapsed() > TELL_EVERY);
+        if tell {
+            shared.told_at = Some(Instant::now());
+        }
         let first = !std::mem::replace(&mut shared.started, true);
         let agent = first.then(|| shared.agent.clone());
         drop(guard);
@@ -375,11 +385,11 @@ impl Publisher {
             let (camera, source) = names();
             self.source.events.emit(Event::SourceStarted { camera, source, agent });
         }
-        if placed.stepped {
+        if placed.stepped && tell {
             let (camera, source) = names();
             self.source.events.emit(Event::ClockStepped { camera, source });
         }
-        if let Some(reason) = refused {
+        if let Some(reason) = refused.filter(|_| tell) {
             let (camera, source) = names();
             self.source.events.emit(Event::FrameRefused { camera, source, reason });
         }

@@ -64,6 +64,17 @@ mod tests {
             for cut in 0..bytes.len() {
                 super::fuzz_request(&bytes[cut..]);
             }
+            // A little damage everywhere, the same in each run.
+            let mut state = 0x9e37_79b9_u32;
+            for _ in 0..500 {
+                let mut damaged = bytes.clone();
+                for _ in 0..3 {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let at = (state >> 8) as usize % damaged.len();
+                    damaged[at] = state.to_be_bytes()[0];
+                }
+                super::fuzz_request(&damaged);
+            }
             count += 1;
         }
         assert!(count >= 10, "{count} seeds");
