@@ -84,11 +84,26 @@ extern \"C\" {{
     )
 }
 
-/// What cbindgen has no setting for: negative numbers get parentheses, line ends no blanks.
+/// What cbindgen has no setting for: negative numbers get parentheses, line ends no blanks, and the sections that Rust wants for `unsafe`
+/// functions are left out: for C they say nothing that the parameters do not.
 fn tidy(header: &str) -> String {
     let mut text = String::with_capacity(header.len());
+    let mut is_safety = false;
     for line in header.lines() {
         let line = line.trim_end();
+        match line.trim_start() {
+            "* # Safety" => is_safety = true,
+            "*/" if is_safety => {
+                is_safety = false;
+                // The blank comment line before the section.
+                let end = text.strip_suffix(" *\n").map_or(text.len(), str::len);
+                text.truncate(end);
+            }
+            _ => {}
+        }
+        if is_safety {
+            continue;
+        }
         match line.strip_prefix("#define ").and_then(|rest| rest.split_once(' ')) {
             Some((name, value)) if value.starts_with('-') => text.push_str(&format!("#define {name} ({value})")),
             // A link of rustdoc is a plain name in C.

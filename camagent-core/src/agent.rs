@@ -186,7 +186,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The oldest event that waits, or `None` when none comes within `timeout`. Only without [`Host::on_event`].
+    /// The oldest event that waits, or `None` when none comes within `timeout` or before the agent is stopped. Only without [`Host::on_event`].
     pub fn poll_event(&self, timeout: Duration) -> Option<Event> {
         self.shared.events.pop(timeout)
     }
@@ -214,6 +214,7 @@ impl Agent {
         }
         self.shared.intake.close();
         self.shared.stop(clock::now() + timeout);
+        self.shared.events.close();
         let has_ended = self.life.wait(timeout.saturating_add(STOP_GRACE));
         if has_ended && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // The thread's last act was to say that it has ended.

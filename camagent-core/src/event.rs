@@ -73,6 +73,7 @@ pub enum Event {
 struct Waiting {
     events: VecDeque<Event>,
     dropped: u64,
+    is_closed: bool,
 }
 
 /// Events for a host that fetches them, with a descriptor that is readable while there are any.
@@ -113,7 +114,13 @@ impl EventQueue {
         unsafe { libc::write(self.descriptor(), (&raw const one).cast(), 8) };
     }
 
-    /// The oldest event, or `None` when none comes within `timeout`.
+    /// Nobody waits any more; what is there can still be fetched.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.arrived.notify_all();
+    }
+
+    /// The oldest event, or `None` when none comes within `timeout` or before the queue is closed.
     pub(crate) fn pop(&self, timeout: Duration) -> Option<Event> {
         let until = Instant::now().checked_add(timeout);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +132,9 @@ impl EventQueue {
                 return Some(event);
             }
             self.clear();
+            if waiting.is_closed {
+                return None;
+            }
             let left = match until {
                 Some(until) => until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?,
                 None => Duration::from_secs(3_600),
