@@ -1,2 +1,139 @@
-//! Skeleton.
-fn main() {}
+//! `camagentd`: the camagent edge agent as a daemon. It runs the agent of one configuration file until SIGTERM or SIGINT.
+//!
+//! What the agent does is `camagent-core`'s; here are only the command line, the log on standard error and the two signals.
+
+mod log;
+mod options;
+mod signal;
+
+use std::{
+    io::Write,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use camagent_core::{Agent, Config, Error, Host, Policy, SOFTWARE, Trust};
+
+use crate::{
+    log::StandardError,
+    options::{Options, USAGE},
+    signal::Signals,
+};
+
+/// The command line is not understood.
+const EXIT_USAGE: u8 = 2;
+/// What a stop grants to frames and events that still wait.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How soon an agent whose thread has ended is noticed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let done = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(Options::Help) => say(USAGE),
+        Ok(Options::Version) => say(&format!("camagentd {}\n", env!("CARGO_PKG_VERSION"))),
+        Ok(Options::Check(file)) => check(&file),
+        Ok(Options::Run(file)) => run(&file),
+        Err(wrong) => {
+            complain(&format!("{wrong}\n`camagentd --help` tells what it understands"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--check-config`: what is noticed goes to standard output, what is wrong is the error.
+fn check(file: &Path) -> Result<(), String> {
+    let config = load(file)?;
+    for warning in warnings(&config) {
+        say(&format!("warning: {warning}\n"))?;
+    }
+    say(&format!("{}: agent {} dials {}\n", file.display(), config.agent_id, config.server))?;
+    for camera in &config.cameras {
+        let sources: Vec<String> =
+            camera.sources.iter().map(|source| format!("{} {}", source.name, policy(source.policy))).collect();
+        say(&format!("camera {}: {}\n", camera.id, sources.join(", ")))?;
+    }
+    Ok(())
+}
+
+fn run(file: &Path) -> Result<(), String> {
+    let config = load(file)?;
+    let logger = Arc::new(StandardError::new(config.log_level));
+    // Before the agent has a thread, so that no thread is left that a signal could end the process in.
+    let signals = Signals::block().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    logger.info(format_args!("{SOFTWARE}: agent {} with {} camera(s)", config.agent_id, config.cameras.len()));
+    logger.info(format_args!("this version registers, reports and answers; it takes no pictures from the camera yet"));
+    let host = Host {
+        logger: Some(Arc::clone(&logger) as Arc<dyn ::log::Log>),
+        // The agent logs all that it tells a host, and there is nobody else here to tell.
+        on_event: Some(Box::new(|_| {})),
+        answers_commands: false,
+    };
+    let agent = Agent::start(config, host).map_err(|error| error.to_string())?;
+    let name = loop {
+        match signals.wait(LOOK_EVERY) {
+            Ok(Some(name)) => break name,
+            Ok(None) => still_runs(&agent)?,
+            Err(error) => return Err(format!("cannot wait for signals: {error}")),
+        }
+    };
+    logger.info(format_args!("{name}: stopping"));
+    let begun = Instant::now();
+    let report = agent.stop(STOP_WITHIN).map_err(|error| error.to_string())?;
+    if !report.has_ended {
+        return Err(format!("the agent did not stop within {} s", begun.elapsed().as_secs()));
+    }
+    Ok(())
+}
+
+/// Any call tells that the agent's thread has ended because of a bug. This one does nothing else: the daemon has no tracks.
+fn still_runs(agent: &Agent) -> Result<(), String> {
+    match agent.remove_track(0) {
+        Err(fault @ Error::Fault(_)) => Err(fault.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn load(file: &Path) -> Result<Config, String> {
+    let config = Config::from_file(file).map_err(|error| error.to_string())?;
+    if let Trust::CaFile(path) = &config.trust {
+        std::fs::File::open(path).map_err(|error| {
+            format!("configuration: agent.ca_file is {path:?}, allowed is a file that can be read: {error}")
+        })?;
+    }
+    Ok(config)
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = config.warnings.clone();
+    if !config.server.is_tls() {
+        warnings.push(format!("{} is not encrypted: use wss:// outside a laboratory", config.server));
+    }
+    warnings
+}
+
+fn policy(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Always => "always",
+        Policy::OnDemand => "on_demand",
+        Policy::Off => "off",
+    }
+}
+
+fn say(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
+}
+
+fn complain(error: &str) {
+    // A closed standard error leaves only the exit code to tell.
+    let _ = writeln!(std::io::stderr(), "camagentd: {error}");
+}
