@@ -479,7 +479,7 @@ typedef struct camagent_track_t {
  * @param config_json  the configuration; copied
  * @param host         how events and log messages are heard; copied; NULL for neither
  * @param out_agent    gets the handle; untouched when the call fails
- * @return CAMAGENT_OK, CAMAGENT_E_CONFIG, CAMAGENT_E_TLS, CAMAGENT_E_IO, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_STATE (256 agents run),
+ * @return CAMAGENT_OK, CAMAGENT_E_CONFIG, CAMAGENT_E_TLS, CAMAGENT_E_IO, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_STATE (64 agents run),
  *         CAMAGENT_E_FORKED
  */
 CAMAGENT_API

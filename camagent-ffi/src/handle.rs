@@ -38,11 +38,13 @@ enum Content {
     Running(Arc<Running>),
 }
 
-/// Slots fit into eight bits, generations into the 24 bits above: a handle is a number below 2^32.
-const MAX_AGENTS: usize = 256;
+/// Agents of one process. Slots fit into eight bits, generations into the 24 bits above: a handle is a number below 2^32.
+const MAX_AGENTS: usize = 64;
 const GENERATIONS: u32 = (1 << 24) - 1;
 
-static TABLE: Mutex<Vec<Slot>> = Mutex::new(Vec::new());
+/// Fixed, so that nothing is on the heap when the last agent has ended.
+static TABLE: Mutex<[Slot; MAX_AGENTS]> =
+    Mutex::new([const { Slot { generation: 0, content: Content::Free } }; MAX_AGENTS]);
 /// The process that started the first agent; 0 before.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
@@ -57,14 +59,8 @@ impl Reservation {
         check_process()?;
         OWNER.store(std::process::id(), Ordering::Relaxed);
         let mut table = lock();
-        let slot = match table.iter().position(|slot| matches!(slot.content, Content::Free)) {
-            Some(slot) => slot,
-            None if table.len() < MAX_AGENTS => {
-                table.push(Slot { generation: 0, content: Content::Free });
-                table.len() - 1
-            }
-            None => return Err(Failure::new(CAMAGENT_E_STATE, format!("{MAX_AGENTS} agents run already"))),
-        };
+        let free = table.iter().position(|slot| matches!(slot.content, Content::Free));
+        let slot = free.ok_or_else(|| Failure::new(CAMAGENT_E_STATE, format!("{MAX_AGENTS} agents run already")))?;
         let generation = table[slot].generation % GENERATIONS + 1;
         table[slot] = Slot { generation, content: Content::Taken };
         Ok(Self { slot, generation })
@@ -128,6 +124,6 @@ fn check_process() -> Result<(), Failure> {
     Err(Failure::new(CAMAGENT_E_FORKED, text))
 }
 
-fn lock() -> MutexGuard<'static, Vec<Slot>> {
+fn lock() -> MutexGuard<'static, [Slot; MAX_AGENTS]> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
