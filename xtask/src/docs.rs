@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use crate::header;
 use crate::shell::{self, Outcome};
 
 /// Texts that no file of the repository may contain. Each is put together here, so that this file does not contain it.
@@ -32,24 +31,6 @@ pub(crate) fn links() -> Outcome {
     let problems = broken_links(&pages, &|path| shell::root().join(path).exists());
     println!("  {} pages", pages.len());
     finish(problems, "documents have broken links")
-}
-
-/// Every function of the header has a page, or a heading on one, in the reference.
-pub(crate) fn c_reference() -> Outcome {
-    let functions = header::functions(&shell::read(&header::header_path())?);
-    let mut described = BTreeSet::new();
-    for file in files()?.iter().filter(|file| file.starts_with("sdk-docs/reference/c-api")) {
-        described.extend(file.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-        for (heading, _) in headings(&shell::read(&shell::root().join(file))?) {
-            described.extend(words(&heading).map(str::to_owned));
-        }
-    }
-    let problems = functions
-        .difference(&described)
-        .map(|name| format!("{name} has no section in sdk-docs/reference/c-api/"))
-        .collect();
-    println!("  {} functions", functions.len());
-    finish(problems, "the C reference is incomplete")
 }
 
 /// No file names what only its authors have.
@@ -212,10 +193,6 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn without_code(line: &str) -> String {
     line.split('`').enumerate().map(|(index, part)| if index % 2 == 0 { part } else { "" }).collect()
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|character: char| !character.is_alphanumeric() && character != '_').filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks on the terminal")]
 
 mod bench;
+mod c_reference;
 mod check;
 mod demo;
 mod docs;
