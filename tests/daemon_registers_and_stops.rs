@@ -170,7 +170,8 @@ fn a_good_configuration_is_told_with_its_warnings() {
     let output = once(&["--check-config", "--config", file.to_str().expect("text")]);
     let said = text(&output.stdout);
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{said}");
-    for part in ["warning: network.speed", "not encrypted", "agent gate dials", "camera gate: main always, sub always"] {
+    for part in ["warning: network.speed", "not encrypted", "agent gate dials", "camera gate: main always, sub always"]
+    {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
     config["agent"]["ca_file"] = json!("/no/such/file");

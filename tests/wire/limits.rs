@@ -1,0 +1,229 @@
+//! Every number of the page on limits, tried on the code: what is at the limit passes, one more does not.
+
+use bytes::Bytes;
+use camagent_proto::{
+    CloseCode, Duration, Instant,
+    frame::{
+        Frame, FrameHead, FrameStart, MAX_CONFIG, MAX_FRAMES, MAX_NAME, MAX_RECORD, MIN_RECORD, RecordReader,
+        RecordWriter, TrackInfo,
+    },
+    message::{
+        Command, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, SourceState, is_name,
+    },
+    pair::TestJournal,
+    session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Transmit},
+    transfer::Receiver,
+    varint,
+};
+use serde_json::json;
+
+use super::pages::table;
+
+fn limit(name: &str) -> u64 {
+    let rows = table("limits.md", "table: limits");
+    let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("limits.md has no {name}"));
+    row[1].parse().unwrap_or_else(|_| panic!("{name}: {} is no number", row[1]))
+}
+
+fn millis(name: &str) -> Duration {
+    Duration::from_millis(limit(name))
+}
+
+const BOOT: &str = "00112233445566778899aabbccddeeff";
+
+fn connected() -> Server {
+    Server::new(ServerConfig::default(), Instant::ZERO, 0)
+}
+
+/// A server's end that has welcomed an agent, and what it has said.
+fn welcomed(accept: Accept) -> (Server, Vec<Transmit>) {
+    let mut server = connected();
+    tell(&mut server, "register", json!({"versions": [1], "agent_id": "a", "boot_id": BOOT, "more_cameras": true}));
+    assert!(matches!(server.poll_event(), Some(ServerEvent::Register(_))));
+    server.accept(Instant::ZERO, accept);
+    let said = std::iter::from_fn(|| server.poll_transmit(Instant::ZERO)).collect();
+    (server, said)
+}
+
+fn tell(server: &mut Server, kind: &str, data: serde_json::Value) {
+    server.handle_text(Instant::ZERO, &json!({"type": kind, "data": data}).to_string());
+}
+
+/// The code that a server's end closes with, if it does.
+fn closes(server: &mut Server) -> Option<CloseCode> {
+    std::iter::from_fn(|| server.poll_transmit(Instant::ZERO)).find_map(|transmit| match transmit {
+        Transmit::Close(code, _) => Some(code),
+        _ => None,
+    })
+}
+
+fn agent() -> Agent {
+    let mut agent = Agent::new(AgentConfig {
+        agent_id: "a".into(),
+        token: None,
+        boot_id: camagent_proto::message::BootId([0; 16]),
+        software: String::new(),
+        cameras: Vec::new(),
+        capabilities: Vec::new(),
+        heartbeat_interval: Duration::from_secs(30),
+    });
+    agent.connected(Instant::ZERO, Instant::ZERO + Duration::from_secs(30));
+    let welcome = Message::Registered(Registered { version: 1, ..Registered::default() });
+    agent.handle_text(Instant::ZERO, &welcome.to_text(), &mut TestJournal::default());
+    assert!(agent.is_established());
+    agent
+}
+
+#[test]
+fn sizes_are_those_of_the_table() {
+    let named = [
+        ("control message", MAX_TEXT as u64),
+        ("register, registered, cameras", MAX_REGISTER as u64),
+        ("record", MAX_RECORD as u64),
+        ("smallest record limit", MIN_RECORD as u64),
+        ("frames in a record", MAX_FRAMES as u64),
+        ("media frame", Limits::default().frame_bytes),
+        ("tracks", u64::from(Limits::default().tracks)),
+        ("name", MAX_NAME as u64),
+        ("track configuration", MAX_CONFIG as u64),
+        ("integer in JSON", MAX_INTEGER),
+        ("integer in frames", varint::MAX),
+    ];
+    for (name, value) in named {
+        assert_eq!(limit(name), value, "{name}");
+    }
+    assert_eq!(Limits::default().record_bytes, limit("record"));
+    let longest = "a".repeat(limit("name") as usize);
+    assert!(is_name(&longest) && !is_name(&(longest + "a")));
+    assert!(RecordReader::new(Bytes::from(vec![0; MAX_RECORD + 1])).is_err());
+}
+
+#[test]
+fn a_server_holds_what_it_says() {
+    let (mut server, _) = welcomed(Accept::default());
+    let cameras = |from: u64, to: u64| json!((from..to).map(|n| json!({"id": format!("c{n}")})).collect::<Vec<_>>());
+    let most = limit("cameras of an agent");
+    for from in (0..most).step_by(256) {
+        tell(&mut server, "cameras", json!({"cameras": cameras(from, from + 256), "more_cameras": true}));
+    }
+    assert_eq!((most % 256, closes(&mut server)), (0, None));
+    tell(&mut server, "cameras", json!({"cameras": cameras(most, most + 1)}));
+    assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let (mut server, _) = welcomed(Accept::default());
+    (0..limit("heartbeats")).for_each(|_| tell(&mut server, "heartbeat", json!({"sent_us": 1})));
+    assert_eq!(closes(&mut server), None);
+    tell(&mut server, "heartbeat", json!({"sent_us": 1}));
+    assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let (mut server, _) = welcomed(Accept::default());
+    (0..limit("unknown messages and frames")).for_each(|_| tell(&mut server, "weather", json!({})));
+    assert_eq!(closes(&mut server), None);
+    server.handle_binary(Instant::ZERO, Bytes::from_static(&[0x30, 0]));
+    assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let state = SourceState { camera: "a".into(), source: "main".into(), wanted: true };
+    let (_, said) = welcomed(Accept { sources: vec![state; 40], ..Accept::default() });
+    let Transmit::Text(welcome) = &said[0] else { panic!("{:?}", said[0]) };
+    let Ok(Some(Message::Registered(welcome))) = Message::read(welcome) else { panic!("{welcome}") };
+    assert_eq!(welcome.sources.len() as u64, limit("sources in registered"));
+    assert_eq!(said.len(), 1 + 40 - welcome.sources.len());
+
+    let (mut server, _) = welcomed(Accept::default());
+    for _ in 0..limit("waiting control messages") {
+        server.request_key_frame(KeyFrame::default());
+    }
+    assert!(server.is_established());
+    server.request_key_frame(KeyFrame::default());
+    assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let (mut server, _) = welcomed(Accept::default());
+    server.refuse(CloseCode::Forbidden, "x".repeat(200));
+    let said: Vec<Transmit> = std::iter::from_fn(|| server.poll_transmit(Instant::ZERO)).collect();
+    let Some(Transmit::Close(CloseCode::Forbidden, reason)) = said.last() else { panic!("{said:?}") };
+    assert_eq!(reason.len() as u64, limit("reason of a close"));
+}
+
+#[test]
+fn deadlines_are_those_of_the_table() {
+    let mut server = connected();
+    assert_eq!(server.poll_timeout(), Some(Instant::ZERO + millis("time to register")));
+    server.handle_timeout(Instant::ZERO + millis("time to register"));
+    assert_eq!(closes(&mut server), Some(CloseCode::RegisterTimeout));
+
+    let (mut server, _) = welcomed(Accept::default());
+    let interval = ServerConfig::default().heartbeat_interval;
+    let silent = Instant::ZERO + interval * 2 + millis("silence of an agent beyond two intervals");
+    assert_eq!(server.poll_timeout(), Some(silent));
+    server.handle_timeout(silent);
+    assert_eq!(closes(&mut server), Some(CloseCode::LivenessTimeout));
+
+    // The first heartbeat goes out with the welcome.
+    let mut agent = agent();
+    let silent = Instant::ZERO + millis("answer to a heartbeat");
+    assert_eq!(agent.poll_timeout(), Some(silent));
+    agent.handle_timeout(silent);
+    let said: Vec<Transmit> = std::iter::from_fn(|| agent.poll_transmit(&mut TestJournal::default())).collect();
+    assert!(matches!(said.last(), Some(Transmit::Close(CloseCode::LivenessTimeout, _))), "{said:?}");
+}
+
+#[test]
+fn acknowledgements_come_in_time() {
+    let track = Frame::Track(TrackInfo {
+        track: 0,
+        epoch: 1,
+        next: 0,
+        camera: "a".into(),
+        source: "main".into(),
+        codec: 1,
+        framing: 1,
+        sample_rate: 0,
+        channels: 0,
+        config: Bytes::new(),
+    });
+    let mut receiver = Receiver::new(Limits::default(), &[]);
+    receiver.handle(Instant::ZERO, track).expect("is right");
+    assert_eq!(receiver.poll_timeout(), Some(Instant::ZERO + millis("acknowledgement delay")));
+    let payload = Bytes::from(vec![0; limit("unacknowledged octets") as usize - 1]);
+    for (sequence, payload, due) in [(0, payload, false), (1, Bytes::from_static(b"x"), true)] {
+        let total = payload.len() as u64;
+        let start = FrameStart { track: 0, sequence, head: FrameHead::default(), total, payload };
+        receiver.handle(Instant::ZERO, Frame::Frame(start)).expect("is right");
+        assert_eq!(receiver.poll_ack(Instant::ZERO).is_some(), due);
+    }
+}
+
+#[test]
+fn an_agent_remembers_what_it_says() {
+    let mut journal = TestJournal::default();
+    let mut agent = agent();
+    while agent.poll_event().is_some() {}
+    let most = limit("remembered commands");
+    let give = |agent: &mut Agent, id: u64, journal: &mut TestJournal| {
+        let command = Command { id: Some(id.to_string()), action: "x".into(), ..Command::default() };
+        agent.handle_text(Instant::ZERO, &Message::Command(command).to_text(), journal);
+        matches!(agent.poll_event(), Some(AgentEvent::Command(..)))
+    };
+    assert!((0..most).all(|id| give(&mut agent, id, &mut journal)));
+    assert!(!give(&mut agent, 0, &mut journal), "the oldest is still known");
+    assert!(give(&mut agent, most, &mut journal));
+    assert!(give(&mut agent, 0, &mut journal), "one more than are remembered");
+
+    let most = limit("waiting events");
+    (0..=most).for_each(|_| agent.push_event(Instant::ZERO, None, "x", json!(null)));
+    let texts = std::iter::from_fn(|| agent.poll_transmit(&mut journal)).filter_map(|transmit| match transmit {
+        Transmit::Text(text) => Message::read(&text).ok().flatten(),
+        _ => None,
+    });
+    let events: Vec<u64> = texts
+        .filter_map(|message| if let Message::Event(event) = message { Some(event.sequence) } else { None })
+        .collect();
+    assert_eq!(events, (2..=most + 1).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_record_limit_is_kept_within_bounds() {
+    let mut record = RecordWriter::new(1);
+    while record.push_payload(0x25, &[0], 100, |_| true).is_some() {}
+    assert!(record.finish().len() as u64 <= limit("smallest record limit"));
+}
