@@ -138,7 +138,7 @@ impl Agent {
     pub fn set_track(&self, number: u32, track: TrackDescription) -> Result<(), Error> {
         self.check()?;
         if let Some(info) = self.shared.intake.set_track(number, &track)? {
-            self.shared.order(Order::Announce(info));
+            self.shared.order(Order::Announce(info))?;
         }
         Ok(())
     }
@@ -172,8 +172,7 @@ impl Agent {
         if !self.shared.claim(token) {
             return Err(Error::NoCommand);
         }
-        self.shared.order(Order::Answer(token, outcome));
-        Ok(())
+        self.shared.order(Order::Answer(token, outcome))
     }
 
     /// Tells the server of something that happened at the camera, now or as soon as there is a session, until the server has kept it.
@@ -183,8 +182,7 @@ impl Agent {
         if data.to_string().len() + kind.len() > 3_072 || kind.is_empty() {
             return Err(Error::Usage("an event has a kind, and at most 3 072 octets of kind and data".into()));
         }
-        self.shared.order(Order::Event { camera: camera.map(String::from), kind: kind.into(), data });
-        Ok(())
+        self.shared.order(Order::Event { camera: camera.map(String::from), kind: kind.into(), data })
     }
 
     /// The oldest event that waits, or `None` when none comes within `timeout` or before the agent is stopped. Only without [`Host::on_event`].

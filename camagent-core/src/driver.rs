@@ -13,7 +13,7 @@ use camagent_proto::{
     CloseCode, Error as ProtocolError, Instant,
     frame::TrackInfo,
     message::{self, CommandError, Registered},
-    session::{self, AgentEvent, CommandToken, Transmit},
+    session::{self, AgentEvent, CommandToken},
     stats::Statistics,
 };
 use futures_util::future::{Either, select};
@@ -34,6 +34,8 @@ use crate::{
     stats::{NetworkCounts, SharedCounts},
 };
 
+/// Orders of the host that may wait for the loop.
+const MAX_ORDERS: usize = 1_024;
 /// Commands that may wait for the host's answer.
 const MAX_COMMANDS: usize = 64;
 /// How long a host may take for an answer when the server does not say.
@@ -88,9 +90,15 @@ impl Shared {
     }
 
     /// Hands an order to the loop.
-    pub(crate) fn order(&self, order: Order) {
-        lock(&self.orders).push_back(order);
+    pub(crate) fn order(&self, order: Order) -> Result<(), Error> {
+        let mut orders = lock(&self.orders);
+        if orders.len() == MAX_ORDERS {
+            return Err(Error::Busy);
+        }
+        orders.push_back(order);
+        drop(orders);
         self.wake.notify_one();
+        Ok(())
     }
 
     /// Asks the loop to end: at `until` at the latest.
@@ -149,8 +157,8 @@ struct Talk {
     established_at: Option<Instant>,
     /// Why it ends, as soon as that is known.
     failure: Option<Error>,
-    /// When a close was written.
-    closed_at: Option<Instant>,
+    /// When the connection is dropped, once it is being closed: a peer that takes nothing any more cannot hold it open.
+    ends_by: Option<Instant>,
     /// When the server wants the agent to have left.
     leave_at: Option<Instant>,
     ending: Option<Ending>,
@@ -256,7 +264,7 @@ impl Driver {
             woken: Box::pin(Arc::clone(&self.shared.wake).notified_owned()),
             established_at: None,
             failure: None,
-            closed_at: None,
+            ends_by: None,
             leave_at: None,
             ending: None,
         };
@@ -293,13 +301,13 @@ impl Driver {
             let has_more = matches!(read, Read::More);
             let ended = match read {
                 Read::Ended(error) => Some(error),
-                Read::Drained | Read::More => self.write(cx, talk, now).err(),
+                Read::Drained | Read::More => self.write(cx, talk).err(),
             };
             self.publish(traffic);
             if let Some(error) = ended {
                 return Poll::Ready(error);
             }
-            if talk.closed_at.is_some_and(|at| now >= at + CLOSE_WITHIN) {
+            if talk.ends_by.is_some_and(|at| at <= now) {
                 return Poll::Ready(Error::Unreachable("the server did not answer a close".into()));
             }
             if was_woken || has_more {
@@ -328,15 +336,12 @@ impl Driver {
     }
 
     /// Writes as long as the socket takes something: the next thing is chosen only then.
-    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk, now: Instant) -> Result<(), Error> {
+    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> Result<(), Error> {
         let lost = |detail| Error::Session(ProtocolError::ClosedByPeer { code: 1006, detail });
         while let Poll::Ready(writable) = talk.connection.poll_writable(cx) {
             writable.map_err(lost)?;
             let mut journal = &self.shared.intake;
             let Some(transmit) = self.session.poll_transmit(&mut journal) else { break };
-            if matches!(transmit, Transmit::Close(..)) {
-                talk.closed_at = Some(now);
-            }
             talk.connection.send(transmit).map_err(lost)?;
         }
         match talk.connection.poll_flush(cx) {
@@ -349,9 +354,9 @@ impl Driver {
     fn arm(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> bool {
         let deadlines = [
             self.session.poll_timeout(),
-            talk.closed_at.map(|at| at + CLOSE_WITHIN),
-            talk.leave_at,
-            self.shared.stop_until().filter(|_| talk.closed_at.is_none()),
+            talk.ends_by,
+            talk.leave_at.filter(|_| talk.ends_by.is_none()),
+            self.shared.stop_until().filter(|_| talk.ends_by.is_none()),
             lock(&self.shared.unanswered).iter().map(|(_, until)| *until).min(),
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else { return false };
@@ -361,18 +366,22 @@ impl Driver {
     }
 
     fn leave_if_due(&mut self, talk: &mut Talk, now: Instant) {
-        if talk.closed_at.is_some() {
+        if talk.ends_by.is_some() {
             return;
         }
         if let Some(until) = self.shared.stop_until() {
             let mut journal = &self.shared.intake;
             if until <= now || !self.session.is_established() || self.session.is_settled(&mut journal) {
-                self.session.close("the agent is stopped");
+                self.close(talk, now, "the agent is stopped");
             }
         } else if talk.leave_at.is_some_and(|at| at <= now) {
-            talk.leave_at = None;
-            self.session.close("asked to leave");
+            self.close(talk, now, "asked to leave");
         }
+    }
+
+    fn close(&mut self, talk: &mut Talk, now: Instant, reason: &str) {
+        self.session.close(reason);
+        talk.ends_by.get_or_insert(now + CLOSE_WITHIN);
     }
 
     /// What the session says.
@@ -396,7 +405,10 @@ impl Driver {
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
                     talk.ending = Some(Ending::ComeBack { after: Duration::ZERO, spread });
                 }
-                AgentEvent::Failed(error) => talk.failure = Some(error.into()),
+                AgentEvent::Failed(error) => {
+                    talk.failure = Some(error.into());
+                    talk.ends_by.get_or_insert(now + CLOSE_WITHIN);
+                }
             }
         }
         self.tell_overflow();
@@ -428,7 +440,7 @@ impl Driver {
         if command.action == "restart" {
             self.answer(token, Ok(serde_json::json!({"restarting": true})));
             talk.ending = Some(Ending::Restart);
-            self.session.close("restart");
+            self.close(talk, now, "restart");
             return;
         }
         let refuse = |code: &str, message: &str| CommandError { code: code.into(), message: message.into() };

@@ -51,6 +51,9 @@ pub enum Error {
         /// Which limit that is.
         limit: &'static str,
     },
+    /// The agent's thread is busy and cannot take more; try again later.
+    #[error("too many calls wait for the agent's thread: try again later")]
+    Busy,
     /// The agent was stopped.
     #[error("the agent is stopped")]
     Stopped,

@@ -95,7 +95,7 @@ impl From<Error> for Failure {
             Error::NoTrack(_) | Error::NoCommand => CAMAGENT_E_NOENT,
             Error::OutOfOrder { .. } => CAMAGENT_E_ORDER,
             Error::FrameTooLarge { .. } => CAMAGENT_E_TOO_LARGE,
-            Error::Stopped | Error::OwnThread => CAMAGENT_E_STATE,
+            Error::Stopped | Error::OwnThread | Error::Busy => CAMAGENT_E_STATE,
             Error::Io { .. } => CAMAGENT_E_IO,
             Error::Tls(_) => CAMAGENT_E_TLS,
             _ => CAMAGENT_E_FAULT,

@@ -185,7 +185,12 @@ impl Intake {
     /// A source is wanted now, or no longer: the tracks that this changes.
     pub(crate) fn set_wanted(&self, camera: &str, source: &str, wanted: bool) -> Vec<u32> {
         let mut state = self.lock();
-        state.wanted.insert((camera.into(), source.into()), wanted);
+        let key = (camera.to_owned(), source.to_owned());
+        let of_source = |track: &Track| track.info.camera == camera && track.info.source == source;
+        // A server that names other sources costs no memory.
+        if state.wanted.contains_key(&key) || state.tracks.iter().flatten().any(of_source) {
+            state.wanted.insert(key, wanted);
+        }
         let tracks = state.tracks.iter_mut().flatten();
         let changed = tracks
             .filter(|track| track.info.camera == camera && track.info.source == source && track.is_wanted != wanted);
