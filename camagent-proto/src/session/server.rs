@@ -67,7 +67,8 @@ pub enum ServerEvent {
     Heartbeat {
         /// What it says.
         heartbeat: Heartbeat,
-        /// The server's monotonic clock minus the agent's boot-time clock, in microseconds; at most half a round trip too large.
+        /// The server's monotonic clock minus the agent's boot-time clock, in microseconds. On a link that is as fast up as down it is never too
+        /// small; it is too large by what this heartbeat was delayed, so the smallest of several is the best.
         clock_offset_us: i64,
     },
     /// A command was answered.
@@ -108,6 +109,7 @@ pub struct Server {
     utc_offset_us: i64,
     heard: Instant,
     heartbeat_second: (u64, u32),
+    shortest_round_trip_us: u64,
     unknown: u64,
 }
 
@@ -125,6 +127,7 @@ impl Server {
             utc_offset_us,
             heard: now,
             heartbeat_second: (0, 0),
+            shortest_round_trip_us: u64::MAX,
             unknown: 0,
         }
     }
@@ -355,7 +358,11 @@ impl Server {
             server_time_ms: self.unix_ms(now),
         }));
         let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
-        let one_way = heartbeat.round_trip_us / 2;
+        // The shortest round trip so far: what a single slow one adds must not make the offset too small.
+        if heartbeat.round_trip_us > 0 {
+            self.shortest_round_trip_us = self.shortest_round_trip_us.min(heartbeat.round_trip_us);
+        }
+        let one_way = if self.shortest_round_trip_us == u64::MAX { 0 } else { self.shortest_round_trip_us / 2 };
         let clock_offset_us = signed(now.as_micros().saturating_sub(one_way)).saturating_sub(signed(heartbeat.sent_us));
         self.events.push_back(ServerEvent::Heartbeat { heartbeat, clock_offset_us });
         Ok(())
