@@ -1,1 +1,38 @@
-//! Skeleton.
+//! What the promise tests share: real sockets on loopback, a server in the process, an agent with a clip for a camera.
+//!
+//! Everything that reads what the product writes is written from the RFCs and shares no parser with it, so that one
+//! mistake cannot be made twice. Nothing sleeps for luck: whoever waits, waits for a condition, with a deadline.
+//!
+//! * [`clip`], [`script`], [`nal`] the bundled clips as endless flows of frames, each unit with a name of its own
+//! * [`camera`] plays a script through an agent, and knows what it pushed; [`events`] what the agent told meanwhile
+//! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
+//! * [`link`] a TCP link that counts, cuts, resets and swallows
+//! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] ffmpeg and GStreamer
+//! * [`c_library`] the C library as a vendor has it, and C programs linked with it
+//! * [`raw_agent`] a WebSocket that says whatever a test wants said
+//! * [`logs`] everything that was logged; [`wait`] conditions with deadlines
+
+pub mod c_library;
+pub mod camera;
+pub mod clip;
+pub mod depacketize;
+pub mod events;
+pub mod http;
+pub mod link;
+pub mod logs;
+pub mod nal;
+pub mod program;
+pub mod raw_agent;
+pub mod rtsp;
+pub mod script;
+pub mod server;
+pub mod viewer;
+pub mod wait;
+
+pub use camagent_core as core;
+pub use camera::Camera;
+pub use http::Api;
+pub use link::Link;
+pub use script::Script;
+pub use server::CloudServer;
+pub use viewer::Viewer;
