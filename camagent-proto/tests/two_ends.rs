@@ -137,6 +137,21 @@ fn a_frame_evicted_while_it_is_sent_is_taken_back() {
 }
 
 #[test]
+fn an_epoch_that_follows_at_once_leaves_nothing_unsettled() {
+    let mut pair = established();
+    pair.track(0, 1);
+    pair.push(0, 1, 5_000);
+    pair.push(0, 1, 5_000);
+    // Sent in one breath: the server acknowledges the new epoch only.
+    pair.track(0, 2);
+    pair.push(0, 2, 5_000);
+    pair.drive(10 * SECOND);
+    assert_eq!((pair.sequences(0, 1), pair.sequences(0, 2)), (vec![0, 1], vec![0]));
+    assert!(pair.journal.is_empty(), "received frames are freed");
+    assert!(pair.agent.is_settled(&mut pair.journal), "nothing is waited for any more");
+}
+
+#[test]
 fn epochs_follow_each_other_even_across_a_cut() {
     let mut pair = established();
     pair.track(0, 1);

@@ -125,6 +125,12 @@ impl Sender {
             epoch.received = mack.received;
             journal.received(mack.track, mack.epoch, mack.received);
         }
+        // An epoch was begun only after all of the ones before it had been sent, on a transport that keeps the order: who has
+        // heard of it has received those, and will not name them any more.
+        for older in track.epochs.iter_mut().take_while(|older| older.info.epoch < mack.epoch) {
+            older.received = older.next;
+            journal.received(mack.track, older.info.epoch, older.next);
+        }
         retire(track, journal);
         Ok(())
     }
