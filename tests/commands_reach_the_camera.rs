@@ -1,6 +1,8 @@
 //! What the owner asks over HTTP reaches the camera and its answer comes back: restart, commands of the host, statistics,
 //! streams; and nobody without a token gets anything but the server's health.
 
+use std::time::{Duration, Instant};
+
 use camagent_testkit::core::{Command, Event};
 use camagent_testkit::script::VIDEO;
 use camagent_testkit::wait::{self, SOON};
@@ -38,6 +40,12 @@ async fn restart_begins_session_and_epochs_anew_and_viewers_go_on() {
     let (status, body) = api.post(CONTROL, &json!({"action": "restart"})).await;
     assert_eq!((status, &body["status"], &body["result"]), (200, &json!("ok"), &json!({"restarting": true})), "{body}");
     wait::until("a second session", SOON, || camera.events().sessions() == 2).await;
+    let ended = camera.events().all().into_iter().find_map(|event| match event {
+        Event::Disconnected { code, reason, .. } => Some((code, reason)),
+        _ => None,
+    });
+    let (code, reason) = ended.expect("a restart ends the session");
+    assert!(code == 1000 && reason.contains("restart"), "told as what it was: {code} {reason}");
     let wants_key = |event: &Event| matches!(event, Event::KeyFrameWanted { track: VIDEO });
     camera.events().wait("a wish for a key frame", SOON, |event| wants_key(event).then_some(())).await;
     // The new epoch begins at a key frame: what was pushed before it was left out, and the same viewer goes on there.
@@ -52,6 +60,11 @@ async fn restart_begins_session_and_epochs_anew_and_viewers_go_on() {
     assert_eq!(viewer.seen(0).holes, 0);
     let (_, body) = api.get("/agents/cam").await;
     assert_eq!((&body["online"], &body["generation"]), (&json!(true), &json!(2)));
+    // Everything of both epochs is acknowledged, so a stop does not wait for more.
+    let begun = Instant::now();
+    let report = camera.stop(Duration::from_secs(60));
+    assert_eq!((report.frames_left, report.has_ended), (0, true));
+    assert!(begun.elapsed() < SOON, "a stop took {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

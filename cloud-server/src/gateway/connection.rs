@@ -8,6 +8,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use camagent_proto::message::{Camera, KeyFrame, Register, SourceState};
 use camagent_proto::session::{Accept, Server, ServerConfig, ServerEvent, Transmit};
 use camagent_proto::{CloseCode, Instant};
+use futures_util::SinkExt;
 
 use super::Gateway;
 use super::endpoint::turned_away;
@@ -105,6 +106,8 @@ impl Connection {
                     Message::Text(text) => self.in_turn(|protocol, now| protocol.handle_text(now, text.as_str())),
                     Message::Binary(record) => self.in_turn(|protocol, now| protocol.handle_binary(now, record)),
                     Message::Close(frame) => {
+                        // The answer (RFC 6455 5.5.1) waits in the WebSocket layer; without it the agent sees a broken link.
+                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.flush()).await;
                         return frame.map_or_else(
                             || "closed by the agent".to_owned(),
                             |frame| format!("closed by the agent: {} {}", frame.code, frame.reason),
