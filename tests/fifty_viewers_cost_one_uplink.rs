@@ -28,8 +28,9 @@ struct Cost {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_uplink_for_one_viewer_and_for_fifty() {
-    let (one, fifty) = tokio::join!(watch(1), watch(50));
-    for cost in [&one, &fifty] {
+    // The clip as it is has small frames of 300 kbit/s, the worst there is for what records add to them.
+    let (small, one, fifty) = tokio::join!(watch(1, 0), watch(1, WEIGHT), watch(50, WEIGHT));
+    for cost in [&small, &one, &fifty] {
         let allowed = cost.pushed * 11 / 10 + CONSTANT;
         assert!(cost.carried <= allowed, "{} bytes carried for {} pushed", cost.carried, cost.pushed);
         assert!(cost.carried >= cost.pushed, "everything went through the link");
@@ -40,12 +41,12 @@ async fn one_uplink_for_one_viewer_and_for_fifty() {
 }
 
 /// So many viewers, one of them stalled when there are several.
-async fn watch(count: usize) -> Cost {
+async fn watch(count: usize, weight: usize) -> Cost {
     let server = CloudServer::with(|config| config.live.max_viewer_lag = MAX_LAG).await;
     let token = server.add_agent("cam").await;
     let link = Link::to(server.addresses().tls).await;
     let config = server.agent_at("cam", &token, link.address());
-    let mut camera = camera::Setup::new(config, Script::h264_aac().heavier_by(WEIGHT)).start();
+    let mut camera = camera::Setup::new(config, Script::h264_aac().heavier_by(weight)).start();
     let url = server.url("cam", "main");
     let mut viewers = vec![Viewer::play_again(&url, SOON).await];
     let mut stalled = None;

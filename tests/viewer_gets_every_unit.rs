@@ -178,7 +178,7 @@ fn lip_sync(camera: &Camera, viewer: &Viewer) {
     let mut distances_us = Vec::new();
     for (seen, pushed) in &tracks {
         let report = *seen.reports.first().expect("a report with the first pictures");
-        let utc_us = i128::from(report.ntp) * 1_000_000 >> 32;
+        let utc_us = (i128::from(report.ntp) * 1_000_000) >> 32;
         // The pushed frames' units side by side, so that a run of units gives the frame of each.
         let units: Vec<(Digest, i64)> =
             pushed.iter().flat_map(|frame| frame.units.iter().map(|unit| (*unit, frame.pts_us))).collect();

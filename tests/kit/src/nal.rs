@@ -82,7 +82,7 @@ pub fn is_key(codec: Codec, unit: &[u8]) -> bool {
 /// Whether a unit must arrive as it was pushed, exactly once.
 pub fn counts(codec: Codec, unit: &[u8]) -> bool {
     match codec {
-        Codec::H264 => !matches!(kind(codec, unit), 7 | 8 | 9),
+        Codec::H264 => !matches!(kind(codec, unit), 7..=9),
         Codec::H265 => !matches!(kind(codec, unit), 32..=35),
         _ => true,
     }
