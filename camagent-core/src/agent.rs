@@ -11,7 +11,7 @@ use std::{
 
 use camagent_proto::{
     Instant,
-    message::{BootId, Camera, CommandError, Source},
+    message::{self, BootId, Camera, CommandError, Source},
     session::{self, AgentConfig},
     stats::Statistics,
 };
@@ -176,13 +176,13 @@ impl Agent {
     }
 
     /// Tells the server of something that happened at the camera, now or as soon as there is a session, until the server has kept it.
-    /// At most 64 events wait; the oldest goes first.
+    /// At most 64 events wait; the oldest goes first. An event fits into a control message of 4 096 octets.
     pub fn push_event(&self, camera: Option<&str>, kind: &str, data: serde_json::Value) -> Result<(), Error> {
         self.check()?;
-        if data.to_string().len() + kind.len() > 3_072 || kind.is_empty() {
-            return Err(Error::Usage("an event has a kind, and at most 3 072 octets of kind and data".into()));
-        }
-        self.shared.order(Order::Event { camera: camera.map(String::from), kind: kind.into(), data })
+        let camera = camera.map(String::from);
+        let event = message::Event { camera, kind: kind.into(), data, ..message::Event::default() };
+        session::check_event(&event).map_err(|error| Error::Usage(error.to_string()))?;
+        self.shared.order(Order::Event(event))
     }
 
     /// The oldest event that waits, or `None` when none comes within `timeout` or before the agent is stopped. Only without [`Host::on_event`].

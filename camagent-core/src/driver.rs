@@ -56,7 +56,7 @@ pub(crate) enum Order {
     /// A command was answered.
     Answer(CommandToken, Result<serde_json::Value, CommandError>),
     /// Something happened at the camera.
-    Event { camera: Option<String>, kind: String, data: serde_json::Value },
+    Event(message::Event),
 }
 
 /// What handle and loop share.
@@ -491,7 +491,13 @@ impl Driver {
             match order {
                 Order::Announce(info) => self.session.announce_track(info),
                 Order::Answer(token, outcome) => self.answer(token, outcome),
-                Order::Event { camera, kind, data } => self.session.push_event(clock::now(), camera, &kind, data),
+                Order::Event(event) => {
+                    let pushed = self.session.push_event(clock::now(), event.camera, &event.kind, event.data);
+                    if let Err(error) = pushed {
+                        // The handle has checked it already.
+                        self.logger.error(format_args!("{error}"));
+                    }
+                }
             }
         }
     }

@@ -71,22 +71,29 @@ pub fn session(data: &[u8]) {
     }
 }
 
-/// A journal with one endless track of empty-handed frames: the sender has always something to do.
-struct Endless(u64);
+/// A journal that holds all frames up to an end, until it loses one while that is being sent: each seventeenth.
+struct Endless {
+    end: u64,
+    evicted: u64,
+}
 
 impl Journal for Endless {
     fn find(&mut self, _: u32, _: u64, sequence: u64) -> Option<Entry> {
-        (sequence < self.0).then(|| Entry { sequence, head: Default::default(), length: 700 })
+        let sequence = sequence.max(self.evicted);
+        (sequence < self.end).then(|| Entry { sequence, head: Default::default(), length: 700 })
     }
     fn end(&mut self, _: u32, _: u64) -> u64 {
-        self.0
+        self.end
     }
     fn copy(&mut self, _: u32, _: u64, sequence: u64, _: u64, into: &mut [u8]) -> bool {
         into.fill(sequence as u8);
-        !sequence.is_multiple_of(17)
+        if sequence.is_multiple_of(17) {
+            self.evicted = self.evicted.max(sequence + 1);
+        }
+        sequence >= self.evicted
     }
     fn received(&mut self, _: u32, _: u64, next: u64) {
-        assert!(next <= self.0, "nothing is acknowledged that was never pushed");
+        assert!(next <= self.end, "nothing is acknowledged that was never pushed");
     }
 }
 
@@ -122,7 +129,12 @@ impl World {
             config: Bytes::new(),
         });
         agent.connected(now, now + Duration::from_secs(30));
-        Self { agent, server: Server::new(ServerConfig::default(), now, 0), journal: Endless(0), now }
+        Self {
+            agent,
+            server: Server::new(ServerConfig::default(), now, 0),
+            journal: Endless { end: 0, evicted: 0 },
+            now,
+        }
     }
 
     fn step(&mut self, what: u8, octets: &[u8]) {
@@ -133,7 +145,7 @@ impl World {
             2 => self.server.handle_text(self.now, &text),
             3 => self.server.handle_binary(self.now, Bytes::copy_from_slice(octets)),
             4 => self.now = self.now + Duration::from_millis(u64::from(what) * 40),
-            5 => self.journal.0 += 1,
+            5 => self.journal.end += 1,
             6 => {
                 self.agent.disconnected();
                 self.agent.connected(self.now, self.now + Duration::from_secs(30));

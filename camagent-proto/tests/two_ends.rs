@@ -297,7 +297,10 @@ fn an_answer_too_large_for_a_message_becomes_an_error() {
 fn events_are_told_until_they_are_kept() {
     let mut pair = established();
     let now = pair.now();
-    pair.agent.push_event(now, Some("camera".into()), "motion", json!({"zone": 2}));
+    pair.agent.push_event(now, Some("camera".into()), "motion", json!({"zone": 2})).unwrap();
+    let error = pair.agent.push_event(now, None, "log", json!("\"".repeat(2_100))).unwrap_err();
+    assert!(matches!(error, Error::Limit { limit: "event octets", .. }), "quotes take two octets in JSON: {error}");
+    assert!(pair.agent.push_event(now, Some("../x".into()), "log", json!(null)).is_err());
     pair.drive(SECOND);
     pair.cut();
     pair.connect();

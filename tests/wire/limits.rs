@@ -210,7 +210,7 @@ fn an_agent_remembers_what_it_says() {
     assert!(give(&mut agent, 0, &mut journal), "one more than are remembered");
 
     let most = limit("waiting events");
-    (0..=most).for_each(|_| agent.push_event(Instant::ZERO, None, "x", json!(null)));
+    (0..=most).for_each(|_| agent.push_event(Instant::ZERO, None, "x", json!(null)).expect("small"));
     let texts = std::iter::from_fn(|| agent.poll_transmit(&mut journal)).filter_map(|transmit| match transmit {
         Transmit::Text(text) => Message::read(&text).ok().flatten(),
         _ => None,

@@ -113,7 +113,9 @@ impl Play {
                 };
                 self.agent.answer(token, outcome).expect("it waits for its answer");
             }
-            Some(Message::Event(event)) => self.agent.push_event(now, event.camera, &event.kind, event.data),
+            Some(Message::Event(event)) => {
+                self.agent.push_event(now, event.camera, &event.kind, event.data).expect("small")
+            }
             _ => {}
         }
     }

@@ -69,6 +69,15 @@ const CODECS: &[(&str, &str)] = &[
     ("H264", "H.264"),
     ("MJPEG", "MJPEG"),
 ];
+/// Bytes of a text that describes a camera. With the other limits here a camera's description fits into one message of the protocol.
+const MAX_TEXT: usize = 128;
+const MAX_FEATURES: usize = 32;
+/// Sources of a camera.
+const MAX_SOURCES: usize = 16;
+/// Bytes of a path on the camera's RTSP server.
+const MAX_PATH: usize = 512;
+/// Cameras of an agent: what a server takes.
+const MAX_CAMERAS: usize = 1_024;
 /// Sources by their place in `stream_paths`.
 const SOURCE_NAMES: [&str; 3] = ["main", "sub", "third"];
 
@@ -97,8 +106,8 @@ pub(super) fn read_all(
             return Err(list[at].wrong("id", "an id that no other camera of the list has"));
         }
     }
-    if cameras.is_empty() {
-        return Err(root.wrong("cameras", "at least one camera"));
+    if cameras.is_empty() || cameras.len() > MAX_CAMERAS {
+        return Err(root.wrong("cameras", "1 to 1024 cameras"));
     }
     Ok(cameras)
 }
@@ -122,6 +131,9 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
     let mut description = BTreeMap::new();
     for key in ["model", "maker", "firmware", "serial"] {
         if let Some(text) = camera.string(key)? {
+            if text.len() > MAX_TEXT {
+                return Err(camera.wrong(key, "at most 128 bytes of text"));
+            }
             description.insert(key.into(), Value::from(text));
         }
     }
@@ -140,6 +152,9 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
         description.insert("codec".into(), Value::from(codec));
     }
     if let Some(features) = camera.strings("features")? {
+        if features.len() > MAX_FEATURES || features.iter().any(|feature| feature.len() > MAX_TEXT) {
+            return Err(camera.wrong("features", "at most 32 texts of at most 128 bytes"));
+        }
         description.insert("features".into(), Value::from(features));
     }
     let host = camera.string("host")?.unwrap_or_else(|| "127.0.0.1".into());
@@ -188,10 +203,13 @@ fn paths(section: &Section<'_>) -> Result<Option<Vec<String>>, Error> {
     let paths = section.strings("stream_paths")?;
     let wrong = |paths: &Vec<String>| {
         paths.len() > SOURCE_NAMES.len()
-            || paths.iter().any(|path| !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()))
+            || paths.iter().any(|path| {
+                !path.starts_with('/') || path.len() > MAX_PATH || !path.bytes().all(|byte| byte.is_ascii_graphic())
+            })
     };
     if paths.as_ref().is_some_and(wrong) {
-        return Err(section.wrong("stream_paths", "at most 3 paths that begin with /: main, sub and third"));
+        return Err(section
+            .wrong("stream_paths", "at most 3 paths of at most 512 bytes that begin with /: main, sub and third"));
     }
     Ok(paths)
 }
@@ -218,6 +236,9 @@ fn sources(section: &Section<'_>) -> Result<Vec<SourceChoice>, Error> {
         };
         source.finish();
         choices.push((name.into(), policy, retention));
+    }
+    if choices.len() > MAX_SOURCES {
+        return Err(section.wrong("sources", "at most 16 sources"));
     }
     Ok(choices)
 }

@@ -58,7 +58,7 @@ fn unknown_keys_warn() {
 
 #[test]
 fn wrong_values_name_key_value_and_what_is_allowed() {
-    let cases: [(&str, Value, &str); 22] = [
+    let cases: [(&str, Value, &str); 24] = [
         ("/agent/agent_id", "a/b".into(), "1 to 64"),
         ("/agent/cloud_server_url", "http://x".into(), "ws://HOST"),
         ("/agent/cloud_server_token", "a b".into(), "visible ASCII"),
@@ -74,6 +74,8 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         ("/network/reconnect_interval", (-1).into(), "from 1 to 3600"),
         ("/network/heartbeat_interval", "30".into(), "from 1 to 3600"),
         ("/camera/model", 7.into(), "a string"),
+        ("/camera/serial", "9".repeat(129).into(), "at most 128 bytes"),
+        ("/camera/features", serde_json::json!(vec!["x"; 33]), "at most 32 texts"),
         ("/camera/max_resolution", "big".into(), "WIDTHxHEIGHT"),
         ("/camera/max_fps", 0.into(), "from 1"),
         ("/camera/codec", "VP8".into(), "one of H.265"),
@@ -146,4 +148,26 @@ fn secrets_stay_out_of_debug_output() {
     let config = with(|value| value["camera"]["password"] = "hunter2".into()).unwrap();
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("your-secret-token\""), "{shown}");
+}
+
+#[test]
+fn the_largest_description_of_a_camera_fits_into_one_message() {
+    let sources: serde_json::Map<String, Value> =
+        (0..16).map(|at| (format!("{at:064}"), serde_json::json!({"upload": "on_demand"}))).collect();
+    let config = with(|value| {
+        for key in ["model", "maker", "firmware", "serial"] {
+            value["camera"][key] = "\"".repeat(128).into();
+        }
+        value["camera"]["features"] = serde_json::json!(vec!["\"".repeat(128); 32]);
+        value["camera"]["sources"] = sources.into();
+        value["streaming"]["stream_paths"] = serde_json::json!(vec![format!("/{}", "\\".repeat(511)); 3]);
+    });
+    let camera = &config.unwrap().cameras[0];
+    let text = serde_json::to_string(&camera.description).unwrap();
+    let sources: usize = camera
+        .sources
+        .iter()
+        .map(|source| 120 + source.name.len() + 2 * source.path.as_ref().map_or(0, String::len))
+        .sum();
+    assert!(text.len() + sources + 200 < camagent_proto::message::MAX_REGISTER, "{} + {sources}", text.len());
 }

@@ -19,7 +19,7 @@ use crate::{
     frame::{Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
     message::{
         BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
-        KeyFrame, Limits, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState,
+        KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, check_name,
     },
     stats::Statistics,
     time::{Duration, Instant},
@@ -160,6 +160,8 @@ impl Agent {
     /// A text message has come.
     pub fn handle_text(&mut self, now: Instant, text: &str, journal: &mut dyn Journal) {
         if self.hears() {
+            // Whatever it says, the server lives.
+            self.answer_until = None;
             let result = Message::read(text).and_then(|message| match message {
                 Some(message) => self.message(now, message, journal),
                 None => self.count_unknown(1),
@@ -171,6 +173,7 @@ impl Agent {
     /// A binary message has come.
     pub fn handle_binary(&mut self, record: Bytes, journal: &mut dyn Journal) {
         if self.hears() {
+            self.answer_until = None;
             let result = self.record(record, journal);
             self.settle(result);
         }
@@ -261,9 +264,19 @@ impl Agent {
         }
     }
 
-    /// Tells the server of something that happened, now or as soon as there is a session, until the server has kept it.
-    pub fn push_event(&mut self, now: Instant, camera: Option<String>, kind: &str, data: serde_json::Value) {
-        self.happenings.push(Event { sequence: 0, camera, kind: kind.into(), time_us: now.as_micros(), data });
+    /// Tells the server of something that happened, now or as soon as there is a session, until the server has kept it. Refused when it does
+    /// not fit into a control message, see [`check_event`].
+    pub fn push_event(
+        &mut self,
+        now: Instant,
+        camera: Option<String>,
+        kind: &str,
+        data: serde_json::Value,
+    ) -> Result<(), Error> {
+        let event = Event { sequence: 0, camera, kind: kind.into(), time_us: now.as_micros(), data };
+        check_event(&event)?;
+        self.happenings.push(event);
+        Ok(())
     }
 
     /// The numbers for the next heartbeat.
@@ -318,7 +331,6 @@ impl Agent {
     }
 
     fn message(&mut self, now: Instant, message: Message, journal: &mut dyn Journal) -> Result<(), Error> {
-        self.answer_until = None;
         match (&self.state, message) {
             (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
             (_, Message::Goaway(goaway)) => {
@@ -396,7 +408,6 @@ impl Agent {
         if self.state != State::Established {
             return Err(Error::Violation { place: "session", expected: "registered first", got: "a record".into() });
         }
-        self.answer_until = None;
         let mut reader = RecordReader::new(record)?;
         while let Some(frame) = reader.next_frame()? {
             match frame {
@@ -437,6 +448,19 @@ impl Agent {
             self.events_out.push_back(AgentEvent::Failed(error));
         }
     }
+}
+
+/// Whether an event fits into a control message, whatever its number and time will be.
+pub fn check_event(event: &Event) -> Result<(), Error> {
+    let largest = Event { sequence: MAX_INTEGER, time_us: MAX_INTEGER, ..event.clone() };
+    let length = Message::Event(largest).to_text().len();
+    if length > MAX_TEXT {
+        return Err(Error::Limit { limit: "event octets", allowed: MAX_TEXT as u64, got: length as u64 });
+    }
+    if let Some(camera) = &event.camera {
+        check_name(camera, "event camera")?;
+    }
+    Ok(())
 }
 
 /// A result that fits into a control message, or an error that says that it did not.

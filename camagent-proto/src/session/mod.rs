@@ -8,7 +8,7 @@ mod memory;
 mod outbox;
 mod server;
 
-pub use agent::{Agent, AgentConfig, AgentEvent};
+pub use agent::{Agent, AgentConfig, AgentEvent, check_event};
 pub use memory::CommandToken;
 pub use server::{Accept, Server, ServerConfig, ServerEvent};
 

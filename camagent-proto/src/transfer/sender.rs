@@ -247,8 +247,9 @@ impl Sender {
                 }
                 written
             }
-            // Evicted before its first octet: the next look at the journal finds the hole.
-            None => gone,
+            // No room, or evicted before its first octet: then the next look at the journal finds the hole. Not at once: a journal that
+            // finds what it cannot copy must not keep us here.
+            None => false,
         }
     }
 }
