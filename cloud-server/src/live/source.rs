@@ -349,6 +349,10 @@ impl Publisher {
         shared.frames += 1;
         shared.bytes += frame.payload.len() as u64;
         let has_video = shared.has_video();
+        // The first frame after a pause, of sound as a rule, must not make the pictures from before it look live again.
+        if shared.newest_at.elapsed() > source.limits.max_viewer_lag {
+            shared.log.end_group();
+        }
         let track = &mut shared.tracks[index];
         if frame.discontinuity {
             track.expect_key();

@@ -218,6 +218,24 @@ async fn a_source_that_paused_begins_with_its_next_key_frame() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sound_after_a_pause_does_not_make_old_pictures_live() {
+    let mut camera = Camera::new(Live::default());
+    camera.publisher.announce_track(1, pcma()).expect("good");
+    camera.push(true, 10);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    // Sound comes at once when somebody asks for the source, a picture only with the encoder's next key frame.
+    let now_us = camera.now_us;
+    let stamps = Stamps { pts_us: 0, arrival_us: now_us, received_us: now_us, utc_us: 0 };
+    let sound = PublishedFrame { track: 1, stamps, discontinuity: false, payload: Bytes::from_static(&[0x55; 160]) };
+    camera.publisher.push(&sound);
+    let mut viewer = camera.source.join(3);
+    assert_eq!(viewer.starts(), [], "an hour old is not live");
+    camera.push(true, 20);
+    let (frames, _) = read_all(&mut viewer).await;
+    assert!(frames.len() == 1 && frames[0].key, "{frames:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn unreadable_frames_are_told_and_left_out() {
     let mut camera = Camera::new(Live::default());
     push(&camera.publisher, 0, Bytes::from_static(b"this is no Annex B"));
