@@ -506,7 +506,7 @@ camagent_result camagent_start_file(const char *path,
  * @param agent       the agent
  * @param event       is filled; its texts are valid until the next call for this agent, or until it is stopped. Set struct_size before
  * @param timeout_ms  how long to wait for one; 0 to look only
- * @return CAMAGENT_OK, CAMAGENT_NO_EVENT, CAMAGENT_E_HANDLE, CAMAGENT_E_INVAL, CAMAGENT_E_FORKED
+ * @return CAMAGENT_OK, CAMAGENT_NO_EVENT, CAMAGENT_E_HANDLE, CAMAGENT_E_INVAL, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
  */
 CAMAGENT_API
 camagent_result camagent_poll_event(struct camagent_t *agent,
@@ -539,7 +539,7 @@ camagent_result camagent_command_reply(struct camagent_t *agent,
                                        const char *text);
 
 /**
- * Ends an agent: takes no more frames, sends what the journal holds as long as the time allows, and ends the thread. The handle is dead
+ * Ends an agent: takes no more frames, sends what the journal holds as long as the time allows (dialling again if need be), and ends the thread. The handle is dead
  * afterwards, whatever is returned, except for CAMAGENT_E_STATE: from a callback an agent cannot be stopped. After CAMAGENT_OK no function of the
  * host is called any more, unless `left` says that the thread hangs in one.
  *
@@ -590,7 +590,8 @@ CAMAGENT_API camagent_result camagent_get_stats(struct camagent_t *agent, struct
  * @param agent   the agent
  * @param number  0 to 63, your choice: frames are pushed under it
  * @param track   what it is; copied
- * @return CAMAGENT_OK, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
+ * @return CAMAGENT_OK, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_STATE (256 changes wait for the agent's thread: try again later),
+ *         CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
  */
 CAMAGENT_API
 camagent_result camagent_track_set(struct camagent_t *agent,
@@ -598,7 +599,7 @@ camagent_result camagent_track_set(struct camagent_t *agent,
                                    const struct camagent_track_t *track);
 
 /**
- * Ends a track. What the journal holds of it is still sent.
+ * Ends a track. What the journal holds of it is still sent; viewers see no end of it, only no more frames.
  *
  * @param agent   the agent
  * @param number  the track

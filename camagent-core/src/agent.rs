@@ -27,6 +27,7 @@ use crate::{
     logger::Logger,
     net::{ServerTime, Tls},
     source::{Frame, Intake, Pushed, TrackDescription},
+    stats::NetworkCounts,
 };
 
 /// Stack of the agent's thread. TLS and JSON need 96 KiB when optimised; unoptimised code needs far more.
@@ -113,7 +114,7 @@ impl Agent {
             false => None,
         };
         let session = session::Agent::new(agent_config(&config, host.answers_commands)?);
-        let intake = Intake::new(config.buffer_size, &config.cameras);
+        let intake = Intake::new(config.buffer_size, &config.cameras)?;
         let shared = Arc::new(Shared::new(intake, EventQueue::new()?));
         let life = Arc::new(Life::default());
         let started = clock::now();
@@ -137,9 +138,8 @@ impl Agent {
     /// Adds track `number` (0 to 63), or changes it: frames from now on are of the new kind. Frames are pushed under this number.
     pub fn set_track(&self, number: u32, track: TrackDescription) -> Result<(), Error> {
         self.check()?;
-        if let Some(info) = self.shared.intake.set_track(number, &track)? {
-            self.shared.order(Order::Announce(info))?;
-        }
+        self.shared.intake.set_track(number, &track)?;
+        self.shared.wake.notify_one();
         Ok(())
     }
 
@@ -214,8 +214,8 @@ impl Agent {
         }
         self.shared.intake.close();
         self.shared.stop(clock::now() + timeout);
-        self.shared.events.close();
         let has_ended = self.life.wait(timeout.saturating_add(STOP_GRACE));
+        self.shared.events.close();
         if has_ended && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // The thread's last act was to say that it has ended.
             let _ = thread.join();
@@ -224,15 +224,16 @@ impl Agent {
         Ok(StopReport { frames_left: frames as u64, bytes_left: bytes as u64, has_ended })
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Whether the agent's thread is well; [`Error::Fault`] when a bug has ended it.
+    pub fn check(&self) -> Result<(), Error> {
         self.life.fault().map_or(Ok(()), |fault| Err(Error::Fault(fault)))
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // From the agent's own thread nothing can be waited for; the wish to stop is enough.
-        if self.stop(Duration::ZERO).is_err() {
+        // Who was stopped before, and hangs, was waited for once; from the agent's own thread nothing can be waited for.
+        if self.shared.is_stopping() || self.stop(Duration::ZERO).is_err() {
             self.shared.stop(clock::now());
         }
     }
@@ -276,6 +277,7 @@ fn agent_config(config: &Config, answers_commands: bool) -> Result<AgentConfig, 
 fn spawn(driver: Driver, life: Arc<Life>) -> Result<JoinHandle<()>, Error> {
     let builder = std::thread::Builder::new().name("camagent".into()).stack_size(STACK);
     let logger = driver.logger.clone();
+    let shared = Arc::clone(&driver.shared);
     with_signals_blocked(|| {
         builder.spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(|| run(driver)));
@@ -284,6 +286,9 @@ fn spawn(driver: Driver, life: Arc<Life>) -> Result<JoinHandle<()>, Error> {
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(panic) => Err(panic_text(&*panic)),
             };
+            // Who waits for an event, or looks whether it is connected, is not left in the dark.
+            shared.events.close();
+            shared.counts.write(NetworkCounts { is_connected: false, ..shared.counts.read() });
             if let Err(fault) = &how {
                 logger.error(format_args!("the agent's thread has ended because of a bug: {fault}"));
             }
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_without_server_takes_frames_tells_events_and_stops_at_once() {
+    fn an_agent_without_server_takes_frames_tells_events_and_stops_in_time() {
         let agent = Agent::start(nowhere(), Host::default()).unwrap();
         agent.set_track(0, TrackDescription::video("main", Codec::H264, Framing::AnnexB)).unwrap();
         let data = [0, 0, 0, 1, 0x65, 1];
@@ -354,7 +359,7 @@ mod tests {
         assert!(matches!(seen.first(), Some(Event::Warning { warning: crate::Warning::Plaintext, .. })), "{seen:?}");
         let Some(Event::Disconnected { reason, .. }) = seen.last() else { panic!("{seen:?}") };
         assert!(reason.contains("127.0.0.1:9"), "{reason}");
-        let report = agent.stop(Duration::from_secs(60)).unwrap();
+        let report = agent.stop(Duration::from_millis(200)).unwrap();
         assert_eq!(report, StopReport { frames_left: 1, bytes_left: 6, has_ended: true });
         assert_eq!(agent.stop(Duration::ZERO).unwrap(), report);
         assert!(matches!(agent.push_frame(0, Frame { data: &data, ..Frame::default() }), Err(Error::Stopped)));

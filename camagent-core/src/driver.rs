@@ -11,7 +11,6 @@ use std::{
 
 use camagent_proto::{
     CloseCode, Error as ProtocolError, Instant,
-    frame::TrackInfo,
     message::{self, CommandError, Registered},
     session::{self, AgentEvent, CommandToken},
     stats::Statistics,
@@ -44,6 +43,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Messages that are read before others get a turn.
 const READ_BURST: usize = 32;
+/// The longest pause between attempts while a stop waits for frames to be sent.
+const STOPPING_PAUSE: Duration = Duration::from_millis(500);
 /// A full journal is told at most this often.
 const OVERFLOW_EVERY: Duration = Duration::from_secs(10);
 /// Being replaced so often by a newer connection means that somebody else uses the agent's id.
@@ -51,8 +52,6 @@ const DUPLICATE_AFTER: u32 = 3;
 
 /// What the handle asks of the loop.
 pub(crate) enum Order {
-    /// A track begins an epoch.
-    Announce(TrackInfo),
     /// A command was answered.
     Answer(CommandToken, Result<serde_json::Value, CommandError>),
     /// Something happened at the camera.
@@ -114,6 +113,11 @@ impl Shared {
         let before = unanswered.len();
         unanswered.retain(|(other, _)| *other != token);
         unanswered.len() < before
+    }
+
+    /// Whether the loop was asked to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop_until().is_some()
     }
 
     fn stop_until(&self) -> Option<Instant> {
@@ -185,9 +189,13 @@ impl Driver {
         let traffic = Rc::new(Traffic::default());
         let mut backoff = Backoff::new(self.config.reconnect_interval);
         let mut replaced = 0;
-        while self.shared.stop_until().is_none() {
+        while !self.is_done() {
             let Some(outcome) = self.attempt(&traffic).await else { break };
-            let ending = outcome.ending.unwrap_or_else(|| Ending::of(&outcome.error));
+            let ending = match (outcome.ending, Ending::of(&outcome.error)) {
+                // What the server decided last counts more than what was planned.
+                (Some(planned), Ending::Trouble) => planned,
+                (_, of_error) => of_error,
+            };
             let random = random();
             let pause = backoff.next(clock::now(), ending, outcome.lived, random);
             let code = match &outcome.error {
@@ -206,9 +214,7 @@ impl Driver {
                 }
             }
             if ending == Ending::Restart {
-                for info in self.shared.intake.restart() {
-                    self.session.announce_track(info);
-                }
+                self.shared.intake.restart();
                 self.ask_for_keys();
             }
             self.wait(pause).await;
@@ -217,10 +223,18 @@ impl Driver {
         self.logger.info(format_args!("stopped"));
     }
 
-    /// Waits between two attempts; orders are taken meanwhile, a stop ends it.
+    /// Whether there is nothing more to do: a stop was asked for, and all is sent or the time is up.
+    fn is_done(&self) -> bool {
+        let mut journal = &self.shared.intake;
+        self.shared.stop_until().is_some_and(|until| until <= clock::now() || self.session.is_settled(&mut journal))
+    }
+
+    /// Waits between two attempts; orders are taken meanwhile. With a stop under way the pauses are short.
     async fn wait(&mut self, pause: Duration) {
-        let until = clock::now() + pause;
-        while self.shared.stop_until().is_none() {
+        let began = clock::now();
+        while !self.is_done() {
+            let pause = if self.shared.is_stopping() { pause.min(STOPPING_PAUSE) } else { pause };
+            let until = began + pause;
             self.take_orders();
             self.tell_overflow();
             self.ask_for_keys();
@@ -237,9 +251,9 @@ impl Driver {
     async fn attempt(&mut self, traffic: &Rc<Traffic>) -> Option<Outcome> {
         let began = clock::now();
         self.logger.debug(format_args!("dialling {}", self.config.server));
-        let shared = Arc::clone(&self.shared);
-        let stop = std::pin::pin!(shared.stop_wake.notified());
+        self.take_orders();
         let dialled = {
+            let stop = std::pin::pin!(self.given_up());
             let connect = net::connect(&self.config, self.tls.as_ref(), traffic);
             let connect = std::pin::pin!(timeout(self.config.connection_timeout, connect));
             match select(connect, stop).await {
@@ -271,12 +285,22 @@ impl Driver {
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
         self.session.disconnected();
         self.publish(traffic);
-        if self.shared.stop_until().is_some() {
+        if self.is_done() {
             return None;
         }
         let error = talk.failure.unwrap_or(closing);
         let lived = talk.established_at.map(|at| clock::now().saturating_since(at)).unwrap_or_default();
         Some(Outcome { error, lived, ending: talk.ending })
+    }
+
+    /// Comes true when a dial is to be given up because of a stop.
+    async fn given_up(&self) {
+        while !self.is_done() {
+            match self.shared.stop_until() {
+                Some(until) => sleep(until.saturating_since(clock::now())).await,
+                None => self.shared.stop_wake.notified().await,
+            }
+        }
     }
 
     /// Moves everything that can be moved; ready when the connection has ended.
@@ -371,7 +395,7 @@ impl Driver {
         }
         if let Some(until) = self.shared.stop_until() {
             let mut journal = &self.shared.intake;
-            if until <= now || !self.session.is_established() || self.session.is_settled(&mut journal) {
+            if until <= now || self.session.is_settled(&mut journal) {
                 self.close(talk, now, "the agent is stopped");
             }
         } else if talk.leave_at.is_some_and(|at| at <= now) {
@@ -486,10 +510,12 @@ impl Driver {
     }
 
     fn take_orders(&mut self) {
+        for info in self.shared.intake.take_unannounced() {
+            self.session.announce_track(info);
+        }
         loop {
             let Some(order) = lock(&self.shared.orders).pop_front() else { return };
             match order {
-                Order::Announce(info) => self.session.announce_track(info),
                 Order::Answer(token, outcome) => self.answer(token, outcome),
                 Order::Event(event) => {
                     let pushed = self.session.push_event(clock::now(), event.camera, &event.kind, event.data);

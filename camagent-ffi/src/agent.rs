@@ -11,7 +11,7 @@ use camagent_core::{Agent, CommandToken, Config};
 
 use crate::{
     event::{EventTexts, camagent_event_t, to_c},
-    guard::{Sized32, guard, optional_text, read, text, write},
+    guard::{Sized32, check, guard, optional_text, read, text, write},
     handle::{Reservation, Running, camagent_t, end, find},
     host::{Gate, camagent_host_t, to_rust},
     result::{CAMAGENT_E_INVAL, CAMAGENT_NO_EVENT, CAMAGENT_OK, Failure, camagent_result},
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn camagent_start_file(
 /// @param agent       the agent
 /// @param event       is filled; its texts are valid until the next call for this agent, or until it is stopped. Set struct_size before
 /// @param timeout_ms  how long to wait for one; 0 to look only
-/// @return CAMAGENT_OK, CAMAGENT_NO_EVENT, CAMAGENT_E_HANDLE, CAMAGENT_E_INVAL, CAMAGENT_E_FORKED
+/// @return CAMAGENT_OK, CAMAGENT_NO_EVENT, CAMAGENT_E_HANDLE, CAMAGENT_E_INVAL, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
 ///
 /// # Safety
 /// `event` is NULL or as many writable bytes as its struct_size says.
@@ -102,10 +102,11 @@ pub unsafe extern "C" fn camagent_poll_event(
 ) -> camagent_result {
     guard(|| {
         let running = find(agent)?;
-        if event.is_null() {
-            return Err(Failure::null("event"));
-        }
+        // Looked at first, so that a wrong size costs no event.
+        // SAFETY: the caller vouches for `event`.
+        unsafe { check(event, "event") }?;
         let Some(happened) = running.agent.poll_event(Duration::from_millis(u64::from(timeout_ms))) else {
+            running.agent.check()?;
             return Ok(CAMAGENT_NO_EVENT);
         };
         let mut texts = running.texts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,7 +154,7 @@ pub unsafe extern "C" fn camagent_command_reply(
     })
 }
 
-/// Ends an agent: takes no more frames, sends what the journal holds as long as the time allows, and ends the thread. The handle is dead
+/// Ends an agent: takes no more frames, sends what the journal holds as long as the time allows (dialling again if need be), and ends the thread. The handle is dead
 /// afterwards, whatever is returned, except for CAMAGENT_E_STATE: from a callback an agent cannot be stopped. After CAMAGENT_OK no function of the
 /// host is called any more, unless `left` says that the thread hangs in one.
 ///

@@ -100,17 +100,27 @@ pub(crate) unsafe fn read<T: Sized32>(from: *const T) -> Result<Option<T>, Failu
     }
 }
 
+/// Whether [`write`] will be able to fill a structure.
+///
+/// # Safety
+/// As [`write`].
+pub(crate) unsafe fn check<T: Sized32>(to: *const T, argument: &str) -> Result<(), Failure> {
+    if to.is_null() {
+        return Err(Failure::null(argument));
+    }
+    // SAFETY: every such structure begins with its size.
+    check_size::<T>(unsafe { to.cast::<u32>().read_unaligned() } as usize)
+}
+
 /// Fills a structure of C: at most as much as its first member says, and tells there how much that was.
 ///
 /// # Safety
 /// `to` is NULL or points to as many writable octets as its first member says.
 pub(crate) unsafe fn write<T: Sized32>(to: *mut T, value: &T, argument: &str) -> Result<(), Failure> {
-    if to.is_null() {
-        return Err(Failure::null(argument));
-    }
+    // SAFETY: passed on from the caller.
+    unsafe { check(to, argument) }?;
     // SAFETY: every such structure begins with its size.
     let size = unsafe { to.cast::<u32>().read_unaligned() } as usize;
-    check_size::<T>(size)?;
     let known = size.min(size_of::<T>());
     // SAFETY: `known` octets are readable in `value` and writable at `to`, which are different objects.
     unsafe {

@@ -45,7 +45,7 @@ const GENERATIONS: u32 = (1 << 24) - 1;
 /// Fixed, so that nothing is on the heap when the last agent has ended.
 static TABLE: Mutex<[Slot; MAX_AGENTS]> =
     Mutex::new([const { Slot { generation: 0, content: Content::Free } }; MAX_AGENTS]);
-/// The process that started the first agent; 0 before.
+/// The process whose agents are in the table; 0 when there are none.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// A slot for an agent that is being started; given back when it is dropped unused.
@@ -57,12 +57,12 @@ pub(crate) struct Reservation {
 impl Reservation {
     pub(crate) fn new() -> Result<Self, Failure> {
         check_process()?;
-        OWNER.store(std::process::id(), Ordering::Relaxed);
         let mut table = lock();
         let free = table.iter().position(|slot| matches!(slot.content, Content::Free));
         let slot = free.ok_or_else(|| Failure::new(CAMAGENT_E_STATE, format!("{MAX_AGENTS} agents run already")))?;
         let generation = table[slot].generation % GENERATIONS + 1;
         table[slot] = Slot { generation, content: Content::Taken };
+        OWNER.store(std::process::id(), Ordering::Relaxed);
         Ok(Self { slot, generation })
     }
 
@@ -81,7 +81,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        lock()[self.slot].content = Content::Free;
+        let mut table = lock();
+        table[self.slot].content = Content::Free;
+        disown(&table);
     }
 }
 
@@ -105,8 +107,16 @@ pub(crate) fn end(handle: *const camagent_t) {
     let mut table = lock();
     if let Some(slot) = table.get_mut(slot).filter(|slot| slot.generation == generation) {
         let content = std::mem::replace(&mut slot.content, Content::Free);
+        disown(&table);
         drop(table);
         drop(content);
+    }
+}
+
+/// A process without agents may fork children that have some.
+fn disown(table: &[Slot; MAX_AGENTS]) {
+    if table.iter().all(|slot| matches!(slot.content, Content::Free)) {
+        OWNER.store(0, Ordering::Relaxed);
     }
 }
 

@@ -80,7 +80,8 @@ unsafe impl Sized32 for camagent_track_t {
 /// @param agent   the agent
 /// @param number  0 to 63, your choice: frames are pushed under it
 /// @param track   what it is; copied
-/// @return CAMAGENT_OK, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
+/// @return CAMAGENT_OK, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_STATE (256 changes wait for the agent's thread: try again later),
+///         CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
 ///
 /// # Safety
 /// `track` is NULL or as many readable bytes as its struct_size says, and its pointers are NULL or valid as described.
@@ -100,7 +101,7 @@ pub unsafe extern "C" fn camagent_track_set(
     })
 }
 
-/// Ends a track. What the journal holds of it is still sent.
+/// Ends a track. What the journal holds of it is still sent; viewers see no end of it, only no more frames.
 ///
 /// @param agent   the agent
 /// @param number  the track

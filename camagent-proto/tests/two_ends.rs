@@ -123,6 +123,40 @@ fn what_the_journal_had_to_drop_is_a_skip_with_a_reason() {
 }
 
 #[test]
+fn frames_that_a_dead_link_swallowed_are_counted_as_lost() {
+    let mut pair = established();
+    pair.track(0, 1);
+    pair.push(0, 1, 10);
+    pair.drive(SECOND);
+    pair.latency = MINUTE;
+    for _ in 0..5 {
+        pair.push(0, 1, 10);
+    }
+    pair.drive(SECOND);
+    assert_eq!(pair.agent.transfer_counts().frames_sent, 6, "handed to a link that delivers nothing");
+    pair.cut();
+    pair.latency = Duration::from_millis(20);
+    pair.journal.evict(0, 1, 6);
+    for _ in 0..2 {
+        pair.connect();
+        pair.drive(SECOND);
+        assert_eq!(pair.agent.transfer_counts().frames_skipped, 5, "and a repeat of the SKIP counts once");
+    }
+}
+
+#[test]
+fn a_frame_that_takes_long_is_acknowledged_as_it_comes() {
+    let mut pair = established();
+    pair.window = 1;
+    pair.latency = Duration::from_secs(1);
+    pair.track(0, 1);
+    pair.push(0, 1, 40 * MAX_RECORD);
+    pair.drive(5 * MINUTE);
+    assert_eq!(pair.agent_failure(), None, "a server that receives is not silent");
+    assert_eq!(pair.sequences(0, 1), [0]);
+}
+
+#[test]
 fn a_frame_evicted_while_it_is_sent_is_taken_back() {
     let mut pair = established();
     pair.window = 1;

@@ -73,10 +73,7 @@ impl ServerUrl {
 
     /// The path for an agent: its id comes last.
     pub(crate) fn path_of(&self, agent_id: &str) -> String {
-        match self.path.rsplit('/').next() {
-            Some(last) if last == agent_id => self.path.clone(),
-            _ => format!("{}/{agent_id}", self.path),
-        }
+        format!("{}/{agent_id}", self.path)
     }
 }
 
@@ -102,7 +99,7 @@ mod tests {
         }
         let url = ServerUrl::parse("ws://h/agent").unwrap();
         assert_eq!(url.path_of("cam"), "/agent/cam");
-        assert_eq!(ServerUrl::parse("ws://h/agent/cam").unwrap().path_of("cam"), "/agent/cam");
+        assert_eq!(url.path_of("agent"), "/agent/agent");
     }
 
     #[test]

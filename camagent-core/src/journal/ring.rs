@@ -1,6 +1,6 @@
 //! The ring of octets and the ring of frames that lie in it.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 
 use camagent_proto::{
     frame::FrameHead,
@@ -24,7 +24,7 @@ struct Slot {
 }
 
 /// The frames of one track that are alive: they are linked oldest to newest.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Chain {
     first: Option<u64>,
     last: Option<u64>,
@@ -32,10 +32,15 @@ struct Chain {
     cursor: Option<u64>,
     epoch: u64,
     end: u64,
-    /// The end of the epoch before, for a reader that has not come to the new one yet.
-    previous: Option<(u64, u64)>,
+    /// Ends of the epochs before, for a reader that has not come to the present one yet.
+    former: VecDeque<(u64, u64)>,
+    /// Frames that later ones refer to were evicted: decoding starts again at the next key frame.
+    needs_key: bool,
     is_video: bool,
 }
+
+/// Epochs of a track that wait for their frames to be sent or told as lost; when they are more, the oldest is forgotten.
+const MAX_FORMER: usize = 64;
 
 /// Frames of several tracks in one arena.
 pub(crate) struct Journal {
@@ -55,18 +60,23 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Takes the memory: `capacity` octets, and about a tenth of that for what is known of the frames.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Result<Self, TryReserveError> {
         let slot_limit = (capacity / 1_024).max(256);
-        Self {
-            arena: vec![0; capacity].into_boxed_slice(),
+        let mut arena = Vec::new();
+        arena.try_reserve_exact(capacity)?;
+        arena.resize(capacity, 0);
+        let mut slots = VecDeque::new();
+        slots.try_reserve_exact(slot_limit)?;
+        Ok(Self {
+            arena: arena.into_boxed_slice(),
             head: 0,
             used: 0,
             alive: 0,
-            slots: VecDeque::with_capacity(slot_limit),
+            slots,
             slot_limit,
             base: 0,
             chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
-        }
+        })
     }
 
     /// Octets that it may hold.
@@ -77,6 +87,11 @@ impl Journal {
     /// Octets of the frames that it holds.
     pub(crate) fn bytes(&self) -> usize {
         self.alive
+    }
+
+    /// Whether the next frame of a track can be decoded only if it is a key frame, because what it refers to was evicted.
+    pub(crate) fn needs_key(&self, track: u32) -> bool {
+        self.chains.get(track as usize).is_some_and(|chain| chain.needs_key)
     }
 
     /// Frames that it holds.
@@ -92,7 +107,13 @@ impl Journal {
     /// A track begins a new epoch; its frames count from 0 again.
     pub(crate) fn begin_epoch(&mut self, track: u32, epoch: u64, is_video: bool) {
         if let Some(chain) = self.chains.get_mut(track as usize) {
-            chain.previous = (chain.epoch != 0).then_some((chain.epoch, chain.end));
+            if chain.end > 0 {
+                if chain.former.len() == MAX_FORMER {
+                    chain.former.pop_front();
+                }
+                chain.former.push_back((chain.epoch, chain.end));
+            }
+            chain.needs_key = false;
             (chain.epoch, chain.end, chain.is_video) = (epoch, 0, is_video);
         }
     }
@@ -105,7 +126,7 @@ impl Journal {
             let Some(oldest) = self.slots.front().copied() else { break };
             let key_follows = self.next_key(oldest.track).is_some();
             if oldest.track == track && self.is_video(track) && !key_follows && !head.key {
-                return Kept::CutAtTail;
+                return Kept::CutAtTail { evicted };
             }
             evicted += self.evict_group(oldest.track);
         }
@@ -125,6 +146,7 @@ impl Journal {
         let chain = &mut self.chains[track as usize];
         let (epoch, sequence) = (chain.epoch, chain.end);
         chain.end += 1;
+        chain.needs_key &= !head.key;
         let before = chain.last.replace(number);
         chain.first.get_or_insert(number);
         self.slots.push_back(Slot {
@@ -172,6 +194,7 @@ impl Journal {
                 break;
             }
         }
+        self.chains[track as usize].needs_key |= self.is_video(track) && until.is_none();
         evicted
     }
 
@@ -205,7 +228,7 @@ impl Journal {
 
     /// The oldest living frame not before (epoch, sequence) that is of this epoch.
     fn locate(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<u64> {
-        let chain = *self.chains.get(track as usize)?;
+        let chain = self.chains.get(track as usize)?;
         let before = |number: u64| {
             self.slot(number).is_some_and(|slot| slot.is_alive && (slot.epoch, slot.sequence) <= (epoch, sequence))
         };
@@ -233,8 +256,8 @@ impl transfer::Journal for Journal {
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         match self.chains.get(track as usize) {
             Some(chain) if chain.epoch == epoch => chain.end,
-            Some(Chain { previous: Some((previous, end)), .. }) if *previous == epoch => *end,
-            _ => 0,
+            Some(chain) => chain.former.iter().find(|(former, _)| *former == epoch).map_or(0, |(_, end)| *end),
+            None => 0,
         }
     }
 
@@ -253,6 +276,9 @@ impl transfer::Journal for Journal {
     }
 
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
+        if let Some(chain) = self.chains.get_mut(track as usize) {
+            chain.former.retain(|(former, end)| (*former, *end) > (epoch, next));
+        }
         while let Some(first) = self.chains.get(track as usize).and_then(|chain| chain.first) {
             match self.slot(first) {
                 Some(slot) if (slot.epoch, slot.sequence) < (epoch, next) => self.kill_first(track),
@@ -273,7 +299,7 @@ mod tests {
     }
 
     fn journal(capacity: usize) -> Journal {
-        let mut journal = Journal::new(capacity);
+        let mut journal = Journal::new(capacity).unwrap();
         journal.begin_epoch(0, 1, true);
         journal.begin_epoch(1, 1, false);
         journal
@@ -312,7 +338,7 @@ mod tests {
         let mut journal = journal(1_000);
         journal.push(0, key(true), &[0; 600]);
         journal.push(0, key(false), &[1; 300]);
-        assert_eq!(journal.push(0, key(false), &[2; 300]), Kept::CutAtTail);
+        assert_eq!(journal.push(0, key(false), &[2; 300]), Kept::CutAtTail { evicted: 0 });
         assert_eq!(journal.frames(), 2, "what can be decoded stays");
         assert_eq!(journal.push(0, key(true), &[3; 300]), Kept::Yes { evicted: 2 });
         assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 2);
@@ -356,6 +382,29 @@ mod tests {
         assert_eq!(journal.find(0, 2, 0).unwrap().sequence, 0);
         journal.received(0, 2, 1);
         assert_eq!(journal.frames(), 0, "a later epoch is received after all of the earlier one");
+    }
+
+    #[test]
+    fn all_former_epochs_keep_their_ends_until_they_are_received() {
+        let mut journal = journal(1_000);
+        for epoch in 2..=4 {
+            journal.push(0, key(true), &[epoch as u8; 10]);
+            journal.begin_epoch(0, epoch, true);
+        }
+        assert_eq!([1, 2, 3, 4].map(|epoch| journal.end(0, epoch)), [1, 1, 1, 0]);
+        journal.received(0, 2, 1);
+        assert_eq!([1, 2, 3].map(|epoch| journal.end(0, epoch)), [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_track_whose_group_was_evicted_for_another_needs_a_key() {
+        let mut journal = journal(1_000);
+        journal.push(0, key(true), &[0; 500]);
+        journal.push(0, key(false), &[1; 490]);
+        assert_eq!(journal.push(1, key(true), &[2; 20]), Kept::Yes { evicted: 2 });
+        assert!(journal.needs_key(0) && !journal.needs_key(1));
+        journal.push(0, key(true), &[3; 10]);
+        assert!(!journal.needs_key(0));
     }
 
     #[test]

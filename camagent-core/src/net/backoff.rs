@@ -70,13 +70,15 @@ impl Ending {
 pub(crate) struct Backoff {
     pause: Duration,
     attempts: u32,
+    /// Refusals in a row: other trouble does not make them graver.
+    refusals: u32,
     outage_since: Option<Instant>,
 }
 
 impl Backoff {
     /// `pause` is the longest pause of a young outage.
     pub(crate) fn new(pause: Duration) -> Self {
-        Self { pause, attempts: 0, outage_since: None }
+        Self { pause, attempts: 0, refusals: 0, outage_since: None }
     }
 
     /// The pause after an attempt or session that ended at `now`; `lived` is how long the session was established, zero without one.
@@ -89,19 +91,22 @@ impl Backoff {
         let exponent = self.attempts.min(20);
         self.attempts += 1;
         let within = |longest: Duration| longest.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64);
+        let refusals = if ending == Ending::Refused { self.refusals } else { 0 };
+        self.refusals = if ending == Ending::Refused { refusals + 1 } else { 0 };
+        let is_young = now.saturating_since(since) < YOUNG;
+        let cap = if is_young { self.pause } else { self.pause.max(LONG_PAUSE) };
+        let trouble = within((FIRST_PAUSE * 2_u32.pow(exponent)).min(cap));
+        // A server that sends away again and again does not get a busy loop for it.
+        let least = if exponent > 0 { trouble } else { Duration::ZERO };
         match ending {
-            Ending::Restart => Duration::ZERO,
-            Ending::ComeBack { after, spread } => after + within(spread),
+            Ending::Restart => least,
+            Ending::ComeBack { after, spread } => (after + within(spread)).max(least),
             Ending::Replaced => REPLACED_PAUSE + within(REPLACED_PAUSE),
             Ending::Refused => {
-                let longest = (LONG_PAUSE * 2_u32.pow(exponent.min(10))).min(REFUSED_PAUSE);
+                let longest = (LONG_PAUSE * 2_u32.pow(refusals.min(10))).min(REFUSED_PAUSE);
                 longest / 2 + within(longest / 2)
             }
-            Ending::Trouble => {
-                let is_young = now.saturating_since(since) < YOUNG;
-                let cap = if is_young { self.pause } else { self.pause.max(LONG_PAUSE) };
-                within((FIRST_PAUSE * 2_u32.pow(exponent)).min(cap))
-            }
+            Ending::Trouble => trouble,
         }
     }
 }
@@ -139,8 +144,28 @@ mod tests {
         }
         assert!(backoff.next(seconds(1), Ending::Refused, Duration::ZERO, 0) >= Duration::from_secs(1_800));
         assert!(backoff.next(seconds(1), Ending::Replaced, Duration::ZERO, 0) >= REPLACED_PAUSE);
+    }
+
+    #[test]
+    fn one_refusal_after_long_trouble_is_not_graver_than_the_first() {
+        let mut backoff = Backoff::new(Duration::from_secs(10));
+        for _ in 0..10 {
+            backoff.next(seconds(1), Ending::Trouble, Duration::ZERO, MOST);
+        }
+        assert!(backoff.next(seconds(1), Ending::Refused, Duration::ZERO, MOST) <= LONG_PAUSE);
+    }
+
+    #[test]
+    fn a_server_that_sends_away_again_and_again_makes_no_busy_loop() {
+        let mut backoff = Backoff::new(Duration::from_secs(10));
         let come_back = Ending::ComeBack { after: Duration::from_secs(3), spread: Duration::ZERO };
         assert_eq!(backoff.next(seconds(1), come_back, Duration::ZERO, MOST), Duration::from_secs(3));
+        let at_once = Ending::ComeBack { after: Duration::ZERO, spread: Duration::ZERO };
+        for _ in 0..3 {
+            assert!(backoff.next(seconds(1), at_once, Duration::ZERO, MOST) > Duration::from_secs(1));
+            assert!(backoff.next(seconds(1), Ending::Restart, Duration::ZERO, MOST) > Duration::from_secs(1));
+        }
+        assert_eq!(backoff.next(seconds(99), Ending::Restart, STABLE, MOST), Duration::ZERO);
     }
 
     #[test]

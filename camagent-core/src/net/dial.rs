@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 
 use crate::{config::ServerUrl, error::Error};
 
@@ -20,23 +23,25 @@ pub(super) async fn dial(server: &ServerUrl) -> Result<(TcpStream, SocketAddr), 
     if addresses.is_empty() {
         return Err(Error::Unreachable(format!("{} has no address", server.host())));
     }
-    let mut attempts: FuturesUnordered<_> = addresses
-        .into_iter()
-        .enumerate()
-        .map(|(at, address)| async move {
-            tokio::time::sleep(STAGGER * u32::try_from(at).unwrap_or(u32::MAX)).await;
-            (address, TcpStream::connect(address).await)
-        })
-        .collect();
+    let mut addresses = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
-    while let Some((address, result)) = attempts.next().await {
-        match result {
-            Ok(socket) => {
+    loop {
+        if let Some(address) = addresses.next() {
+            attempts.push(async move { (address, TcpStream::connect(address).await) });
+        } else if attempts.is_empty() {
+            break;
+        }
+        // The next address is tried when the last one has failed, or takes too long.
+        let patience = if addresses.len() > 0 { STAGGER } else { Duration::MAX };
+        match timeout(patience, attempts.next()).await {
+            Ok(Some((address, Ok(socket)))) => {
                 // Records are written whole, so nothing is gained by waiting for more.
                 socket.set_nodelay(true).map_err(Error::io("cannot set TCP_NODELAY"))?;
                 return Ok((socket, address));
             }
-            Err(error) => failures.push(format!("{address}: {error}")),
+            Ok(Some((address, Err(error)))) => failures.push(format!("{address}: {error}")),
+            Ok(None) | Err(_) => {}
         }
     }
     Err(Error::Unreachable(format!("cannot connect to {name}: {}", failures.join(", "))))

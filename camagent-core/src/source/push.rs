@@ -25,6 +25,8 @@ use crate::{
 
 /// A step back of more than this is the camera's clock being set, not frames out of order.
 const CLOCK_STEP_US: i64 = 1_000_000;
+/// Epochs that may wait for the agent's thread.
+const MAX_UNANNOUNCED: usize = 256;
 /// Times that fit on the wire with room to spare: 36 000 years.
 const MAX_TIME_US: i64 = 1 << 60;
 
@@ -63,7 +65,6 @@ pub enum Pushed {
 pub(crate) struct IntakeCounts {
     pub(crate) accepted: u64,
     pub(crate) dropped: u64,
-    pub(crate) evicted: u64,
 }
 
 struct Track {
@@ -84,6 +85,8 @@ struct State {
     /// Frames that were evicted since the host was told last.
     overflow: u64,
     is_closed: bool,
+    /// Epochs that the agent's thread has not announced yet, in the order of their beginning.
+    unannounced: Vec<TrackInfo>,
 }
 
 /// The way of frames into the journal.
@@ -93,25 +96,31 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(buffer_size: usize, cameras: &[CameraConfig]) -> Self {
+    pub(crate) fn new(buffer_size: usize, cameras: &[CameraConfig]) -> Result<Self, Error> {
+        let journal = Journal::new(buffer_size).map_err(|_| Error::Config {
+            key: "streaming.buffer_size".into(),
+            value: buffer_size.to_string(),
+            allowed: "what this machine has memory for".into(),
+        })?;
         let wanted = cameras.iter().flat_map(|camera| {
             let wanted = |policy| policy == Policy::Always;
             camera.sources.iter().map(move |source| ((camera.id.clone(), source.name.clone()), wanted(source.policy)))
         });
         let state = State {
-            journal: Journal::new(buffer_size),
+            journal,
             tracks: (0..MAX_TRACKS).map(|_| None).collect(),
             wanted: wanted.collect(),
             counts: IntakeCounts::default(),
             overflow: 0,
             is_closed: false,
+            unannounced: Vec::new(),
         };
         let first_camera = cameras.first().map(|camera| camera.id.clone()).unwrap_or_default();
-        Self { state: Mutex::new(state), first_camera }
+        Ok(Self { state: Mutex::new(state), first_camera })
     }
 
-    /// Adds a track or changes it. What is to be announced, or `None` when nothing changed.
-    pub(crate) fn set_track(&self, number: u32, description: &TrackDescription) -> Result<Option<TrackInfo>, Error> {
+    /// Adds a track or changes it; an epoch begins when that is a change.
+    pub(crate) fn set_track(&self, number: u32, description: &TrackDescription) -> Result<(), Error> {
         description.check()?;
         let mut state = self.lock();
         if number >= MAX_TRACKS {
@@ -120,7 +129,8 @@ impl Intake {
         let old = state.tracks[number as usize].as_ref();
         let info = description.info(number, 0, &self.first_camera);
         let epoch = match old {
-            Some(old) if (TrackInfo { epoch: 0, ..old.info.clone() }) == info => return Ok(None),
+            Some(old) if (TrackInfo { epoch: 0, ..old.info.clone() }) == info => return Ok(()),
+            _ if state.unannounced.len() == MAX_UNANNOUNCED => return Err(Error::Busy),
             _ => state.journal.next_epoch(number),
         };
         let info = TrackInfo { epoch, ..info };
@@ -136,7 +146,8 @@ impl Intake {
             last_dts_us: None,
             asks_for_key: false,
         });
-        Ok(Some(info))
+        state.unannounced.push(info);
+        Ok(())
     }
 
     /// Ends a track: what it has in the journal is still sent.
@@ -147,19 +158,22 @@ impl Intake {
     }
 
     /// Every track begins a new epoch: the sources start anew.
-    pub(crate) fn restart(&self) -> Vec<TrackInfo> {
+    pub(crate) fn restart(&self) {
         let mut state = self.lock();
         let state = &mut *state;
-        let mut infos = Vec::new();
         for track in state.tracks.iter_mut().flatten() {
             track.info.epoch = state.journal.next_epoch(track.info.track);
             track.waits_for_key = track.codec.is_video();
             track.last_dts_us = None;
             track.asks_for_key = track.waits_for_key && track.is_wanted;
             state.journal.begin_epoch(track.info.track, track.info.epoch, track.codec.is_video());
-            infos.push(track.info.clone());
+            state.unannounced.push(track.info.clone());
         }
-        infos
+    }
+
+    /// Epochs that have begun since the last call, in the order of their beginning.
+    pub(crate) fn take_unannounced(&self) -> Vec<TrackInfo> {
+        std::mem::take(&mut self.lock().unannounced)
     }
 
     /// Takes a frame. `now` is its time of arrival.
@@ -172,12 +186,11 @@ impl Intake {
         let track = tracks.get_mut(number as usize).and_then(Option::as_mut).ok_or(Error::NoTrack(number))?;
         let result = track.take(now, number, frame, journal);
         match &result {
-            Ok((Pushed::Kept | Pushed::ClockStepped, evicted)) => {
-                counts.accepted += 1;
-                counts.evicted += evicted;
-                *overflow += evicted;
-            }
+            Ok((Pushed::Kept | Pushed::ClockStepped, _)) => counts.accepted += 1,
             _ => counts.dropped += 1,
+        }
+        if let Ok((_, evicted)) = &result {
+            *overflow += evicted;
         }
         result.map(|(pushed, _)| pushed)
     }
@@ -275,6 +288,9 @@ impl Track {
         if back_us > 0 && !is_step && !frame.discontinuity {
             return Err(Error::OutOfOrder { track: number, back_us: back_us.unsigned_abs() });
         }
+        if journal.needs_key(number) && !self.waits_for_key {
+            (self.waits_for_key, self.asks_for_key) = (true, true);
+        }
         let key = frame.key || camagent_media::codec::is_key(self.codec, self.framing, frame.data);
         if self.waits_for_key && !key {
             return Ok((Pushed::WaitKey, 0));
@@ -293,10 +309,10 @@ impl Track {
                 self.last_dts_us = Some(frame.dts_us);
                 Ok((if is_step { Pushed::ClockStepped } else { Pushed::Kept }, evicted))
             }
-            Kept::CutAtTail => {
+            Kept::CutAtTail { evicted } => {
                 self.waits_for_key = true;
                 self.asks_for_key = true;
-                Ok((Pushed::WaitKey, 0))
+                Ok((Pushed::WaitKey, evicted))
             }
         }
     }
@@ -332,10 +348,15 @@ mod tests {
         let config = crate::Config::from_json(
             r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"streaming":{"quality":"medium"}}"#,
         );
-        let intake = Intake::new(buffer_size, &config.unwrap().cameras);
+        let intake = Intake::new(buffer_size, &config.unwrap().cameras).unwrap();
         let video = TrackDescription::video("sub", Codec::H264, Framing::AnnexB);
-        assert_eq!(intake.set_track(0, &video).unwrap().unwrap().epoch, 1);
+        intake.set_track(0, &video).unwrap();
+        assert_eq!(epochs(&intake), [1]);
         intake
+    }
+
+    fn epochs(intake: &Intake) -> Vec<u64> {
+        intake.take_unannounced().iter().map(|info| info.epoch).collect()
     }
 
     fn at(dts_us: i64, data: &[u8]) -> Frame<'_> {
@@ -400,13 +421,15 @@ mod tests {
     fn a_change_begins_an_epoch_and_a_repeat_does_not() {
         let intake = intake(1 << 20);
         let video = TrackDescription::video("sub", Codec::H264, Framing::AnnexB);
-        assert_eq!(intake.set_track(0, &video).unwrap(), None);
+        intake.set_track(0, &video).unwrap();
+        assert_eq!(epochs(&intake), [] as [u64; 0]);
         let changed = TrackDescription::video("sub", Codec::H265, Framing::AnnexB);
-        assert_eq!(intake.set_track(0, &changed).unwrap().unwrap().epoch, 2);
+        intake.set_track(0, &changed).unwrap();
         intake.remove_track(0).unwrap();
         assert!(matches!(intake.remove_track(0), Err(Error::NoTrack(0))));
-        assert_eq!(intake.set_track(0, &changed).unwrap().unwrap().epoch, 3);
-        assert_eq!(intake.restart()[0].epoch, 4);
+        intake.set_track(0, &changed).unwrap();
+        intake.restart();
+        assert_eq!(epochs(&intake), [2, 3, 4]);
         assert!(intake.set_track(64, &video).is_err());
     }
 

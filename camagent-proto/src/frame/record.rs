@@ -9,8 +9,8 @@ use crate::{error::Error, varint};
 
 /// The largest record in octets. With the 8-octet header of a client's WebSocket message it fills one TLS record (RFC 8446 section 5.1).
 pub const MAX_RECORD: usize = 16_376;
-/// The smallest limit that a peer may ask for.
-pub const MIN_RECORD: usize = 1_200;
+/// The smallest limit that a peer may ask for: the largest TRACK fits into it.
+pub const MIN_RECORD: usize = 4_096;
 /// How many frames a record may hold.
 pub const MAX_FRAMES: usize = 256;
 

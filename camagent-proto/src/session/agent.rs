@@ -19,7 +19,7 @@ use crate::{
     frame::{Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
     message::{
         BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
-        KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, check_name,
+        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, check_name,
     },
     stats::Statistics,
     time::{Duration, Instant},
@@ -109,7 +109,7 @@ impl Agent {
             state: State::Disconnected,
             outbox: Outbox::default(),
             events_out: VecDeque::new(),
-            sender: Sender::new(Limits::default().frame_bytes),
+            sender: Sender::new(),
             commands: Commands::default(),
             happenings: Events::default(),
             statistics: Statistics::default(),
@@ -376,7 +376,7 @@ impl Agent {
             0 => self.config.heartbeat_interval,
             wanted => self.config.heartbeat_interval.min(Duration::from_millis(wanted.max(1_000))),
         };
-        self.sender.rewind(&registered.resume, registered.limits.frame_bytes, journal);
+        self.sender.rewind(&registered.resume, &registered.limits, journal);
         self.happenings.rewind();
         // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
         self.heartbeat_at = now;
@@ -394,14 +394,18 @@ impl Agent {
     }
 
     fn heartbeat(&mut self, now: Instant) {
+        self.heartbeat_at = now + self.heartbeat_interval;
+        // While one waits for its answer, more of them only pile up behind it.
+        if self.answer_until.is_some() {
+            return;
+        }
         self.statistics.round_trip_us = self.round_trip.as_micros() as u64;
         self.outbox.message(&Message::Heartbeat(Heartbeat {
             sent_us: now.as_micros(),
             round_trip_us: self.statistics.round_trip_us,
             statistics: self.statistics.clone(),
         }));
-        self.heartbeat_at = now + self.heartbeat_interval;
-        self.answer_until.get_or_insert(now + ANSWER_WITHIN);
+        self.answer_until = Some(now + ANSWER_WITHIN);
     }
 
     fn record(&mut self, record: Bytes, journal: &mut dyn Journal) -> Result<(), Error> {

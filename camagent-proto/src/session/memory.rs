@@ -45,7 +45,11 @@ impl Commands {
         self.last += 1;
         let token = CommandToken(self.last);
         if self.remembered.len() == MAX_COMMANDS {
-            self.remembered.pop_front();
+            // Rather one that no repeat can name, then one that is answered; a running one only when all are.
+            let forgettable = |known: &Remembered| known.id.is_empty() && known.result.is_some();
+            let answered = |known: &Remembered| known.result.is_some();
+            let at = self.remembered.iter().position(forgettable).or_else(|| self.remembered.iter().position(answered));
+            self.remembered.remove(at.unwrap_or(0));
         }
         self.remembered.push_back(Remembered { id, token, result: None });
         Arrival::New(token)
@@ -70,6 +74,8 @@ pub(super) struct Events {
     last: u64,
     /// The newest event that was sent in this session.
     sent: u64,
+    /// The newest event that was ever sent: a server cannot keep what it has not seen.
+    ever_sent: u64,
 }
 
 impl Events {
@@ -87,12 +93,14 @@ impl Events {
     }
 
     pub(super) fn kept(&mut self, sequence: u64) {
+        let sequence = sequence.min(self.ever_sent);
         self.waiting.retain(|event| event.sequence > sequence);
     }
 
     pub(super) fn next_to_send(&mut self) -> Option<Event> {
         let event = self.waiting.iter().find(|event| event.sequence > self.sent)?;
         self.sent = event.sequence;
+        self.ever_sent = self.ever_sent.max(self.sent);
         Some(event.clone())
     }
 

@@ -119,6 +119,7 @@ impl Receiver {
                     );
                 }
                 assembly.received = received;
+                track.unacknowledged = true;
                 if !assembly.duplicate {
                     assembly.octets.extend_from_slice(&more.payload);
                 }
@@ -221,6 +222,7 @@ impl Receiver {
             assembly.octets.extend_from_slice(&assembly.start.payload);
         }
         track.assembly = Some(assembly);
+        track.unacknowledged = true;
         self.count(now, octets);
         self.finish(number)
     }

@@ -8,7 +8,7 @@ use super::{Entry, Journal};
 use crate::{
     error::Error,
     frame::{Body, Frame, FrameAbort, FrameMore, FrameStart, Mack, RecordWriter, Skip, SkipReason, TrackInfo},
-    message::ResumePoint,
+    message::{Limits, ResumePoint},
     varint,
 };
 
@@ -35,7 +35,7 @@ struct Epoch {
     next: u64,
     /// All below are received.
     received: u64,
-    /// All below were counted in a SKIP or sent: a repeat of the same SKIP after a reconnect counts once.
+    /// All below that were lost are counted: a repeat of the same SKIP after a reconnect counts once.
     counted: u64,
     partial: Option<Partial>,
 }
@@ -51,18 +51,18 @@ struct Track {
 #[derive(Debug, Default)]
 pub struct Sender {
     tracks: Vec<Track>,
-    frame_limit: u64,
+    limits: Limits,
     counts: TransferCounts,
     head: Vec<u8>,
 }
 
 impl Sender {
-    /// A sender without tracks. `frame_limit` is the largest frame that the server takes, in octets.
-    pub fn new(frame_limit: u64) -> Self {
-        Self { frame_limit, ..Self::default() }
+    /// A sender without tracks.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// A track begins, or begins a new epoch. An epoch that is not newer than the current one changes that one's description.
+    /// A track begins, or begins a new epoch. The current epoch again changes its description; an older one is passed over.
     pub fn announce(&mut self, info: TrackInfo) {
         let number = info.track;
         let at = match self.tracks.iter().position(|track| track.number == number) {
@@ -74,7 +74,8 @@ impl Sender {
         };
         let epochs = &mut self.tracks[at].epochs;
         match epochs.back_mut() {
-            Some(current) if info.epoch <= current.info.epoch => {
+            Some(current) if info.epoch < current.info.epoch => {}
+            Some(current) if info.epoch == current.info.epoch => {
                 current.info = info;
                 current.announced = false;
             }
@@ -86,8 +87,8 @@ impl Sender {
     }
 
     /// A session begins: everything that was not received is sent again, from where the server stands.
-    pub fn rewind(&mut self, points: &[ResumePoint], frame_limit: u64, journal: &mut dyn Journal) {
-        self.frame_limit = frame_limit;
+    pub fn rewind(&mut self, points: &[ResumePoint], limits: &Limits, journal: &mut dyn Journal) {
+        self.limits = *limits;
         for track in &mut self.tracks {
             let point = points.iter().find(|point| point.track == track.number);
             for epoch in &mut track.epochs {
@@ -157,6 +158,9 @@ impl Sender {
         let mut chosen: Option<(usize, usize, Entry)> = None;
         for (at, track) in self.tracks.iter_mut().enumerate() {
             let number = track.number;
+            if number >= self.limits.tracks {
+                continue;
+            }
             // The epoch that is being sent: the first that has something left, else the newest.
             let Some(index) = (0..track.epochs.len()).find(|&index| {
                 let epoch = &track.epochs[index];
@@ -183,7 +187,7 @@ impl Sender {
                 return skip(number, epoch, first_kept, SkipReason::OverBudget, record, &mut self.counts);
             }
             let Some(entry) = found else { continue };
-            if entry.length > self.frame_limit {
+            if entry.length > self.limits.frame_bytes {
                 return skip(number, epoch, entry.sequence + 1, SkipReason::TooLarge, record, &mut self.counts);
             }
             if chosen.is_none_or(|(_, _, other)| entry.head.arrival_us < other.head.arrival_us) {
@@ -231,7 +235,6 @@ impl Sender {
             Some(octets) if offset + octets as u64 == entry.length => {
                 epoch.partial = None;
                 epoch.next = entry.sequence + 1;
-                epoch.counted = epoch.counted.max(epoch.next);
                 self.counts.frames_sent += 1;
                 true
             }
@@ -265,9 +268,9 @@ fn skip(
 ) -> bool {
     let written = record.push(&Frame::Skip(Skip { track, first: epoch.next, last: end - 1, reason }));
     if written {
-        epoch.next = end;
-        counts.frames_skipped += end.saturating_sub(epoch.counted);
+        counts.frames_skipped += end.saturating_sub(epoch.counted.max(epoch.next));
         epoch.counted = epoch.counted.max(end);
+        epoch.next = end;
     }
     written
 }
