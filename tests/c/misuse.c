@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <camagent.h>
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,6 +170,32 @@ static void tracks_and_frames(void)
     }
 }
 
+static void descriptor(void)
+{
+    camagent_t *agent = NULL;
+    camagent_event_t event;
+    struct pollfd waiting;
+
+    EXPECT(camagent_start(config, NULL, &agent), CAMAGENT_OK);
+    waiting.fd = camagent_event_fd(agent);
+    waiting.events = POLLIN;
+    event.struct_size = 3;
+    if (poll(&waiting, 1, 10000) != 1) {
+        printf("the descriptor is not readable, though ws:// is worth a warning\n");
+        failures++;
+    }
+    EXPECT(camagent_poll_event(agent, &event, 0), CAMAGENT_E_INVAL);
+    EXPECT(camagent_poll_event(agent, NULL, 0), CAMAGENT_E_INVAL);
+    event.struct_size = sizeof event;
+    EXPECT(camagent_poll_event(agent, &event, 0), CAMAGENT_OK);
+    if (event.type != CAMAGENT_EVENT_WARNING || event.code != CAMAGENT_WARNING_PLAINTEXT || event.camera != NULL ||
+        strstr(event.text, "ws://127.0.0.1:9/agent") == NULL) {
+        printf("the first event is %u, %u, \"%s\"\n", (unsigned)event.type, (unsigned)event.code, event.text);
+        failures++;
+    }
+    EXPECT(camagent_stop(agent, 0, NULL), CAMAGENT_OK);
+}
+
 static void callbacks_and_fork(int forks)
 {
     camagent_t *agent = NULL;
@@ -210,6 +237,7 @@ int main(int argc, char **argv)
     handles();
     starts();
     tracks_and_frames();
+    descriptor();
     callbacks_and_fork(!(argc > 1 && strcmp(argv[1], "no-fork") == 0));
     printf("%d failures\n", failures);
     return failures == 0 ? 0 : 1;
