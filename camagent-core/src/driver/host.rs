@@ -1,0 +1,167 @@
+//! What the session and the host say to each other through the loop: events, commands and their answers, tracks that begin.
+
+use std::time::Duration;
+
+use camagent_proto::{
+    Instant,
+    message::{self, CommandError, Registered},
+    session::{AgentEvent, CommandToken},
+};
+
+use super::{Driver, Order, talk::Talk};
+use crate::{
+    clock,
+    command::Command,
+    event::{Event, Warning},
+    net::Ending,
+};
+
+/// How long a host may take for an answer when the server does not say.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A full journal is told at most this often.
+const OVERFLOW_EVERY: Duration = Duration::from_secs(10);
+
+/// How the host hears events.
+pub(crate) enum Ear {
+    /// By this function, on the agent's thread.
+    Function(Box<dyn FnMut(Event) + Send>),
+    /// By fetching them.
+    Queue,
+}
+
+impl Driver {
+    /// What the session says.
+    pub(super) fn hear(&mut self, talk: &mut Talk, now: Instant) {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                AgentEvent::Registered(registered) => {
+                    talk.established_at = Some(now);
+                    self.welcome(&talk.connection.address, registered, now);
+                }
+                AgentEvent::Command(token, command) => self.command(talk, token, command, now),
+                AgentEvent::SourceWanted(state) => self.want(&state.camera, &state.source, state.wanted),
+                AgentEvent::KeyFrame(wanted) => {
+                    for track in self.shared.intake.video_tracks(&wanted.camera, &wanted.source) {
+                        self.tell(Event::KeyFrameWanted { track });
+                    }
+                }
+                AgentEvent::Goaway(goaway) => {
+                    self.logger.info(format_args!("the server asks to leave: {}", goaway.reason));
+                    talk.leave_at = Some(now + Duration::from_millis(goaway.after_ms.min(60_000)));
+                    let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
+                    talk.ending = Some(Ending::ComeBack { after: Duration::ZERO, spread });
+                }
+                AgentEvent::Failed(error) => {
+                    talk.failure = Some(error.into());
+                    talk.end_soon(now);
+                }
+            }
+        }
+        self.tell_overflow();
+        self.ask_for_keys();
+    }
+
+    fn welcome(&mut self, address: &str, registered: Registered, now: Instant) {
+        let mut counts = self.shared.counts.read();
+        counts.sessions += 1;
+        self.shared.counts.write(counts);
+        if registered.server_time_ms > 0 && self.config.server.is_tls() {
+            self.server_time.told(registered.server_time_ms, now);
+        }
+        self.logger.info(format_args!("connected to {address}, session {}", registered.session_id));
+        self.tell(Event::Connected { session_id: registered.session_id, address: address.into() });
+        for state in registered.sources {
+            self.want(&state.camera, &state.source, state.wanted);
+        }
+    }
+
+    fn want(&mut self, camera: &str, source: &str, wanted: bool) {
+        for track in self.shared.intake.set_wanted(camera, source, wanted) {
+            self.tell(Event::TrackWanted { track, wanted });
+        }
+    }
+
+    fn command(&mut self, talk: &mut Talk, token: CommandToken, command: message::Command, now: Instant) {
+        self.logger.info(format_args!("command {:?}", command.action));
+        if command.action == "restart" {
+            self.answer(token, Ok(serde_json::json!({"restarting": true})));
+            talk.ending = Some(Ending::Restart);
+            self.close(talk, now, "restart");
+            return;
+        }
+        let refuse = |code: &str, message: &str| CommandError { code: code.into(), message: message.into() };
+        if !self.answers_commands {
+            let message = format!("this agent does not know the command {:?}", command.action);
+            return self.answer(token, Err(refuse("unsupported", &message)));
+        }
+        let within = if command.timeout_ms == 0 { ANSWER_WITHIN } else { Duration::from_millis(command.timeout_ms) };
+        if !self.shared.expect_answer(token, now + within) {
+            return self.answer(token, Err(refuse("busy", "too many commands wait for the camera's answer")));
+        }
+        let args = command.args.to_string();
+        self.tell(Event::Command(Command { token, camera: command.camera, action: command.action, args }));
+    }
+
+    /// Answers commands that the host did not answer in time.
+    pub(super) fn expire_commands(&mut self, now: Instant) {
+        for token in self.shared.take_late(now) {
+            let message = "the camera did not answer in time".into();
+            self.answer(token, Err(CommandError { code: "unanswered".into(), message }));
+        }
+    }
+
+    fn answer(&mut self, token: CommandToken, outcome: Result<serde_json::Value, CommandError>) {
+        if let Err(error) = self.session.answer(token, outcome) {
+            // The session forgets the oldest of very many commands.
+            self.logger.debug(format_args!("an answer came too late: {}", error.message));
+        }
+    }
+
+    pub(super) fn take_orders(&mut self) {
+        for info in self.shared.intake.take_unannounced() {
+            self.session.announce_track(info);
+        }
+        while let Some(order) = self.shared.next_order() {
+            match order {
+                Order::Answer(token, outcome) => self.answer(token, outcome),
+                Order::Event(event) => {
+                    let pushed = self.session.push_event(clock::now(), event.camera, &event.kind, event.data);
+                    if let Err(error) = pushed {
+                        // The handle has checked it already.
+                        self.logger.error(format_args!("{error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn tell_overflow(&mut self) {
+        let now = clock::now();
+        if self.overflow_told.is_some_and(|at| now.saturating_since(at) < OVERFLOW_EVERY) {
+            return;
+        }
+        let lost = self.shared.intake.take_overflow();
+        if lost > 0 {
+            self.overflow_told = Some(now);
+            self.warn(Warning::JournalOverflow, format!("the journal is full: {lost} older frames had to go"));
+        }
+    }
+
+    pub(super) fn ask_for_keys(&mut self) {
+        for track in self.shared.intake.take_key_requests() {
+            self.tell(Event::KeyFrameWanted { track });
+        }
+    }
+
+    pub(super) fn warn(&mut self, warning: Warning, message: String) {
+        self.logger.warn(format_args!("{message}"));
+        self.tell(Event::Warning { warning, message });
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        match &mut self.ear {
+            Ear::Function(function) => function(event),
+            Ear::Queue => self.shared.events.push(event),
+        }
+    }
+}

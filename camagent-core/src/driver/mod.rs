@@ -1,0 +1,201 @@
+//! The one loop where clock, socket, journal and protocol meet. It runs on the agent's thread and owns everything that only this thread needs.
+//!
+//! Here: from one connection to the next. One connection is in `talk`, what is said to and heard from the host in `host`, what the handle sees in
+//! `shared`.
+
+mod host;
+mod shared;
+mod talk;
+
+pub(crate) use host::Ear;
+pub(crate) use shared::{Order, Shared, statistics};
+
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
+
+use camagent_proto::{CloseCode, Error as ProtocolError, Instant, session, stats::Statistics};
+use futures_util::future::{Either, select};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    clock,
+    config::Config,
+    error::Error,
+    event::{Event, Warning},
+    logger::Logger,
+    net::{self, Backoff, Ending, ServerTime, Tls, Traffic},
+    stats::NetworkCounts,
+};
+use talk::Talk;
+
+/// The longest pause between attempts while a stop waits for frames to be sent.
+const STOPPING_PAUSE: Duration = Duration::from_millis(500);
+/// Being replaced so often by a newer connection means that somebody else uses the agent's id.
+const DUPLICATE_AFTER: u32 = 3;
+
+/// The loop's own things.
+pub(crate) struct Driver {
+    pub(crate) config: Config,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) session: session::Agent,
+    pub(crate) logger: Logger,
+    pub(crate) ear: Ear,
+    /// Whether the host answers commands at all.
+    pub(crate) answers_commands: bool,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) server_time: Arc<ServerTime>,
+    pub(crate) started: Instant,
+    /// When the host was last told that frames are lost.
+    pub(crate) overflow_told: Option<Instant>,
+}
+
+struct Outcome {
+    error: Error,
+    lived: Duration,
+    ending: Option<Ending>,
+}
+
+impl Driver {
+    /// Runs until it is told to stop.
+    pub(crate) async fn run(mut self) {
+        for warning in std::mem::take(&mut self.config.warnings) {
+            self.warn(Warning::Configuration, warning);
+        }
+        if !self.config.server.is_tls() {
+            self.warn(
+                Warning::Plaintext,
+                format!("{} is not encrypted: use wss:// outside a laboratory", self.config.server),
+            );
+        }
+        let traffic = Rc::new(Traffic::default());
+        let mut backoff = Backoff::new(self.config.reconnect_interval);
+        let mut replaced = 0;
+        while !self.is_done() {
+            let Some(outcome) = self.attempt(&traffic).await else { break };
+            let ending = match (outcome.ending, Ending::of(&outcome.error)) {
+                // What the server decided last counts more than what was planned.
+                (Some(planned), Ending::Trouble) => planned,
+                (_, of_error) => of_error,
+            };
+            let random = random();
+            let pause = backoff.next(clock::now(), ending, outcome.lived, random);
+            let code = match &outcome.error {
+                Error::Session(ProtocolError::ClosedByPeer { code, .. }) => *code,
+                Error::Session(error) => error.close_code().number(),
+                _ => 0,
+            };
+            self.logger.warn(format_args!("{}; next attempt in {:.1} s", outcome.error, pause.as_secs_f64()));
+            self.tell(Event::Disconnected { reason: outcome.error.to_string(), code, retry_in: pause });
+            if code == CloseCode::Replaced.number() {
+                replaced += 1;
+                if replaced == DUPLICATE_AFTER {
+                    let message =
+                        format!("another agent uses the id {:?}: give each camera its own", self.config.agent_id);
+                    self.warn(Warning::DuplicateIdentity, message);
+                }
+            }
+            if ending == Ending::Restart {
+                self.shared.intake.restart();
+                self.ask_for_keys();
+            }
+            self.wait(pause).await;
+        }
+        self.shared.intake.close();
+        self.logger.info(format_args!("stopped"));
+    }
+
+    /// Whether there is nothing more to do: a stop was asked for, and all is sent or the time is up.
+    fn is_done(&self) -> bool {
+        let mut journal = &self.shared.intake;
+        self.shared.stop_until().is_some_and(|until| until <= clock::now() || self.session.is_settled(&mut journal))
+    }
+
+    /// Waits between two attempts; orders are taken meanwhile. With a stop under way the pauses are short.
+    async fn wait(&mut self, pause: Duration) {
+        let began = clock::now();
+        while !self.is_done() {
+            let pause = if self.shared.is_stopping() { pause.min(STOPPING_PAUSE) } else { pause };
+            let until = began + pause;
+            self.take_orders();
+            self.tell_overflow();
+            self.ask_for_keys();
+            let left = until.saturating_since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            // Frames may wake this often; a look at the orders is all that it costs.
+            let _ = timeout(left, Arc::clone(&self.shared.wake).notified_owned()).await;
+        }
+    }
+
+    /// One connection from dial to end; `None` when the agent is to stop.
+    async fn attempt(&mut self, traffic: &Rc<Traffic>) -> Option<Outcome> {
+        let began = clock::now();
+        self.logger.debug(format_args!("dialling {}", self.config.server));
+        self.take_orders();
+        let dialled = {
+            let stop = pin!(self.given_up());
+            let connect = net::connect(&self.config, self.tls.as_ref(), traffic);
+            let connect = pin!(timeout(self.config.connection_timeout, connect));
+            match select(connect, stop).await {
+                Either::Left((dialled, _)) => dialled,
+                Either::Right(_) => return None,
+            }
+        };
+        self.publish(traffic);
+        let failed = |error| Some(Outcome { error, lived: Duration::ZERO, ending: None });
+        let connection = match dialled {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return failed(error),
+            Err(_) => {
+                let waited = self.config.connection_timeout.as_secs();
+                return failed(Error::Unreachable(format!("{}: no connection within {waited} s", self.config.server)));
+            }
+        };
+        self.session.connected(clock::now(), began + self.config.connection_timeout);
+        let mut talk = Talk::new(connection, &self.shared);
+        let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
+        self.session.disconnected();
+        self.publish(traffic);
+        if self.is_done() {
+            return None;
+        }
+        let error = talk.failure.unwrap_or(closing);
+        let lived = talk.established_at.map(|at| clock::now().saturating_since(at)).unwrap_or_default();
+        Some(Outcome { error, lived, ending: talk.ending })
+    }
+
+    /// Comes true when a dial is to be given up because of a stop.
+    async fn given_up(&self) {
+        while !self.is_done() {
+            match self.shared.stop_until() {
+                Some(until) => sleep(until.saturating_since(clock::now())).await,
+                None => self.shared.stop_wake.notified().await,
+            }
+        }
+    }
+
+    /// Copies the counters to where everybody may read them.
+    fn publish(&self, traffic: &Traffic) {
+        let transfer = self.session.transfer_counts();
+        let sessions = self.shared.counts.read().sessions;
+        self.shared.counts.write(NetworkCounts {
+            bytes_sent: traffic.sent.get(),
+            bytes_received: traffic.received.get(),
+            frames_sent: transfer.frames_sent,
+            frames_lost: transfer.frames_skipped,
+            sessions,
+            round_trip_us: u64::try_from(self.session.round_trip().as_micros()).unwrap_or(u64::MAX),
+            is_connected: self.session.is_established(),
+        });
+    }
+
+    fn statistics(&self, now: Instant, traffic: &Traffic) -> Statistics {
+        self.publish(traffic);
+        statistics(&self.shared, now.saturating_since(self.started))
+    }
+}
+
+/// Random bits for the jitter; a source without any gives the middle.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(u64::MAX / 2)
+}

@@ -1,0 +1,144 @@
+//! What the agent's handle and its loop share: orders one way, counters and events the other.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use camagent_proto::{
+    Instant,
+    message::{self, CommandError},
+    session::CommandToken,
+    stats::Statistics,
+};
+use tokio::sync::Notify;
+
+use crate::{error::Error, event::EventQueue, source::Intake, stats::SharedCounts};
+
+/// Orders of the host that may wait for the loop.
+const MAX_ORDERS: usize = 1_024;
+/// Commands that may wait for the host's answer.
+const MAX_COMMANDS: usize = 64;
+
+/// What the handle asks of the loop.
+pub(crate) enum Order {
+    /// A command was answered.
+    Answer(CommandToken, Result<serde_json::Value, CommandError>),
+    /// Something happened at the camera.
+    Event(message::Event),
+}
+
+/// What handle and loop share.
+pub(crate) struct Shared {
+    pub(crate) intake: Intake,
+    pub(crate) counts: SharedCounts,
+    pub(crate) events: EventQueue,
+    /// Wakes the loop: a frame, an order, or the wish to stop.
+    pub(crate) wake: Arc<Notify>,
+    /// Wakes a loop that is dialling or waiting: the wish to stop only.
+    pub(crate) stop_wake: Notify,
+    orders: Mutex<VecDeque<Order>>,
+    /// When the loop has to end at the latest, once it has to.
+    stop_until: Mutex<Option<Instant>>,
+    /// Commands that wait for an answer of the host, and until when.
+    unanswered: Mutex<Vec<(CommandToken, Instant)>>,
+}
+
+impl Shared {
+    pub(crate) fn new(intake: Intake, events: EventQueue) -> Self {
+        Self {
+            intake,
+            counts: SharedCounts::default(),
+            events,
+            wake: Arc::default(),
+            stop_wake: Notify::new(),
+            orders: Mutex::default(),
+            stop_until: Mutex::default(),
+            unanswered: Mutex::default(),
+        }
+    }
+
+    /// Hands an order to the loop.
+    pub(crate) fn order(&self, order: Order) -> Result<(), Error> {
+        let mut orders = lock(&self.orders);
+        if orders.len() == MAX_ORDERS {
+            return Err(Error::Busy);
+        }
+        orders.push_back(order);
+        drop(orders);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Asks the loop to end: at `until` at the latest.
+    pub(crate) fn stop(&self, until: Instant) {
+        *lock(&self.stop_until) = Some(until);
+        self.wake.notify_one();
+        self.stop_wake.notify_one();
+    }
+
+    /// Takes a command off the list of unanswered ones; `false` when it is not there.
+    pub(crate) fn claim(&self, token: CommandToken) -> bool {
+        let mut unanswered = lock(&self.unanswered);
+        let before = unanswered.len();
+        unanswered.retain(|(other, _)| *other != token);
+        unanswered.len() < before
+    }
+
+    pub(super) fn next_order(&self) -> Option<Order> {
+        lock(&self.orders).pop_front()
+    }
+
+    /// The host has until then for its answer; `false` when too many commands wait already.
+    pub(super) fn expect_answer(&self, token: CommandToken, until: Instant) -> bool {
+        let mut unanswered = lock(&self.unanswered);
+        let has_room = unanswered.len() < MAX_COMMANDS;
+        if has_room {
+            unanswered.push((token, until));
+        }
+        has_room
+    }
+
+    /// When the next command is late.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        lock(&self.unanswered).iter().map(|(_, until)| *until).min()
+    }
+
+    /// Takes the commands off the list whose time is over.
+    pub(super) fn take_late(&self, now: Instant) -> Vec<CommandToken> {
+        lock(&self.unanswered).extract_if(.., |(_, until)| *until <= now).map(|(token, _)| token).collect()
+    }
+
+    /// Whether the loop was asked to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop_until().is_some()
+    }
+
+    pub(super) fn stop_until(&self) -> Option<Instant> {
+        *lock(&self.stop_until)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The product's statistics, from what is counted at both sides of the journal.
+pub(crate) fn statistics(shared: &Shared, uptime: Duration) -> Statistics {
+    let network = shared.counts.read();
+    let (intake, held) = shared.intake.counts();
+    Statistics {
+        bytes_sent: network.bytes_sent,
+        bytes_received: network.bytes_received,
+        packets_lost: network.frames_lost,
+        reconnections: network.sessions.saturating_sub(1),
+        uptime: uptime.as_secs(),
+        buffer_size: held as u64,
+        frames_accepted: intake.accepted,
+        frames_sent: network.frames_sent,
+        frames_dropped: intake.dropped,
+        round_trip_us: network.round_trip_us,
+        ..Statistics::default()
+    }
+}

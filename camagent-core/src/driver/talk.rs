@@ -1,0 +1,175 @@
+//! One connection, from its first message to its end: reads, writes, timers. The next thing to write is chosen only when the socket takes it.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use camagent_proto::{Error as ProtocolError, Instant};
+use tokio::{
+    sync::futures::OwnedNotified,
+    time::{Sleep, sleep},
+};
+
+use super::{Driver, Shared};
+use crate::{
+    clock,
+    error::Error,
+    net::{Connection, Ending, Incoming, Traffic},
+};
+
+/// How long the server may take to answer a close before the connection is dropped.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// Messages that are read before others get a turn.
+const READ_BURST: usize = 32;
+
+/// What one connection needs until it ends.
+pub(super) struct Talk {
+    pub(super) connection: Connection,
+    timer: Pin<Box<Sleep>>,
+    woken: Pin<Box<OwnedNotified>>,
+    pub(super) established_at: Option<Instant>,
+    /// Why it ends, as soon as that is known.
+    pub(super) failure: Option<Error>,
+    /// When the connection is dropped, once it is being closed: a peer that takes nothing any more cannot hold it open.
+    ends_by: Option<Instant>,
+    /// When the server wants the agent to have left.
+    pub(super) leave_at: Option<Instant>,
+    pub(super) ending: Option<Ending>,
+}
+
+impl Talk {
+    pub(super) fn new(connection: Connection, shared: &Shared) -> Self {
+        Self {
+            connection,
+            timer: Box::pin(sleep(Duration::ZERO)),
+            woken: Box::pin(Arc::clone(&shared.wake).notified_owned()),
+            established_at: None,
+            failure: None,
+            ends_by: None,
+            leave_at: None,
+            ending: None,
+        }
+    }
+
+    /// A close is on its way, or cannot even leave: the connection ends soon, whatever the peer does.
+    pub(super) fn end_soon(&mut self, now: Instant) {
+        self.ends_by.get_or_insert(now + CLOSE_WITHIN);
+    }
+}
+
+enum Read {
+    Drained,
+    More,
+    Ended(Error),
+}
+
+impl Driver {
+    /// Moves everything that can be moved; ready when the connection has ended.
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>, talk: &mut Talk, traffic: &Rc<Traffic>) -> Poll<Error> {
+        loop {
+            // Asked before the work, so that whatever comes in meanwhile wakes us.
+            let was_woken = talk.woken.as_mut().poll(cx).is_ready();
+            if was_woken {
+                talk.woken.as_mut().set(Arc::clone(&self.shared.wake).notified_owned());
+            }
+            let now = clock::now();
+            self.take_orders();
+            let read = self.read(cx, talk, now);
+            if self.session.poll_timeout().is_some_and(|at| at <= now) {
+                let statistics = self.statistics(now, traffic);
+                self.session.set_statistics(statistics);
+                self.session.handle_timeout(now);
+            }
+            self.expire_commands(now);
+            self.hear(talk, now);
+            self.leave_if_due(talk, now);
+            let has_more = matches!(read, Read::More);
+            let ended = match read {
+                Read::Ended(error) => Some(error),
+                Read::Drained | Read::More => self.write(cx, talk).err(),
+            };
+            self.publish(traffic);
+            if let Some(error) = ended {
+                return Poll::Ready(error);
+            }
+            if talk.ends_by.is_some_and(|at| at <= now) {
+                return Poll::Ready(Error::Unreachable("the server did not answer a close".into()));
+            }
+            if was_woken || has_more {
+                continue;
+            }
+            // A timer that has fired wakes us again at once.
+            if !self.arm(cx, talk) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, talk: &mut Talk, now: Instant) -> Read {
+        let mut journal = &self.shared.intake;
+        for _ in 0..READ_BURST {
+            match talk.connection.poll_receive(cx) {
+                Poll::Pending => return Read::Drained,
+                Poll::Ready(Incoming::Text(text)) => self.session.handle_text(now, &text, &mut journal),
+                Poll::Ready(Incoming::Binary(record)) => self.session.handle_binary(record, &mut journal),
+                Poll::Ready(Incoming::Closed(code, detail)) => {
+                    return Read::Ended(Error::Session(ProtocolError::ClosedByPeer { code, detail }));
+                }
+            }
+        }
+        Read::More
+    }
+
+    /// Writes as long as the socket takes something: the next thing is chosen only then.
+    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> Result<(), Error> {
+        let lost = |detail| Error::Session(ProtocolError::ClosedByPeer { code: 1006, detail });
+        while let Poll::Ready(writable) = talk.connection.poll_writable(cx) {
+            writable.map_err(lost)?;
+            let mut journal = &self.shared.intake;
+            let Some(transmit) = self.session.poll_transmit(&mut journal) else { break };
+            talk.connection.send(transmit).map_err(lost)?;
+        }
+        match talk.connection.poll_flush(cx) {
+            Poll::Ready(flushed) => flushed.map_err(lost),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Sets the timer to the next deadline; `true` when that has passed already.
+    fn arm(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> bool {
+        let deadlines = [
+            self.session.poll_timeout(),
+            talk.ends_by,
+            talk.leave_at.filter(|_| talk.ends_by.is_none()),
+            self.shared.stop_until().filter(|_| talk.ends_by.is_none()),
+            self.shared.next_expiry(),
+        ];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return false };
+        let left = next.saturating_since(clock::now());
+        talk.timer.as_mut().reset(tokio::time::Instant::now() + left);
+        talk.timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn leave_if_due(&mut self, talk: &mut Talk, now: Instant) {
+        if talk.ends_by.is_some() {
+            return;
+        }
+        if let Some(until) = self.shared.stop_until() {
+            let mut journal = &self.shared.intake;
+            if until <= now || self.session.is_settled(&mut journal) {
+                self.close(talk, now, "the agent is stopped");
+            }
+        } else if talk.leave_at.is_some_and(|at| at <= now) {
+            self.close(talk, now, "asked to leave");
+        }
+    }
+
+    pub(super) fn close(&mut self, talk: &mut Talk, now: Instant, reason: &str) {
+        self.session.close(reason);
+        talk.end_soon(now);
+    }
+}
