@@ -142,6 +142,8 @@ impl Agents {
             };
             let _ = older.try_send(Order::Leave(CloseCode::Replaced, reason));
         }
+        // Nobody waits for the others any more; another boot does not know which of them it ran already.
+        agent.pending.retain(|_, pending| same_boot && !pending.answer.is_closed());
         for pending in agent.pending.values() {
             let _ = sender.try_send(Order::Command(pending.command.clone()));
         }

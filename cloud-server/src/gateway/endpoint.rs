@@ -18,6 +18,8 @@ use crate::event::Event;
 
 /// Octets of a message: four records; anything longer is no agent of ours.
 const MAX_MESSAGE: usize = 64 << 10;
+/// Octets that are read from an agent at once: tungstenite would set 128 KiB aside for each.
+const READ_BUFFER: usize = 16 << 10;
 
 /// Serves `GET /agent/{id}`.
 pub async fn upgrade(
@@ -61,7 +63,11 @@ pub async fn upgrade(
         Ok(upgrade) => upgrade,
         Err(rejection) => return error(rejection.status(), "websocket_expected", &rejection.body_text()),
     };
-    let upgrade = upgrade.protocols([SUBPROTOCOL]).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let upgrade = upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ_BUFFER);
     if upgrade.selected_protocol().is_none() {
         refuse("another sub-protocol");
         return error(StatusCode::BAD_REQUEST, "subprotocol_expected", "the WebSocket sub-protocol is camagent.v1");

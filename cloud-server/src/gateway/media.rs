@@ -93,18 +93,19 @@ impl Media {
 
     fn publish(&mut self, camera: &str, name: &str, policy: Policy) -> Option<usize> {
         let source = self.hub.offer(&self.agent, camera, name)?;
-        let publisher = source.publish(&self.agent, self.generation, self.boot)?;
+        // Looked at before the source is published: what that asks for is a change already.
         let want = source.demand.watch();
-        let index = self.sources.len();
+        let told = *want.borrow();
         let (mut watched, demand) = (want.clone(), self.demand.clone());
         // The receiver of this task sees changes from now on; what holds now is told by the state that is returned.
         watched.mark_unchanged();
+        let publisher = source.publish(&self.agent, self.generation, self.boot)?;
+        let index = self.sources.len();
         self.watchers.spawn(async move {
             while watched.changed().await.is_ok() && demand.send(index).await.is_ok() {
                 tokio::time::sleep(DEMAND_PACE).await;
             }
         });
-        let told = *want.borrow();
         self.sources.push(Published {
             camera: camera.to_owned(),
             name: name.to_owned(),
@@ -160,7 +161,7 @@ impl Media {
         let (camera, name) = (&info.camera, &info.source);
         let known = self.sources.iter().position(|source| source.camera == *camera && source.name == *name);
         let Some(index) = known.or_else(|| self.publish(camera, name, Policy::Always)) else {
-            return Err(format!("camera \"{camera}\" was not registered by this agent"));
+            return Err(format!("camera \"{camera}\" was not registered by this agent, or has too many sources"));
         };
         let refused = |reason: String| {
             let (camera, source) = (camera.clone(), name.clone());

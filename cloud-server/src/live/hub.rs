@@ -7,6 +7,11 @@ use super::source::{Source, SourceStatus};
 use crate::config::Live;
 use crate::event::Events;
 
+/// Sources of one camera, over all sessions of its agent.
+const MOST_SOURCES: usize = 16;
+/// Cameras of one agent, over all its sessions.
+const MOST_CAMERAS: usize = 1_024;
+
 /// All cameras of the server.
 pub struct Hub {
     limits: Live,
@@ -41,17 +46,25 @@ impl Hub {
     /// Makes a camera known as its agent's. Another agent's camera is not given away: the error is its owner.
     pub fn claim(&self, camera: &str, agent: &str) -> Result<(), String> {
         let mut cameras = self.lock();
+        if !cameras.contains_key(camera)
+            && cameras.values().filter(|known| known.agent == agent).count() >= MOST_CAMERAS
+        {
+            return Err(format!("nobody: {agent} has {MOST_CAMERAS} cameras already"));
+        }
         let entry = cameras
             .entry(camera.to_owned())
             .or_insert_with(|| Camera { agent: agent.to_owned(), sources: BTreeMap::new() });
         if entry.agent == agent { Ok(()) } else { Err(entry.agent.clone()) }
     }
 
-    /// The source of a claimed camera, made when it is new. None when the camera is not the agent's.
+    /// The source of a claimed camera, made when it is new. None when the camera is not the agent's, or has too many sources.
     #[must_use]
     pub fn offer(&self, agent: &str, camera: &str, name: &str) -> Option<Arc<Source>> {
         let mut cameras = self.lock();
         let entry = cameras.get_mut(camera).filter(|entry| entry.agent == agent)?;
+        if !entry.sources.contains_key(name) && entry.sources.len() >= MOST_SOURCES {
+            return None;
+        }
         let make = || Source::new(camera, name, agent, self.limits.clone(), Arc::clone(&self.events));
         Some(Arc::clone(entry.sources.entry(name.to_owned()).or_insert_with(make)))
     }

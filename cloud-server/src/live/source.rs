@@ -14,6 +14,9 @@ use super::demand::Demand;
 use super::frame_log::FrameLog;
 use super::timeline::{Stamps, Timeline};
 use super::track::{Track, TrackDescription, TrackFormat};
+
+/// Tracks of one source that are announced one by one are all there after this time.
+const SETTLE: Duration = Duration::from_millis(50);
 use crate::config::Live;
 use crate::event::{Event, Events};
 
@@ -177,8 +180,12 @@ impl Source {
         shared.boot = boot;
         shared.offline_since = None;
         shared.started = false;
+        let is_awaited = shared.viewers > 0 && shared.log.newest_key().is_none();
         drop(shared);
         self.wake();
+        if is_awaited {
+            self.demand.request_key_frame();
+        }
         Some(Publisher { source: Arc::clone(self), generation })
     }
 
@@ -196,10 +203,21 @@ impl Source {
         let mut changed = self.changed.subscribe();
         let known = async {
             let mut asked = false;
+            let (mut has_waited, mut settling) = (false, None);
             loop {
-                if let Some(presentation) = self.presentation() {
-                    return presentation;
+                // Tracks of one source are announced one by one: who waited for the first waits a moment for the others.
+                match self.presentation() {
+                    Some(presentation) if !has_waited || settling == Some(presentation.tracks.len()) => {
+                        return presentation;
+                    }
+                    Some(presentation) => {
+                        settling = Some(presentation.tracks.len());
+                        tokio::time::sleep(SETTLE).await;
+                        continue;
+                    }
+                    None => {}
                 }
+                has_waited = true;
                 if !asked && self.lock().offline_since.is_none() {
                     asked = true;
                     self.demand.request_key_frame();
@@ -357,7 +375,8 @@ impl Publisher {
         if frame.discontinuity {
             track.expect_key();
         }
-        let ask_for_key = track.is_video() && track.needs_key() && track.frames.is_multiple_of(50);
+        let ask_for_key =
+            track.is_video() && track.needs_key() && (frame.discontinuity || track.frames.is_multiple_of(50));
         let read = track.read(&frame.payload);
         let placed = shared.timeline.place(index, frame.stamps);
         if placed.stepped {
@@ -404,6 +423,11 @@ impl Publisher {
         let mut shared = self.source.lock();
         if shared.generation == self.generation {
             shared.tracks.iter_mut().filter(|track| track.number == number).for_each(Track::expect_key);
+            let is_waiting = shared.tracks.iter().any(|track| track.number == number && track.needs_key());
+            drop(shared);
+            if is_waiting {
+                self.source.demand.request_key_frame();
+            }
         }
     }
 

@@ -133,7 +133,9 @@ impl Track {
     }
 
     pub(super) fn rtp_time(&self, media_us: i64) -> u32 {
-        rtp::timestamp(media_us, self.clock_rate, self.rtp_offset)
+        // What the SDP says is what the clock ticks: the rate in the stream's own headers, when they are known.
+        let clock_rate = self.parameters().map_or(self.clock_rate, Parameters::rtp_clock_rate);
+        rtp::timestamp(media_us, clock_rate, self.rtp_offset)
     }
 
     /// Reads one pushed frame. None when it is of no use: no picture in it, or it refers to what was lost.

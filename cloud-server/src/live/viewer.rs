@@ -111,6 +111,12 @@ impl Source {
 }
 
 impl Viewer {
+    /// Which set of tracks it sees: that of the [`super::Presentation`] it was described by, if nothing changed since.
+    #[must_use]
+    pub fn layout(&self) -> u32 {
+        self.layout
+    }
+
     /// Where each track begins, as RTP-Info tells it (RFC 2326 12.33). Empty when nothing is there to begin with.
     #[must_use]
     pub fn starts(&self) -> Vec<Start> {

@@ -97,6 +97,8 @@ impl Connection {
         let mut batch = Vec::new();
         let mut input = vec![0; 8 << 10];
         loop {
+            // One viewer that sends without end keeps no thread for itself.
+            tokio::task::consume_budget().await;
             while let Some(step) = self.session.poll() {
                 self.liveness.understood();
                 self.take_step(step).await?;
@@ -182,11 +184,16 @@ impl Connection {
                     self.liveness.heard(Instant::now());
                     next = Some(self.session.looked_up(found));
                 }
-                Step::Play { path, tracks } => {
+                Step::Play { path, tracks, layout } => {
                     let Found::Source(source) = self.relay.hub.find(&path.camera, &path.source) else {
                         return Err(End::CameraGone);
                     };
                     let viewer = source.join(tracks);
+                    if viewer.layout() != layout {
+                        // What was described is not what would come.
+                        self.goodbye().await?;
+                        return Err(End::FormatChanged);
+                    }
                     next = Some(self.session.started(&viewer.starts()));
                     self.viewer = Some(viewer);
                     self.started = Instant::now();

@@ -31,6 +31,8 @@ pub enum Step {
         path: Path,
         /// A bit for each track.
         tracks: u32,
+        /// The set of tracks that was described.
+        layout: u32,
     },
     /// Stop sending, stay connected.
     Pause,
@@ -340,7 +342,8 @@ impl Session {
             // There is nowhere else to play: live goes on.
             return self.grant(&request, &[(headers::RANGE, "npt=now-")], None);
         }
-        let step = Step::Play { path: bound.path.clone(), tracks: mask(&bound.channels) };
+        let layout = self.described.as_ref().map_or(0, |(_, presentation)| presentation.layout);
+        let step = Step::Play { path: bound.path.clone(), tracks: mask(&bound.channels), layout };
         self.waiting = Some(Waiting::Play(request));
         step
     }

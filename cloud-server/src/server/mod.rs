@@ -35,6 +35,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const ENFORCE_EVERY: Duration = Duration::from_secs(2);
 /// How long somebody who connects may be silent.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// A connection that asks for nothing more within this time is closed: silent strangers cannot use the descriptors up.
+const NEXT_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where a running server listens: the real ports, also for configured port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +197,7 @@ fn serve_http(listener: std::net::TcpListener, router: Router, handle: Handle<So
         .acceptor(NoDelayAcceptor::new())
         .handle(handle)
         .first_request_timeout(FIRST_REQUEST_WITHIN);
-    server.http_builder().http1().keep_alive(true);
+    server.http_builder().http1().keep_alive(true).header_read_timeout(NEXT_REQUEST_WITHIN);
     tokio::spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
     Ok(())
 }
@@ -208,11 +210,12 @@ fn serve_tls(
 ) -> Result<()> {
     let config = RustlsConfig::from_config(identity.server_config());
     let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
-    let server = axum_server::from_tcp(listener)
+    let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the TLS listener".to_owned(), source })?
         .acceptor(acceptor)
         .handle(handle)
         .first_request_timeout(FIRST_REQUEST_WITHIN);
+    server.http_builder().http1().keep_alive(true).header_read_timeout(NEXT_REQUEST_WITHIN);
     tokio::spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
     Ok(())
 }
