@@ -355,6 +355,30 @@ mod tests {
         assert_eq!(agents.command("a", restart(), Duration::from_secs(1)).await, Err(CommandFailure::TimedOut));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_nobody_waits_for_is_not_given_again() {
+        let agents = Agents::new(Arc::default());
+        let member = agents.join("a", joining(1));
+        assert_eq!(agents.command("a", restart(), Duration::from_secs(1)).await, Err(CommandFailure::TimedOut));
+        agents.leave("a", member.generation, "cut");
+        let mut later = agents.join("a", joining(1));
+        assert!(later.orders.try_recv().is_err(), "its caller has got its answer: none came");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_not_given_to_another_boot() {
+        let agents = Arc::new(Agents::new(Arc::default()));
+        let mut first = agents.join("a", joining(1));
+        let waiting = tokio::spawn({
+            let agents = Arc::clone(&agents);
+            async move { agents.command("a", restart(), Duration::from_secs(60)).await }
+        });
+        first.orders.recv().await.expect("given");
+        let mut rebooted = agents.join("a", joining(2));
+        assert!(rebooted.orders.try_recv().is_err(), "it may have been done before the reboot");
+        assert_eq!(waiting.await.expect("ends"), Err(CommandFailure::Offline));
+    }
+
     #[tokio::test]
     async fn removed_agents_leave() {
         let agents = Agents::new(Arc::default());

@@ -244,3 +244,34 @@ async fn unreadable_frames_are_told_and_left_out() {
     assert_eq!(camera.source.status().frames, 2);
     assert_eq!(read_all(&mut camera.source.join(1)).await.0.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn lost_frames_ask_for_a_key_frame_at_once() {
+    let mut camera = Camera::new(Live::default());
+    camera.push(true, 10);
+    let asked = || camera.source.demand.watch().borrow().key_frame_requests;
+    let before = asked();
+    camera.publisher.skipped(0);
+    assert_eq!(asked(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_comes_back_to_waiting_viewers_is_asked_for_a_key_frame() {
+    let camera = Camera::new(Live::default());
+    let _viewer = camera.source.join(1);
+    let before = camera.source.demand.watch().borrow().key_frame_requests;
+    let _publisher = camera.source.publish("a", 99, [1; 16]).expect("the newest");
+    assert_eq!(camera.source.demand.watch().borrow().key_frame_requests, before + 1);
+}
+
+#[test]
+fn sources_and_cameras_of_an_agent_are_bounded() {
+    let hub = Hub::new(Live::default(), Arc::new(Events::new()));
+    hub.claim("gate", "a").expect("free");
+    let offered = (0..40).filter(|number| hub.offer("a", "gate", &format!("s{number}")).is_some()).count();
+    assert_eq!(offered, 16);
+    assert!(hub.offer("a", "gate", "s0").is_some(), "what is there stays");
+    let claimed = (0..2_000).filter(|number| hub.claim(&format!("c{number}"), "a").is_ok()).count();
+    assert_eq!(claimed, 1_023);
+    hub.claim("other", "b").expect("another agent has its own");
+}
