@@ -35,3 +35,17 @@ async fn a_stop_ends_on_a_link_that_swallows_everything() {
     assert!(report.frames_left > 0, "{report:?}");
     assert!(began.elapsed() < wait::SOON, "{:?}", began.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_besiege_a_server_that_refuses() {
+    let server = CloudServer::start().await;
+    server.add_agent("porch").await;
+    let agent = Agent::start(server.agent("porch", "not-its-token"), Host::default()).unwrap();
+    agent.set_track(0, TrackDescription::video("main", Codec::H264, Framing::AnnexB)).unwrap();
+    let picture = [0, 0, 0, 1, 0x65, 0x88];
+    agent.push_frame(0, Frame { data: &picture, ..Frame::default() }).unwrap();
+    wait::until("the server has refused", wait::SOON, || server.event_count("agent_refused") > 0).await;
+    let report = tokio::task::block_in_place(|| agent.stop(Duration::from_secs(600))).unwrap();
+    assert!(report.has_ended && report.frames_left == 1, "{report:?}");
+    assert!(server.event_count("agent_refused") <= 2, "one more try, no more");
+}

@@ -85,6 +85,10 @@ impl Driver {
             };
             self.logger.warn(format_args!("{}; next attempt in {:.1} s", outcome.error, pause.as_secs_f64()));
             self.tell(Event::Disconnected { reason: outcome.error.to_string(), code, retry_in: pause });
+            // What a person has to lift does not change while a stop waits.
+            if self.shared.is_stopping() && matches!(ending, Ending::Refused | Ending::Replaced) {
+                break;
+            }
             if code == CloseCode::Replaced.number() {
                 replaced += 1;
                 if replaced == DUPLICATE_AFTER {
