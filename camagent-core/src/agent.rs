@@ -11,7 +11,7 @@ use std::{
 
 use camagent_proto::{
     Instant,
-    message::{self, BootId, Camera, CommandError, Source},
+    message::{self, BootId, Camera, CommandError, Service, Source, TunnelLimits},
     session::{self, AgentConfig},
     stats::Statistics,
 };
@@ -254,6 +254,11 @@ fn agent_config(config: &Config, answers_commands: bool) -> Result<AgentConfig, 
                 path: source.path.clone(),
             })
             .collect(),
+        services: camera
+            .services
+            .iter()
+            .map(|service| Service { name: service.name.clone(), port: service.port, mode: service.mode })
+            .collect(),
         description: camera.description.clone(),
     });
     let mut capabilities = vec!["restart".to_owned()];
@@ -269,6 +274,7 @@ fn agent_config(config: &Config, answers_commands: bool) -> Result<AgentConfig, 
         cameras: cameras.collect(),
         capabilities,
         heartbeat_interval: config.heartbeat_interval,
+        tunnels: TunnelLimits::default(),
     })
 }
 

@@ -115,6 +115,7 @@ impl World {
             cameras: Vec::new(),
             capabilities: Vec::new(),
             heartbeat_interval: Duration::from_secs(30),
+            tunnels: Default::default(),
         });
         agent.announce_track(TrackInfo {
             track: 0,

@@ -121,6 +121,7 @@ impl Pair {
             cameras: Vec::new(),
             capabilities: Vec::new(),
             heartbeat_interval: Duration::from_secs(30),
+            tunnels: Default::default(),
         })
     }
 

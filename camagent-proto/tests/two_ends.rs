@@ -377,6 +377,7 @@ fn more_cameras_than_a_message_holds_all_arrive() {
         cameras: (0..1_000).map(camera).collect(),
         capabilities: Vec::new(),
         heartbeat_interval: 30 * SECOND,
+        tunnels: Default::default(),
     });
     pair.accepts = false;
     pair.connect();
@@ -419,6 +420,7 @@ fn messages_of_the_wrong_role_or_time_close_with_a_reason() {
         cameras: Vec::new(),
         capabilities: Vec::new(),
         heartbeat_interval: 30 * SECOND,
+        tunnels: Default::default(),
     });
     let mut journal = camagent_proto::pair::TestJournal::default();
     let now = camagent_proto::Instant::ZERO;

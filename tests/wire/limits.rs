@@ -66,6 +66,7 @@ fn agent() -> Agent {
         cameras: Vec::new(),
         capabilities: Vec::new(),
         heartbeat_interval: Duration::from_secs(30),
+        tunnels: Default::default(),
     });
     agent.connected(Instant::ZERO, Instant::ZERO + Duration::from_secs(30));
     let welcome = Message::Registered(Registered { version: 1, ..Registered::default() });

@@ -37,6 +37,7 @@ impl Play {
             cameras: register.cameras,
             capabilities: register.capabilities,
             heartbeat_interval: Duration::from_secs(30),
+            tunnels: Default::default(),
         });
         let agent_ahead = Duration::from_millis(number(&session["agent_clock_ahead_ms"]));
         agent.connected(Instant::ZERO + agent_ahead, Instant::ZERO + agent_ahead + Duration::from_secs(30));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use camagent_proto::message::{Policy, Retention, is_name};
+use camagent_proto::message::{Policy, Retention, ServiceMode, is_name};
 use serde_json::Value;
 
 use super::{NAME, Secret, reader::Section};
@@ -21,6 +21,19 @@ pub struct SourceConfig {
     pub path: Option<String>,
 }
 
+/// A TCP service that may be reached through a tunnel. The server knows its name only; where it leads is this side's to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// `rtsp`, `http`, `onvif` or another name.
+    pub name: String,
+    /// Address in the agent's network. Default: the camera's.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How the server answers RTSP viewers. Default `raw`.
+    pub mode: ServiceMode,
+}
+
 /// One camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraConfig {
@@ -36,6 +49,8 @@ pub struct CameraConfig {
     pub password: Option<Secret>,
     /// Its sources.
     pub sources: Vec<SourceConfig>,
+    /// Its services that may be reached through tunnels: the allow-list.
+    pub services: Vec<ServiceConfig>,
     /// What is reported at register: model, max_resolution, max_fps, codec, features, maker, firmware, serial.
     pub description: BTreeMap<String, Value>,
 }
@@ -192,7 +207,16 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
             name,
         }
     });
-    Ok(CameraConfig { id, host, rtsp_port, user, password, sources: sources.collect(), description })
+    Ok(CameraConfig {
+        id,
+        host,
+        rtsp_port,
+        user,
+        password,
+        sources: sources.collect(),
+        services: Vec::new(),
+        description,
+    })
 }
 
 fn port(section: &Section<'_>) -> Result<Option<u16>, Error> {

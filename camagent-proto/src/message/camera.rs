@@ -43,6 +43,29 @@ pub struct Source {
     pub path: Option<String>,
 }
 
+/// How the server answers viewers of a tunnelled RTSP service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceMode {
+    /// Octets pass untouched, each connection costs its own upload.
+    #[default]
+    Raw,
+    /// Sources that are carried to the server anyway are answered from there; everything else passes untouched.
+    Shared,
+}
+
+/// A TCP service of a camera that may be reached through a tunnel: its name is all that the server can ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// `rtsp`, `http`, `onvif` or a name of the operator's, see [`super::is_name`].
+    pub name: String,
+    /// The camera's own port, for people and for addresses that keep it.
+    pub port: u16,
+    /// How RTSP viewers are answered.
+    #[serde(default)]
+    pub mode: ServiceMode,
+}
+
 /// One camera behind an agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Camera {
@@ -51,6 +74,9 @@ pub struct Camera {
     /// Its sources.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// Its services that may be reached through tunnels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
     /// What the configuration tells of the camera: model, max_resolution, max_fps, codec, features and whatever else. For people, not for decisions.
     #[serde(flatten)]
     pub description: BTreeMap<String, Value>,

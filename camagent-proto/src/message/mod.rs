@@ -14,13 +14,13 @@ mod name;
 mod register;
 mod source;
 
-pub use camera::{Camera, Policy, Retention, Source};
+pub use camera::{Camera, Policy, Retention, Service, ServiceMode, Source};
 pub use close::{ErrorMessage, Goaway};
 pub use command::{Command, CommandError, CommandResult, CommandStatus};
 pub use event::{Event, EventAck};
 pub use heartbeat::{Heartbeat, HeartbeatAck};
 pub use name::{check_name, is_name};
-pub use register::{BootId, Cameras, Limits, Register, Registered, ResumePoint};
+pub use register::{BootId, Cameras, Limits, Register, Registered, ResumePoint, TunnelLimits};
 pub use source::{KeyFrame, SourceState};
 
 use alloc::{

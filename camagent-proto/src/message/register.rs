@@ -72,6 +72,9 @@ pub struct Register {
     /// Commands that the agent or its host answers, for people.
     #[serde(default)]
     pub capabilities: Vec<String>,
+    /// What the agent takes of tunnels; none of them when it is left out.
+    #[serde(default)]
+    pub tunnels: TunnelLimits,
 }
 
 /// `cameras`: those that `register` had no room for.
@@ -85,6 +88,18 @@ pub struct Cameras {
     pub more_cameras: bool,
 }
 
+/// What an end takes of tunnels, until it grants more: the start of the credit of RFC 9000 section 4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TunnelLimits {
+    /// Streams that the peer may open (MAX_STREAMS); 0 for an end that knows no tunnels.
+    pub streams: u64,
+    /// Octets of each new stream (MAX_STREAM_DATA).
+    pub stream_bytes: u64,
+    /// Octets of all streams together (MAX_DATA).
+    pub bytes: u64,
+}
+
 /// What the server takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -95,11 +110,18 @@ pub struct Limits {
     pub frame_bytes: u64,
     /// Tracks of an agent.
     pub tracks: u32,
+    /// Octets of tunnels.
+    pub tunnels: TunnelLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { record_bytes: crate::frame::MAX_RECORD as u64, frame_bytes: 4 << 20, tracks: 64 }
+        Self {
+            record_bytes: crate::frame::MAX_RECORD as u64,
+            frame_bytes: 4 << 20,
+            tracks: 64,
+            tunnels: TunnelLimits::default(),
+        }
     }
 }
 

@@ -19,7 +19,8 @@ use crate::{
     frame::{Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
     message::{
         BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
-        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, check_name,
+        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, TunnelLimits,
+        check_name,
     },
     stats::Statistics,
     time::{Duration, Instant},
@@ -49,6 +50,8 @@ pub struct AgentConfig {
     pub capabilities: Vec<String>,
     /// The longest silence.
     pub heartbeat_interval: Duration,
+    /// What it takes of tunnels.
+    pub tunnels: TunnelLimits,
 }
 
 /// What an agent's session tells its driver.
@@ -305,6 +308,7 @@ impl Agent {
             cameras: self.config.cameras.clone(),
             more_cameras: false,
             capabilities: self.config.capabilities.clone(),
+            tunnels: self.config.tunnels,
         };
         let mut text = Message::Register(register.clone()).to_text();
         let mut rest = Vec::new();

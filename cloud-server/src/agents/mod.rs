@@ -3,6 +3,8 @@
 
 mod ledger;
 mod registry;
+mod visit;
 
 pub use ledger::{Ledger, Turn};
 pub use registry::{AgentStatus, Agents, CommandFailure, Joining, Membership, Order};
+pub use visit::{Farewell, NotVisited, Socket, Visit};

@@ -8,9 +8,10 @@ use std::time::Duration;
 use camagent_proto::CloseCode;
 use camagent_proto::message::{Camera, Command, CommandResult, ResumePoint};
 use camagent_proto::stats::Statistics;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ledger::Ledger;
+use super::visit::{LOOK_EVERY, NotVisited, Visit};
 use crate::event::{Event, Events};
 use crate::store::AgentRow;
 
@@ -18,12 +19,16 @@ use crate::store::AgentRow;
 const MAX_ORDERS: usize = 64;
 /// Commands that may wait for answers of one agent.
 const MAX_PENDING: usize = 64;
+/// Visits that may wait until the connection takes them.
+const MAX_VISITS: usize = 32;
 
 /// All agents that were seen since the start.
 #[derive(Debug)]
 pub struct Agents {
     events: Arc<Events>,
     inner: Mutex<BTreeMap<String, Agent>>,
+    /// Wakes visits that wait for an agent.
+    joined: Notify,
 }
 
 /// What a connection must do.
@@ -65,6 +70,8 @@ pub struct Membership {
     pub ledger: Ledger,
     /// Orders for the connection.
     pub orders: mpsc::Receiver<Order>,
+    /// Visitors that want through to the agent's cameras.
+    pub visits: mpsc::Receiver<Visit>,
 }
 
 /// Why a command has no result.
@@ -101,6 +108,7 @@ struct Agent {
     previous_boot: Option<[u8; 16]>,
     ledger: Ledger,
     orders: Option<mpsc::Sender<Order>>,
+    visits: Option<mpsc::Sender<Visit>>,
     pending: HashMap<String, Pending>,
     next_command: u64,
 }
@@ -115,7 +123,7 @@ impl Agents {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(events: Arc<Events>) -> Self {
-        Self { events, inner: Mutex::new(BTreeMap::new()) }
+        Self { events, inner: Mutex::default(), joined: Notify::new() }
     }
 
     /// Takes a connection in. The one before it is told to leave; commands without an answer are given again.
@@ -147,6 +155,8 @@ impl Agents {
         for pending in agent.pending.values() {
             let _ = sender.try_send(Order::Command(pending.command.clone()));
         }
+        let (visit, visits) = mpsc::channel(MAX_VISITS);
+        agent.visits = Some(visit);
         agent.token_hash = joining.token_hash;
         agent.status = AgentStatus {
             online: true,
@@ -162,6 +172,7 @@ impl Agents {
         };
         let ledger = agent.ledger.clone();
         drop(inner);
+        self.joined.notify_waiters();
         let agent = id.to_owned();
         if replaced.is_some() {
             self.events.emit(Event::AgentReplaced { agent: agent.clone(), generation });
@@ -170,7 +181,7 @@ impl Agents {
             self.events.emit(Event::DuplicateIdentity { agent: agent.clone() });
         }
         self.events.emit(Event::AgentOnline { agent, generation, address: joining.address });
-        Membership { generation, resume, ledger, orders }
+        Membership { generation, resume, ledger, orders, visits }
     }
 
     /// More cameras of the agent.
@@ -200,6 +211,7 @@ impl Agents {
         self.with(id, generation, |agent| {
             agent.status.online = false;
             agent.orders = None;
+            agent.visits = None;
             was_newest = true;
         });
         if was_newest {
@@ -241,6 +253,28 @@ impl Agents {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(CommandFailure::Offline),
             Err(_) => Err(CommandFailure::TimedOut),
+        }
+    }
+
+    /// Hands a visitor to the agent's newest connection; waits at most `patience` for one to be there.
+    pub async fn visit(&self, id: &str, mut visit: Visit, patience: Duration) -> Result<(), NotVisited> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let joined = self.joined.notified();
+            let visits = self.lock().get(id).and_then(|agent| agent.visits.clone());
+            if let Some(visits) = visits {
+                match visits.try_send(visit) {
+                    Ok(()) => return Ok(()),
+                    Err(mpsc::error::TrySendError::Full(_)) => return Err(NotVisited::Busy),
+                    // The connection has just ended; the next one takes it.
+                    Err(mpsc::error::TrySendError::Closed(back)) => visit = back,
+                }
+            }
+            let now = tokio::time::Instant::now();
+            if now >= until {
+                return Err(NotVisited::Offline);
+            }
+            let _ = tokio::time::timeout(LOOK_EVERY.min(until - now), joined).await;
         }
     }
 

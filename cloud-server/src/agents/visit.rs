@@ -1,0 +1,58 @@
+//! Visits: a viewer's connection to a service of a camera, on its way to whichever connection of the agent is the newest.
+//!
+//! The tunnel's listeners hand them in with [`super::Agents::visit`]; the gateway carries them out.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+
+/// A visitor's side of a tunnel: a TCP connection, or something that watches one.
+pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// A visitor that wants through.
+pub struct Visit {
+    /// The camera.
+    pub camera: String,
+    /// The service of the camera, by name.
+    pub service: String,
+    /// Who it is, for logs at the other end.
+    pub visitor: String,
+    /// Its connection.
+    pub socket: Box<dyn Socket>,
+    /// Is told how it ended; when it is dropped, the session ended.
+    pub farewell: oneshot::Sender<Farewell>,
+}
+
+/// How a visit ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Farewell {
+    /// In words.
+    pub reason: String,
+    /// Whether the service was reached at all.
+    pub reached: bool,
+    /// Octets from the camera to the visitor.
+    pub to_visitor: u64,
+    /// Octets from the visitor to the camera.
+    pub to_camera: u64,
+}
+
+/// Why a visit did not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotVisited {
+    /// The agent did not come within the patience.
+    Offline,
+    /// Too many visits of this agent at once.
+    Busy,
+}
+
+/// How often a visit that waits looks for the agent, besides being woken.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl std::fmt::Debug for Visit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Visit").field("camera", &self.camera).field("service", &self.service).finish_non_exhaustive()
+    }
+}
