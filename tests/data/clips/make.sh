@@ -25,4 +25,7 @@ ff -f lavfi -i "$picture" -pix_fmt yuv420p -c:v libx265 -preset medium -b:v 300k
 ff -f lavfi -i "$voice" -ac 1 -c:a pcm_alaw -f alaw second.alaw
 ff -f lavfi -i "$voice" -ac 1 -c:a pcm_mulaw -f mulaw second.ulaw
 
-ls -l -- *.h264 *.h265 *.aac *.alaw *.ulaw
+# What a camera answers when it is asked for a picture.
+ff -f lavfi -i "testsrc2=size=320x180:rate=1:duration=1" -frames:v 1 -q:v 8 snapshot.jpg
+
+ls -l -- *.h264 *.h265 *.aac *.alaw *.ulaw *.jpg

@@ -5,6 +5,7 @@
 //!
 //! * [`clip`], [`script`], [`nal`] the bundled clips as endless flows of frames, each unit with a name of its own
 //! * [`camera`] plays a script through an agent, and knows what it pushed; [`events`] what the agent told meanwhile
+//! * [`rtsp_camera`] a camera with RTSP and HTTP servers of its own, well-behaved or not
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
 //! * [`link`] a TCP link that counts, cuts, resets and swallows
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] ffmpeg and GStreamer
@@ -24,6 +25,7 @@ pub mod nal;
 pub mod program;
 pub mod raw_agent;
 pub mod rtsp;
+pub mod rtsp_camera;
 pub mod script;
 pub mod server;
 pub mod viewer;
@@ -33,6 +35,7 @@ pub use camagent_core as core;
 pub use camera::Camera;
 pub use http::Api;
 pub use link::Link;
+pub use rtsp_camera::RtspCamera;
 pub use script::Script;
 pub use server::CloudServer;
 pub use viewer::Viewer;

@@ -44,6 +44,7 @@ pub struct Piece {
 #[derive(Clone, Debug)]
 pub struct Script {
     video: Codec,
+    /// Empty without video.
     pictures: Vec<Picture>,
     audio: Option<(Codec, Vec<Vec<u8>>)>,
     next_picture: usize,
@@ -88,6 +89,12 @@ impl Script {
         self
     }
 
+    /// Without the video.
+    pub fn without_video(mut self) -> Self {
+        self.pictures = Vec::new();
+        self
+    }
+
     /// With so many octets more in each picture: what fills socket buffers soon.
     pub fn heavier_by(mut self, weight: usize) -> Self {
         self.weight = weight;
@@ -118,7 +125,10 @@ impl Script {
 
     /// The tracks as an agent announces them, for a source of its first camera.
     pub fn tracks(&self, source: &str) -> Vec<(u32, TrackDescription)> {
-        let mut tracks = vec![(VIDEO, TrackDescription::video(source, self.video, Framing::AnnexB))];
+        let mut tracks = Vec::new();
+        if !self.pictures.is_empty() {
+            tracks.push((VIDEO, TrackDescription::video(source, self.video, Framing::AnnexB)));
+        }
         match self.audio_codec() {
             Some(Codec::Aac) => {
                 let audio = TrackDescription::audio(source, Codec::Aac, Framing::Adts, AAC_RATE as u32, 1);
@@ -130,11 +140,20 @@ impl Script {
         tracks
     }
 
+    /// The time of the next frame.
+    pub fn next_time_us(&self) -> i64 {
+        let picture_us = self.next_picture as i64 * PICTURE_US;
+        match self.audio_us() {
+            Some(audio_us) if audio_us < picture_us || self.pictures.is_empty() => audio_us,
+            _ => picture_us,
+        }
+    }
+
     /// The next frame.
     pub fn next_piece(&mut self) -> Piece {
         let picture_us = self.next_picture as i64 * PICTURE_US;
         match self.audio_us() {
-            Some(audio_us) if audio_us < picture_us => self.audio_piece(audio_us),
+            Some(audio_us) if audio_us < picture_us || self.pictures.is_empty() => self.audio_piece(audio_us),
             _ => self.picture(picture_us),
         }
     }
