@@ -1,6 +1,6 @@
 //! `camagentd`: the camagent edge agent as a daemon. It runs the agent of one configuration file until SIGTERM or SIGINT.
 //!
-//! What the agent does is `camagent-core`'s; here are only the command line, the log on standard error and the two signals.
+//! What the agent does is `camagent-core`'s; here are only the command line, the log and the signals.
 
 mod log;
 mod options;
@@ -8,18 +8,18 @@ mod signal;
 
 use std::{
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use camagent_core::{Agent, Config, Error, Host, Policy, SOFTWARE, Trust};
+use camagent_core::{Agent, CameraConfig, Config, Error, Host, Policy, SOFTWARE, ServiceMode, Trust};
 
 use crate::{
-    log::StandardError,
+    log::Logger,
     options::{Options, USAGE},
-    signal::Signals,
+    signal::{Asked, Signals},
 };
 
 /// The command line is not understood.
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(Options::Help) => say(USAGE),
         Ok(Options::Version) => say(&format!("camagentd {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Options::Check(file)) => check(&file),
-        Ok(Options::Run(file)) => run(&file),
+        Ok(Options::Run { config, log_file }) => run(&config, log_file),
         Err(wrong) => {
             complain(&format!("{wrong}\n`camagentd --help` tells what it understands"));
             return ExitCode::from(EXIT_USAGE);
@@ -57,31 +57,49 @@ fn check(file: &Path) -> Result<(), String> {
     }
     say(&format!("{}: agent {} dials {}\n", file.display(), config.agent_id, config.server))?;
     for camera in &config.cameras {
-        let sources: Vec<String> =
-            camera.sources.iter().map(|source| format!("{} {}", source.name, policy(source.policy))).collect();
-        say(&format!("camera {}: {}\n", camera.id, sources.join(", ")))?;
+        say(&describe(camera))?;
     }
     Ok(())
 }
 
-fn run(file: &Path) -> Result<(), String> {
-    let config = load(file)?;
-    let logger = Arc::new(StandardError::new(config.log_level));
+fn run(file: &Path, log_file: Option<PathBuf>) -> Result<(), String> {
+    let mut config = load(file)?;
+    if log_file.is_some() {
+        config.log_file.path = log_file;
+    }
+    let logger = Arc::new(Logger::new(config.log_level, &config.log_file));
     // Before the agent has a thread, so that no thread is left that a signal could end the process in.
     let signals = Signals::block().map_err(|error| format!("cannot wait for signals: {error}"))?;
     logger.info(format_args!("{SOFTWARE}: agent {} with {} camera(s)", config.agent_id, config.cameras.len()));
-    logger.info(format_args!("this version registers, reports and answers; it takes no pictures from the camera yet"));
     let host = Host {
         logger: Some(Arc::clone(&logger) as Arc<dyn ::log::Log>),
         // The agent logs all that it tells a host, and there is nobody else here to tell.
         on_event: Some(Box::new(|_| {})),
         answers_commands: false,
     };
-    let agent = Agent::start(config, host).map_err(|error| error.to_string())?;
+    let done = Agent::start(config, host)
+        .map_err(|error| error.to_string())
+        .and_then(|agent| attend(&agent, &signals, &logger));
+    if let Err(error) = &done {
+        // Standard error hears it from `main`; who reads the file is told as well.
+        logger.error(format_args!("ends: {error}"));
+    }
+    done
+}
+
+/// Waits for signals while the agent works; returns when it has stopped.
+fn attend(agent: &Agent, signals: &Signals, logger: &Logger) -> Result<(), String> {
     let name = loop {
         match signals.wait(LOOK_EVERY) {
-            Ok(Some(name)) => break name,
-            Ok(None) => still_runs(&agent)?,
+            Ok(Some(Asked::Stop(name))) => break name,
+            Ok(Some(Asked::Reopen)) => {
+                logger.reopen();
+                logger.info(format_args!("SIGHUP: the log goes on here"));
+            }
+            Ok(None) => {
+                logger.look();
+                still_runs(agent)?;
+            }
             Err(error) => return Err(format!("cannot wait for signals: {error}")),
         }
     };
@@ -118,6 +136,33 @@ fn warnings(config: &Config) -> Vec<String> {
         warnings.push(format!("{} is not encrypted: use wss:// outside a laboratory", config.server));
     }
     warnings
+}
+
+/// A camera in lines for people; never its user or password.
+fn describe(camera: &CameraConfig) -> String {
+    let sources: Vec<String> =
+        camera.sources.iter().map(|source| format!("{} {}", source.name, policy(source.policy))).collect();
+    let mut text = format!("camera {}: {}\n", camera.id, sources.join(", "));
+    for source in &camera.sources {
+        if let Some(path) = &source.path {
+            let place = place(&camera.host, camera.rtsp_port);
+            text.push_str(&format!("  source {}: rtsp://{place}{path}\n", source.name));
+        }
+    }
+    for service in &camera.services {
+        let place = place(&service.host, service.port);
+        let mode = match service.mode {
+            ServiceMode::Raw => "raw",
+            ServiceMode::Shared => "shared",
+        };
+        text.push_str(&format!("  service {}: {place}, {mode}\n", service.name));
+    }
+    text
+}
+
+/// Host and port as in a URL.
+fn place(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn policy(policy: Policy) -> &'static str {

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as something to wait for: both are blocked and read from a descriptor, so no handler ever runs.
+//! SIGTERM, SIGINT and SIGHUP as something to wait for: they are blocked and read from a descriptor, so no handler ever runs.
 
 use std::{
     io,
@@ -6,14 +6,23 @@ use std::{
     time::Duration,
 };
 
-/// Both signals, blocked.
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// SIGTERM or SIGINT: to stop. The signal's name.
+    Stop(&'static str),
+    /// SIGHUP: to open the log again.
+    Reopen,
+}
+
+/// The signals, blocked.
 #[derive(Debug)]
 pub(crate) struct Signals {
     descriptor: OwnedFd,
 }
 
 impl Signals {
-    /// Blocks both signals in this thread and in those that it starts from now on.
+    /// Blocks the signals in this thread and in those that it starts from now on.
     pub(crate) fn block() -> io::Result<Self> {
         // SAFETY: the set is emptied before it is read and lives through the calls; signalfd is given a new descriptor.
         let descriptor = unsafe {
@@ -21,6 +30,7 @@ impl Signals {
             libc::sigemptyset(&raw mut set);
             libc::sigaddset(&raw mut set, libc::SIGTERM);
             libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::sigaddset(&raw mut set, libc::SIGHUP);
             let refused = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             if refused != 0 {
                 return Err(io::Error::from_raw_os_error(refused));
@@ -34,8 +44,8 @@ impl Signals {
         Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) } })
     }
 
-    /// The name of the signal that came, `None` when none came within `longest`.
-    pub(crate) fn wait(&self, longest: Duration) -> io::Result<Option<&'static str>> {
+    /// What a signal asks for, `None` when none came within `longest`.
+    pub(crate) fn wait(&self, longest: Duration) -> io::Result<Option<Asked>> {
         let mut poll = libc::pollfd { fd: self.descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let millis = libc::c_int::try_from(longest.as_millis()).unwrap_or(libc::c_int::MAX);
         // SAFETY: one valid pollfd is given.
@@ -53,12 +63,16 @@ impl Signals {
         if read < 0 {
             return interrupted_is_nothing(io::Error::last_os_error());
         }
-        Ok(Some(if info.ssi_signo == libc::SIGINT as u32 { "SIGINT" } else { "SIGTERM" }))
+        Ok(Some(match libc::c_int::try_from(info.ssi_signo) {
+            Ok(libc::SIGHUP) => Asked::Reopen,
+            Ok(libc::SIGINT) => Asked::Stop("SIGINT"),
+            _ => Asked::Stop("SIGTERM"),
+        }))
     }
 }
 
 /// A stopped and continued process finds its wait interrupted: that is no signal of ours.
-fn interrupted_is_nothing(error: io::Error) -> io::Result<Option<&'static str>> {
+fn interrupted_is_nothing(error: io::Error) -> io::Result<Option<Asked>> {
     match error.kind() {
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Ok(None),
         _ => Err(error),

@@ -2,56 +2,20 @@
 //! `restart`, ends on a signal, and says what is wrong with a configuration.
 
 use std::{
-    io::Read,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
 use camagent_proto::message::{Command as AgentCommand, CommandStatus};
+use camagent_testkit::Daemon;
 use cloud_server::{Config, Server};
 use serde_json::{Value, json};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_camagentd");
 
-/// A daemon that does not outlive its test.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(config: &Path) -> Self {
-        let child = Command::new(DAEMON).arg("--config").arg(config).stderr(Stdio::piped()).spawn();
-        Self(child.expect("the daemon starts"))
-    }
-
-    fn signal(&self, signal: libc::c_int) {
-        let process = libc::pid_t::try_from(self.0.id()).expect("a process number");
-        // SAFETY: the process is a child that was not waited for, so the number is its.
-        assert_eq!(unsafe { libc::kill(process, signal) }, 0);
-    }
-
-    /// Waits for the end: how, and what stands in the log.
-    async fn end(mut self) -> (ExitStatus, String) {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.0.try_wait().expect("can be waited for") {
-                break status;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(5), "it does not end within five seconds");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        let mut log = String::new();
-        let mut stderr = self.0.stderr.take().expect("is piped");
-        stderr.read_to_string(&mut log).expect("the log is text");
-        (status, log)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // After a good end there is nothing left to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(config: &Path) -> Daemon {
+    Daemon::start(DAEMON, &["--config", config.to_str().expect("text")])
 }
 
 fn write(folder: &Path, config: &Value) -> PathBuf {
@@ -90,7 +54,7 @@ async fn it_registers_reports_restarts_and_stops() {
     let server = Server::start(Config::for_tests(folder.path())).await.expect("starts");
     let token = server.add_agent("gate").await.expect("adds");
     let url = format!("ws://{}/agent", server.addresses().http);
-    let daemon = Daemon::start(&write(folder.path(), &configuration(&url, &token)));
+    let daemon = start(&write(folder.path(), &configuration(&url, &token)));
     let status = || server.agents().status("gate").unwrap_or_default();
 
     eventually("a session with statistics", || status().statistics.is_some()).await;
@@ -135,7 +99,7 @@ async fn it_stops_also_while_nobody_answers() {
     // A listener that never answers: the handshake hangs until the daemon gives up.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("ws://{}/agent", listener.local_addr().expect("an address"));
-    let daemon = Daemon::start(&write(folder.path(), &configuration(&url, "t")));
+    let daemon = start(&write(folder.path(), &configuration(&url, "t")));
     let (_connection, _) = listener.accept().expect("the daemon dials");
     daemon.signal(libc::SIGINT);
     let (status, log) = daemon.end().await;
@@ -174,6 +138,13 @@ fn a_good_configuration_is_told_with_its_warnings() {
     {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
+    config["camera"] = json!({"user": "admin", "password": "sesame-of-the-camera", "host": "192.0.2.9",
+        "rtsp_port": 5554, "stream_paths": ["/cam/realmonitor?channel=1&subtype=0"]});
+    let file = write(folder.path(), &config);
+    let output = once(&["--check-config", "--config", file.to_str().expect("text")]);
+    let said = text(&output.stdout);
+    assert!(said.contains("source main: rtsp://192.0.2.9:5554/cam/realmonitor?channel=1&subtype=0"), "{said}");
+    assert!(!said.contains("sesame") && !said.contains("admin"), "{said}");
     config["agent"]["ca_file"] = json!("/no/such/file");
     let file = write(folder.path(), &config);
     let output = once(&["--check-config", "--config", file.to_str().expect("text")]);
@@ -183,13 +154,13 @@ fn a_good_configuration_is_told_with_its_warnings() {
 
 #[test]
 fn the_command_line_explains_itself() {
-    for arguments in [&[][..], &["--loud"], &["--config"]] {
+    for arguments in [&["--loud"][..], &["--config"], &["--log-file="]] {
         let output = once(arguments);
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains("--help"));
     }
     let help = once(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    assert!(text(&help.stdout).contains("does not fetch them from the camera's RTSP server"));
+    assert!(text(&help.stdout).contains("/etc/camera_agent/config.json"));
     assert_eq!(text(&once(&["-V"]).stdout), format!("camagentd {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -34,11 +34,13 @@ mod stats;
 pub use agent::{Agent, Host, StopReport};
 pub use camagent_media::{Codec, Framing};
 pub use camagent_proto::{
-    message::{Policy, Retention},
+    message::{Policy, Retention, ServiceMode},
     stats::Statistics,
 };
 pub use command::{Command, CommandToken};
-pub use config::{CameraConfig, Config, Secret, ServerUrl, SourceConfig, Trust};
+pub use config::{
+    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, Secret, ServerUrl, ServiceConfig, SourceConfig, Trust,
+};
 pub use error::Error;
 pub use event::{Event, Warning};
 pub use source::{Frame, Pushed, TrackDescription};

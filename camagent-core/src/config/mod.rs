@@ -4,10 +4,12 @@
 //! `sdk-docs/reference/configuration.md` documents each key. What does not belong here: what the values do.
 
 mod camera;
+mod log_file;
 mod reader;
 mod url;
 
-pub use camera::{CameraConfig, SourceConfig};
+pub use camera::{CameraConfig, ServiceConfig, SourceConfig};
+pub use log_file::{DEFAULT_LOG_FILE, LogFile};
 pub use url::ServerUrl;
 
 use std::{fmt, path::Path, time::Duration};
@@ -66,6 +68,8 @@ pub struct Config {
     pub trust: Trust,
     /// The most detailed log messages that are written. Default `Info`.
     pub log_level: log::LevelFilter,
+    /// Where a daemon writes the log; the agent gives its messages to [`crate::Host::logger`] in any case.
+    pub log_file: LogFile,
     /// Bytes of the journal: what an outage may hold. Default 2 MiB, about 4 s of 4 Mbit/s. This memory is taken once, at the start.
     pub buffer_size: usize,
     /// How long dial, TLS, WebSocket and register may take together. Default 30 s.
@@ -127,6 +131,7 @@ impl Config {
         }
         let trust = read_trust(&agent)?;
         let log_level = agent.one_of("log_level", LOG_LEVELS)?.unwrap_or(log::LevelFilter::Info);
+        let log_file = log_file::read(&agent)?;
         agent.finish();
 
         let network = root.section("network")?;
@@ -149,6 +154,7 @@ impl Config {
             token: Secret(token),
             trust,
             log_level,
+            log_file,
             buffer_size: usize::try_from(buffer_size).unwrap_or(2 << 20),
             connection_timeout,
             reconnect_interval,

@@ -9,6 +9,7 @@
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
 //! * [`link`] a TCP link that counts, cuts, resets and swallows
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] ffmpeg and GStreamer
+//! * [`daemon`] the program `camagentd`, running
 //! * [`c_library`] the C library as a vendor has it, and C programs linked with it
 //! * [`raw_agent`] a WebSocket that says whatever a test wants said
 //! * [`logs`] everything that was logged; [`wait`] conditions with deadlines
@@ -16,6 +17,7 @@
 pub mod c_library;
 pub mod camera;
 pub mod clip;
+pub mod daemon;
 pub mod depacketize;
 pub mod events;
 pub mod http;
@@ -33,6 +35,7 @@ pub mod wait;
 
 pub use camagent_core as core;
 pub use camera::Camera;
+pub use daemon::Daemon;
 pub use http::Api;
 pub use link::Link;
 pub use rtsp_camera::RtspCamera;

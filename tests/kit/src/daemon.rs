@@ -1,0 +1,55 @@
+//! A running `camagentd` that does not outlive its test.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::wait;
+
+/// The program, running.
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Starts `program`, which is `env!("CARGO_BIN_EXE_camagentd")` of the test.
+    pub fn start(program: &str, arguments: &[&str]) -> Self {
+        Self::spawn(Command::new(program).args(arguments).stderr(Stdio::piped()))
+    }
+
+    /// Starts a command that is prepared further.
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the daemon starts"))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        let process = libc::pid_t::try_from(self.0.id()).expect("a process number");
+        // SAFETY: the process is a child that was not waited for, so the number is its.
+        assert_eq!(unsafe { libc::kill(process, signal) }, 0);
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().expect("can be waited for").is_none()
+    }
+
+    /// Waits for the end, which comes within five seconds: how, and what it wrote on standard error when that is piped.
+    pub async fn end(mut self) -> (ExitStatus, String) {
+        let child = &mut self.0;
+        let status =
+            wait::found("the daemon's end", Duration::from_secs(5), || child.try_wait().expect("can be waited for"));
+        let status = status.await;
+        let mut log = String::new();
+        if let Some(mut stderr) = self.0.stderr.take() {
+            stderr.read_to_string(&mut log).expect("the log is text");
+        }
+        (status, log)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After a good end there is nothing left to end.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
