@@ -90,6 +90,15 @@ pub enum Error {
         /// What the peer sent.
         got: u64,
     },
+    /// The peer sent more than it had credit for.
+    Credit {
+        /// Which credit.
+        credit: &'static str,
+        /// How far it went, in octets or streams since the beginning.
+        allowed: u64,
+        /// What the peer used.
+        got: u64,
+    },
     /// The two ends share no version.
     Incompatible {
         /// What this end speaks.
@@ -126,6 +135,7 @@ impl Error {
         match self {
             Error::Violation { .. } => CloseCode::ProtocolError,
             Error::Limit { .. } => CloseCode::LimitExceeded,
+            Error::Credit { .. } => CloseCode::FlowControl,
             Error::Incompatible { .. } => CloseCode::VersionUnsupported,
             Error::Silent { awaited: "register", .. } => CloseCode::RegisterTimeout,
             Error::Silent { .. } => CloseCode::LivenessTimeout,
@@ -140,6 +150,7 @@ impl fmt::Display for Error {
         match self {
             Error::Violation { place, expected, got } => write!(f, "{place}: expected {expected}, got {got}"),
             Error::Limit { limit, allowed, got } => write!(f, "{limit}: at most {allowed} allowed, got {got}"),
+            Error::Credit { credit, allowed, got } => write!(f, "{credit}: credit goes to {allowed}, got {got}"),
             Error::Incompatible { supported, offered } => {
                 write!(f, "protocol versions: this end speaks {supported}, the peer offers {offered}")
             }

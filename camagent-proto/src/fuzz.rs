@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     frame::{Body, FrameAbort, FrameMore, FrameStart, Mack, Reader, RecordReader, RecordWriter, Skip, TrackInfo},
     message::{BootId, Message},
+    mux::NoStreams,
     session::{Accept, Agent, AgentConfig, Server, ServerConfig},
     time::{Duration, Instant},
     transfer::{Entry, Journal},
@@ -142,7 +143,7 @@ impl World {
         let text = alloc::string::String::from_utf8_lossy(octets);
         match what % 10 {
             0 => self.agent.handle_text(self.now, &text, &mut self.journal),
-            1 => self.agent.handle_binary(Bytes::copy_from_slice(octets), &mut self.journal),
+            1 => self.agent.handle_binary(self.now, Bytes::copy_from_slice(octets), &mut self.journal),
             2 => self.server.handle_text(self.now, &text),
             3 => self.server.handle_binary(self.now, Bytes::copy_from_slice(octets)),
             4 => self.now = self.now + Duration::from_millis(u64::from(what) * 40),
@@ -165,14 +166,14 @@ impl World {
     fn exchange(&mut self) {
         use crate::session::Transmit;
         for _ in 0..4 {
-            match self.agent.poll_transmit(&mut self.journal) {
+            match self.agent.poll_transmit(self.now, &mut self.journal, &mut NoStreams) {
                 Some(Transmit::Text(text)) => self.server.handle_text(self.now, &text),
                 Some(Transmit::Binary(record)) => self.server.handle_binary(self.now, record),
                 _ => {}
             }
-            match self.server.poll_transmit(self.now) {
+            match self.server.poll_transmit(self.now, &mut NoStreams) {
                 Some(Transmit::Text(text)) => self.agent.handle_text(self.now, &text, &mut self.journal),
-                Some(Transmit::Binary(record)) => self.agent.handle_binary(record, &mut self.journal),
+                Some(Transmit::Binary(record)) => self.agent.handle_binary(self.now, record, &mut self.journal),
                 _ => {}
             }
         }

@@ -14,7 +14,7 @@
 //! The bytes are specified in `sdk-docs/protocol/`; that page, the samples in `tests/data/wire/` and this crate change together.
 //!
 //! The map, lowest row first: [`time`], [`varint`], [`version`], [`stats`], [`error`], then the binary frames ([`mod@frame`]) and the
-//! JSON control messages ([`message`]), the way of media over them ([`transfer`]), and the life of a session ([`session`]).
+//! JSON control messages ([`message`]), tunnels ([`mux`]), the way of media ([`transfer`]), and the life of a session ([`session`]).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ pub mod frame;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod message;
+pub mod mux;
 #[cfg(feature = "pair")]
 pub mod pair;
 pub mod session;

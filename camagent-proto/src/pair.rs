@@ -14,6 +14,7 @@ use crate::{
     error::{CloseCode, Error},
     frame::{FrameHead, TrackInfo},
     message::{BootId, ResumePoint},
+    mux::NoStreams,
     session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Transmit},
     time::{Duration, Instant},
     transfer::{Delivery, Entry, Journal},
@@ -265,13 +266,13 @@ impl Pair {
             }
             while self.server.is_some()
                 && self.to_server.len() < self.window
-                && let Some(transmit) = self.agent.poll_transmit(&mut self.journal)
+                && let Some(transmit) = self.agent.poll_transmit(self.now, &mut self.journal, &mut NoStreams)
             {
                 busy = true;
                 self.to_server.push_back((self.now + self.latency, transmit));
             }
             while let Some(server) = &mut self.server
-                && let Some(transmit) = server.poll_transmit(self.now)
+                && let Some(transmit) = server.poll_transmit(self.now, &mut NoStreams)
             {
                 busy = true;
                 self.to_agent.push_back((self.now + self.latency, transmit));
@@ -286,7 +287,7 @@ impl Pair {
     fn agent_hears(&mut self, transmit: Transmit) {
         match transmit {
             Transmit::Text(text) => self.agent.handle_text(self.now, &text, &mut self.journal),
-            Transmit::Binary(record) => self.agent.handle_binary(record, &mut self.journal),
+            Transmit::Binary(record) => self.agent.handle_binary(self.now, record, &mut self.journal),
             Transmit::Close(..) => self.cut(),
         }
     }

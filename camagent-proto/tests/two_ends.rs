@@ -1,5 +1,6 @@
 //! Two ends under a virtual clock: what holds for every session, whatever the link does.
 
+use camagent_proto::mux::NoStreams;
 use camagent_proto::{
     CloseCode, Duration, Error,
     frame::{MAX_RECORD, SkipReason},
@@ -404,7 +405,7 @@ fn a_newer_server_may_say_more() {
         r#"{"type":"key_frame","data":{"camera":"c","source":"s","deep":{"er":[1]}}}"#,
         &mut journal,
     );
-    pair.agent.handle_binary([0x30, 1, 0].to_vec().into(), &mut journal);
+    pair.agent.handle_binary(pair.now(), [0x30, 1, 0].to_vec().into(), &mut journal);
     assert!(pair.agent.is_established());
     pair.drive(SECOND);
     assert_eq!(pair.agent_failure(), None);
@@ -426,7 +427,7 @@ fn messages_of_the_wrong_role_or_time_close_with_a_reason() {
     let now = camagent_proto::Instant::ZERO;
     agent.connected(now, now + 30 * SECOND);
     agent.handle_text(now, r#"{"type":"command","data":{"action":"restart"}}"#, &mut journal);
-    let sent: Vec<_> = std::iter::from_fn(|| agent.poll_transmit(&mut journal)).collect();
+    let sent: Vec<_> = std::iter::from_fn(|| agent.poll_transmit(now, &mut journal, &mut NoStreams)).collect();
     let Some(Transmit::Close(CloseCode::ProtocolError, reason)) = sent.last() else { panic!("{sent:?}") };
     assert!(reason.contains("expected registered, got command"), "{reason}");
     let Transmit::Text(error) = &sent[sent.len() - 2] else { panic!("{sent:?}") };

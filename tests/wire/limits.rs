@@ -1,6 +1,7 @@
 //! Every number of the page on limits, tried on the code: what is at the limit passes, one more does not.
 
 use bytes::Bytes;
+use camagent_proto::mux::NoStreams;
 use camagent_proto::{
     CloseCode, Duration, Instant,
     frame::{
@@ -41,7 +42,7 @@ fn welcomed(accept: Accept) -> (Server, Vec<Transmit>) {
     tell(&mut server, "register", json!({"versions": [1], "agent_id": "a", "boot_id": BOOT, "more_cameras": true}));
     assert!(matches!(server.poll_event(), Some(ServerEvent::Register(_))));
     server.accept(Instant::ZERO, accept);
-    let said = std::iter::from_fn(|| server.poll_transmit(Instant::ZERO)).collect();
+    let said = std::iter::from_fn(|| server.poll_transmit(Instant::ZERO, &mut NoStreams)).collect();
     (server, said)
 }
 
@@ -51,7 +52,7 @@ fn tell(server: &mut Server, kind: &str, data: serde_json::Value) {
 
 /// The code that a server's end closes with, if it does.
 fn closes(server: &mut Server) -> Option<CloseCode> {
-    std::iter::from_fn(|| server.poll_transmit(Instant::ZERO)).find_map(|transmit| match transmit {
+    std::iter::from_fn(|| server.poll_transmit(Instant::ZERO, &mut NoStreams)).find_map(|transmit| match transmit {
         Transmit::Close(code, _) => Some(code),
         _ => None,
     })
@@ -140,7 +141,7 @@ fn a_server_holds_what_it_says() {
 
     let (mut server, _) = welcomed(Accept::default());
     server.refuse(CloseCode::Forbidden, "x".repeat(200));
-    let said: Vec<Transmit> = std::iter::from_fn(|| server.poll_transmit(Instant::ZERO)).collect();
+    let said: Vec<Transmit> = std::iter::from_fn(|| server.poll_transmit(Instant::ZERO, &mut NoStreams)).collect();
     let Some(Transmit::Close(CloseCode::Forbidden, reason)) = said.last() else { panic!("{said:?}") };
     assert_eq!(reason.len() as u64, limit("reason of a close"));
 }
@@ -164,7 +165,9 @@ fn deadlines_are_those_of_the_table() {
     let silent = Instant::ZERO + millis("answer to a heartbeat");
     assert_eq!(agent.poll_timeout(), Some(silent));
     agent.handle_timeout(silent);
-    let said: Vec<Transmit> = std::iter::from_fn(|| agent.poll_transmit(&mut TestJournal::default())).collect();
+    let said: Vec<Transmit> =
+        std::iter::from_fn(|| agent.poll_transmit(Instant::ZERO, &mut TestJournal::default(), &mut NoStreams))
+            .collect();
     assert!(matches!(said.last(), Some(Transmit::Close(CloseCode::LivenessTimeout, _))), "{said:?}");
 }
 
@@ -212,10 +215,12 @@ fn an_agent_remembers_what_it_says() {
 
     let most = limit("waiting events");
     (0..=most).for_each(|_| agent.push_event(Instant::ZERO, None, "x", json!(null)).expect("small"));
-    let texts = std::iter::from_fn(|| agent.poll_transmit(&mut journal)).filter_map(|transmit| match transmit {
-        Transmit::Text(text) => Message::read(&text).ok().flatten(),
-        _ => None,
-    });
+    let texts = std::iter::from_fn(|| agent.poll_transmit(Instant::ZERO, &mut journal, &mut NoStreams)).filter_map(
+        |transmit| match transmit {
+            Transmit::Text(text) => Message::read(&text).ok().flatten(),
+            _ => None,
+        },
+    );
     let events: Vec<u64> = texts
         .filter_map(|message| if let Message::Event(event) = message { Some(event.sequence) } else { None })
         .collect();

@@ -93,6 +93,7 @@ pub(crate) fn readable(frame: &Frame) -> Value {
         Frame::Mack(mack) => {
             json!({"kind": "MACK", "track": mack.track, "epoch": mack.epoch, "received": mack.received})
         }
+        other => panic!("no sample of {other:?} yet"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sample sessions, played by both ends of the implementation: each says exactly what the sample says, at its time.
 
+use camagent_proto::mux::NoStreams;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -67,7 +68,7 @@ impl Play {
                 (false, Transmit::Text(text)) => {
                     self.agent.handle_text(now + self.agent_ahead, &text, &mut self.journal);
                 }
-                (false, Transmit::Binary(record)) => self.agent.handle_binary(record, &mut self.journal),
+                (false, Transmit::Binary(record)) => self.agent.handle_binary(now, record, &mut self.journal),
                 (_, Transmit::Close(..)) => {}
             }
             while let Some(event) = self.agent.poll_event() {
@@ -156,7 +157,11 @@ impl Play {
     }
 
     fn says(&mut self, by_agent: bool, now: Instant) -> Option<Transmit> {
-        if by_agent { self.agent.poll_transmit(&mut self.journal) } else { self.server.poll_transmit(now) }
+        if by_agent {
+            self.agent.poll_transmit(now, &mut self.journal, &mut NoStreams)
+        } else {
+            self.server.poll_transmit(now, &mut NoStreams)
+        }
     }
 }
 

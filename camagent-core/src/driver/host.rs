@@ -51,6 +51,7 @@ impl Driver {
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
                     talk.ending = Some(Ending::ComeBack { after: Duration::ZERO, spread });
                 }
+                AgentEvent::Stream(_) => {}
                 AgentEvent::Failed(error) => {
                     talk.failure = Some(error.into());
                     talk.end_soon(now);

@@ -115,7 +115,7 @@ impl Driver {
             match talk.connection.poll_receive(cx) {
                 Poll::Pending => return Read::Drained,
                 Poll::Ready(Incoming::Text(text)) => self.session.handle_text(now, &text, &mut journal),
-                Poll::Ready(Incoming::Binary(record)) => self.session.handle_binary(record, &mut journal),
+                Poll::Ready(Incoming::Binary(record)) => self.session.handle_binary(now, record, &mut journal),
                 Poll::Ready(Incoming::Closed(code, detail)) => {
                     return Read::Ended(Error::Session(ProtocolError::ClosedByPeer { code, detail }));
                 }
@@ -130,7 +130,11 @@ impl Driver {
         while let Poll::Ready(writable) = talk.connection.poll_writable(cx) {
             writable.map_err(lost)?;
             let mut journal = &self.shared.intake;
-            let Some(transmit) = self.session.poll_transmit(&mut journal) else { break };
+            let Some(transmit) =
+                self.session.poll_transmit(clock::now(), &mut journal, &mut camagent_proto::mux::NoStreams)
+            else {
+                break;
+            };
             talk.connection.send(transmit).map_err(lost)?;
         }
         match talk.connection.poll_flush(cx) {

@@ -1,25 +1,30 @@
-//! Binary frames, and the records that carry them: the media side of the wire.
+//! Binary frames, and the records that carry them: tunnels and media on the wire.
 //!
 //! One binary WebSocket message is one record; a record holds whole frames, each `type varint, length varint, body`. One row of
 //! the table below is one kind of frame: its number, its name, its body. Even-numbered kinds that a peer does not know are
 //! skipped, odd ones close the session. Octets after the last field that a peer knows are ignored, so a body may grow.
 //!
-//! Reserved for later versions: 0x01-0x1f tunnels (OPEN, DATA, credit), 0x2d JOURNAL, 0x2f EPOCH_END.
-//! What does not belong here: what a frame means to a session (`transfer`), JSON messages (`message`).
+//! Reserved for later versions: 0x11-0x1f tunnels, 0x2d JOURNAL, 0x2f EPOCH_END.
+//! What does not belong here: what a frame means to a session (`mux`, `transfer`), JSON messages (`message`).
 
 mod media;
 mod read;
 mod record;
 mod track;
+mod tunnel;
 
 pub use media::{FrameAbort, FrameHead, FrameMore, FrameStart, Mack, Skip, SkipReason};
 pub use read::Reader;
 pub use record::{MAX_FRAMES, MAX_RECORD, MIN_RECORD, RecordReader, RecordWriter};
 pub use track::{MAX_CONFIG, MAX_NAME, TrackInfo};
+pub use tunnel::{
+    Data, MAX_DETAIL, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, ResetStream, StopSending,
+    StreamError,
+};
 
 use alloc::vec::Vec;
 
-use crate::error::Error;
+use crate::{error::Error, varint};
 
 /// A body that can be read and written.
 pub trait Body: Sized {
@@ -27,6 +32,12 @@ pub trait Body: Sized {
     fn read(reader: &mut Reader) -> Result<Self, Error>;
     /// Appends the body.
     fn write(&self, out: &mut Vec<u8>);
+}
+
+/// Appends text behind its length.
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    varint::put(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
 }
 
 macro_rules! frames {
@@ -63,6 +74,22 @@ macro_rules! frames {
 }
 
 frames! {
+    /// A visitor wants to a service of a camera.
+    0x01 Open(Open),
+    /// What came of an OPEN.
+    0x03 OpenResult(OpenResult),
+    /// The next octets of one direction of a stream.
+    0x05 Data(Data),
+    /// The sender gives a direction up.
+    0x07 ResetStream(ResetStream),
+    /// The receiver wants nothing more of a direction.
+    0x09 StopSending(StopSending),
+    /// Credit for all streams together.
+    0x0b MaxData(MaxData),
+    /// Credit for one direction of a stream.
+    0x0d MaxStreamData(MaxStreamData),
+    /// Credit for opening streams.
+    0x0f MaxStreams(MaxStreams),
     /// Announces a track, or a new epoch of it; repeated after every reconnect, before the track's first frame.
     0x21 Track(TrackInfo),
     /// Begins a coded picture or audio unit, and carries it whole when it fits.

@@ -84,6 +84,38 @@ impl RecordWriter {
         None
     }
 
+    /// Appends a frame whose body is `head` and then what `read` puts into the buffer that it is given: at most `most` octets, and not more than
+    /// fit. `read` says how many these are; with `None` nothing is appended. Returns what `read` returned, `None` when not one octet fits.
+    pub fn push_read(
+        &mut self,
+        number: u64,
+        head: &[u8],
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<usize> {
+        let most = most.min(self.room().saturating_sub(head.len()));
+        if most == 0 {
+            return None;
+        }
+        let before = self.bytes.len();
+        varint::put(number, &mut self.bytes);
+        // The length is not known yet: two octets hold every length that a record has room for.
+        let length_at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        self.bytes.extend_from_slice(head);
+        let start = self.bytes.len();
+        self.bytes.resize(start + most, 0);
+        let Some(taken) = read(&mut self.bytes[start..]).map(|taken| taken.min(most)) else {
+            self.bytes.truncate(before);
+            return None;
+        };
+        self.bytes.truncate(start + taken);
+        let length = (head.len() + taken) as u16 | 0x4000;
+        self.bytes[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        self.frames += 1;
+        Some(taken)
+    }
+
     /// The finished record.
     pub fn finish(self) -> Bytes {
         self.bytes.into()

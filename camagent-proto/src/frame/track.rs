@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 
 use bytes::Bytes;
 
-use super::{Body, Reader};
+use super::{Body, Reader, put_text};
 use crate::{error::Error, varint};
 
 /// Octets that camera ids and source names may have.
@@ -58,10 +58,8 @@ impl Body for TrackInfo {
         varint::put(u64::from(self.track), out);
         varint::put(self.epoch, out);
         varint::put(self.next, out);
-        for text in [&self.camera, &self.source] {
-            varint::put(text.len() as u64, out);
-            out.extend_from_slice(text.as_bytes());
-        }
+        put_text(&self.camera, out);
+        put_text(&self.source, out);
         varint::put(u64::from(self.codec), out);
         varint::put(u64::from(self.framing), out);
         varint::put(u64::from(self.sample_rate), out);

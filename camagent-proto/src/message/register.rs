@@ -98,6 +98,8 @@ pub struct TunnelLimits {
     pub stream_bytes: u64,
     /// Octets of all streams together (MAX_DATA).
     pub bytes: u64,
+    /// Streams that the peer may open in a second, over ten seconds.
+    pub opens_per_second: u64,
 }
 
 /// What the server takes.

@@ -22,6 +22,7 @@ use crate::{
         KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, TunnelLimits,
         check_name,
     },
+    mux::{Mux, StreamEvent, Streams},
     stats::Statistics,
     time::{Duration, Instant},
     transfer::{Journal, Sender, TransferCounts},
@@ -32,6 +33,8 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Frames of unknown kinds that a peer may send in a session.
 const MAX_UNKNOWN: u64 = 1_000;
+/// After so many records that media filled, tunnels go first once: somebody who configures the camera is never starved.
+const MEDIA_RECORDS: u32 = 4;
 
 /// What an agent tells of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +70,8 @@ pub enum AgentEvent {
     KeyFrame(KeyFrame),
     /// The server asks the agent to leave.
     Goaway(Goaway),
+    /// Something happened to a tunnel's stream, see [`Agent::tunnels`].
+    Stream(StreamEvent),
     /// This connection is over. The transport is to be closed, and [`Agent::disconnected`] to be called.
     Failed(Error),
 }
@@ -91,6 +96,9 @@ pub struct Agent {
     outbox: Outbox,
     events_out: VecDeque<AgentEvent>,
     sender: Sender,
+    tunnels: Mux,
+    /// Records in a row that began with media.
+    media_records: u32,
     commands: Commands,
     happenings: Events,
     statistics: Statistics,
@@ -108,6 +116,8 @@ impl Agent {
     pub fn new(config: AgentConfig) -> Self {
         Self {
             heartbeat_interval: config.heartbeat_interval,
+            tunnels: Mux::acceptor(config.tunnels, TunnelLimits::default(), Instant::ZERO),
+            media_records: 0,
             config,
             state: State::Disconnected,
             outbox: Outbox::default(),
@@ -139,6 +149,11 @@ impl Agent {
         self.sender.counts()
     }
 
+    /// The streams of the present session. They end with it.
+    pub fn tunnels(&mut self) -> &mut Mux {
+        &mut self.tunnels
+    }
+
     /// Whether all frames and events were acknowledged.
     pub fn is_settled(&self, journal: &mut dyn Journal) -> bool {
         self.outbox.is_empty() && self.happenings.is_settled() && self.sender.is_settled(journal)
@@ -157,6 +172,7 @@ impl Agent {
     pub fn disconnected(&mut self) {
         self.state = State::Disconnected;
         self.outbox = Outbox::default();
+        self.tunnels = Mux::acceptor(self.config.tunnels, TunnelLimits::default(), Instant::ZERO);
         self.answer_until = None;
     }
 
@@ -174,10 +190,10 @@ impl Agent {
     }
 
     /// A binary message has come.
-    pub fn handle_binary(&mut self, record: Bytes, journal: &mut dyn Journal) {
+    pub fn handle_binary(&mut self, now: Instant, record: Bytes, journal: &mut dyn Journal) {
         if self.hears() {
             self.answer_until = None;
-            let result = self.record(record, journal);
+            let result = self.record(now, record, journal);
             self.settle(result);
         }
     }
@@ -213,11 +229,16 @@ impl Agent {
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<AgentEvent> {
-        self.events_out.pop_front()
+        self.events_out.pop_front().or_else(|| self.tunnels.poll_event().map(AgentEvent::Stream))
     }
 
     /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice.
-    pub fn poll_transmit(&mut self, journal: &mut dyn Journal) -> Option<Transmit> {
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        journal: &mut dyn Journal,
+        streams: &mut dyn Streams,
+    ) -> Option<Transmit> {
         if let Some(transmit) = self.outbox.pop() {
             return Some(transmit);
         }
@@ -228,7 +249,18 @@ impl Agent {
             return Some(Transmit::Text(Message::Event(event).to_text()));
         }
         let mut record = RecordWriter::new(self.record_limit);
+        self.tunnels.fill_control(now, &mut record);
+        let media_first = self.media_records < MEDIA_RECORDS;
+        if !media_first {
+            self.media_records = 0;
+            self.tunnels.fill(&mut record, streams);
+        }
+        let room = record.room();
         self.sender.fill(&mut record, journal);
+        self.media_records = if record.room() < room { self.media_records + 1 } else { 0 };
+        if media_first {
+            self.tunnels.fill(&mut record, streams);
+        }
         (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
     }
 
@@ -345,6 +377,7 @@ impl Agent {
             (State::Registering { .. }, other) => Err(unexpected("registered", &other)),
             (_, Message::HeartbeatAck(ack)) => {
                 self.round_trip = now.saturating_since(Instant::from_micros(ack.sent_us));
+                self.tunnels.set_round_trip(self.round_trip);
                 Ok(())
             }
             (_, Message::Command(command)) => {
@@ -381,6 +414,7 @@ impl Agent {
             wanted => self.config.heartbeat_interval.min(Duration::from_millis(wanted.max(1_000))),
         };
         self.sender.rewind(&registered.resume, &registered.limits, journal);
+        self.tunnels = Mux::acceptor(self.config.tunnels, registered.limits.tunnels, now);
         self.happenings.rewind();
         // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
         self.heartbeat_at = now;
@@ -412,18 +446,19 @@ impl Agent {
         self.answer_until = Some(now + ANSWER_WITHIN);
     }
 
-    fn record(&mut self, record: Bytes, journal: &mut dyn Journal) -> Result<(), Error> {
+    fn record(&mut self, now: Instant, record: Bytes, journal: &mut dyn Journal) -> Result<(), Error> {
         if self.state != State::Established {
             return Err(Error::Violation { place: "session", expected: "registered first", got: "a record".into() });
         }
         let mut reader = RecordReader::new(record)?;
         while let Some(frame) = reader.next_frame()? {
-            match frame {
-                Frame::Mack(mack) => self.sender.acknowledged(&mack, journal)?,
-                other => {
+            match self.tunnels.handle(now, frame)? {
+                None => {}
+                Some(Frame::Mack(mack)) => self.sender.acknowledged(&mack, journal)?,
+                Some(other) => {
                     return Err(Error::Violation {
                         place: "record of a server",
-                        expected: "MACK",
+                        expected: "MACK, or a tunnel's",
                         got: format!("frame {:#x}", other.number()),
                     });
                 }

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use super::{Transmit, outbox::Outbox};
 use crate::{
     error::{CloseCode, Error},
-    frame::RecordReader,
+    frame::{MAX_RECORD, RecordReader, RecordWriter},
     message::{
         Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits, Message,
-        Register, Registered, ResumePoint, SourceState, check_name,
+        Register, Registered, ResumePoint, SourceState, TunnelLimits, check_name,
     },
+    mux::{Mux, StreamEvent, Streams},
     time::{Duration, Instant},
     transfer::{Delivery, Receiver},
     version,
@@ -77,6 +78,8 @@ pub enum ServerEvent {
     Event(Event),
     /// Media arrived.
     Media(Delivery),
+    /// Something happened to a tunnel's stream, see [`Server::tunnels`].
+    Stream(StreamEvent),
     /// This connection is over. The transport is to be closed after what [`Server::poll_transmit`] still gives.
     Failed(Error),
 }
@@ -90,6 +93,7 @@ enum State {
     /// The driver has to decide.
     Deciding {
         version: u32,
+        tunnels: TunnelLimits,
     },
     Established,
     Over,
@@ -103,6 +107,7 @@ pub struct Server {
     outbox: Outbox,
     events: VecDeque<ServerEvent>,
     receiver: Receiver,
+    tunnels: Mux,
     more_cameras: bool,
     cameras: usize,
     /// The server's UTC minus its monotonic clock, in microseconds.
@@ -122,6 +127,7 @@ impl Server {
             outbox: Outbox::default(),
             events: VecDeque::new(),
             receiver: Receiver::default(),
+            tunnels: Mux::opener(TunnelLimits::default(), TunnelLimits::default(), now),
             more_cameras: false,
             cameras: 0,
             utc_offset_us,
@@ -195,22 +201,37 @@ impl Server {
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.tunnels.poll_event().map(ServerEvent::Stream))
     }
 
-    /// What is to be written next.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+    /// The streams of this session.
+    pub fn tunnels(&mut self) -> &mut Mux {
+        &mut self.tunnels
+    }
+
+    /// What is to be written next. To be asked only when the transport takes it at once.
+    pub fn poll_transmit(&mut self, now: Instant, streams: &mut dyn Streams) -> Option<Transmit> {
         if self.state == State::Established
             && let Some(record) = self.receiver.poll_ack(now)
         {
             self.outbox.record(record);
         }
-        self.outbox.pop()
+        if let Some(transmit) = self.outbox.pop() {
+            return Some(transmit);
+        }
+        if self.state != State::Established {
+            return None;
+        }
+        let mut record = RecordWriter::new(MAX_RECORD);
+        self.tunnels.fill_control(now, &mut record);
+        self.tunnels.fill(&mut record, streams);
+        (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
     }
 
     /// Welcomes the agent that asked by [`ServerEvent::Register`].
     pub fn accept(&mut self, now: Instant, accept: Accept) {
-        let State::Deciding { version } = self.state else { return };
+        let State::Deciding { version, tunnels } = self.state else { return };
+        self.tunnels = Mux::opener(self.config.limits.tunnels, tunnels, now);
         self.receiver = Receiver::new(self.config.limits, &accept.resume);
         self.state = State::Established;
         self.heard = now;
@@ -323,7 +344,7 @@ impl Server {
             offered: format!("{:?}", register.versions),
         })?;
         self.more_cameras = register.more_cameras;
-        self.state = State::Deciding { version };
+        self.state = State::Deciding { version, tunnels: register.tunnels };
         self.events.push_back(ServerEvent::Register(register));
         Ok(())
     }
@@ -361,6 +382,7 @@ impl Server {
         // The shortest round trip so far: what a single slow one adds must not make the offset too small.
         if heartbeat.round_trip_us > 0 {
             self.shortest_round_trip_us = self.shortest_round_trip_us.min(heartbeat.round_trip_us);
+            self.tunnels.set_round_trip(Duration::from_micros(heartbeat.round_trip_us));
         }
         let one_way = if self.shortest_round_trip_us == u64::MAX { 0 } else { self.shortest_round_trip_us / 2 };
         let clock_offset_us = signed(now.as_micros().saturating_sub(one_way)).saturating_sub(signed(heartbeat.sent_us));
@@ -374,7 +396,9 @@ impl Server {
         }
         let mut reader = RecordReader::new(record)?;
         while let Some(frame) = reader.next_frame()? {
-            if let Some(delivery) = self.receiver.handle(now, frame)? {
+            if let Some(frame) = self.tunnels.handle(now, frame)?
+                && let Some(delivery) = self.receiver.handle(now, frame)?
+            {
                 self.events.push_back(ServerEvent::Media(delivery));
             }
         }

@@ -136,6 +136,7 @@ impl Receiver {
             }
             Frame::Skip(skip) => self.skip(now, skip),
             Frame::Mack(_) => violation("MACK", "frames of an agent", "an acknowledgement".into()),
+            other => violation("record of an agent", "media", format!("frame {:#x}", other.number())),
         }
     }
 

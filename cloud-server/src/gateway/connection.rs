@@ -79,7 +79,7 @@ impl Connection {
     async fn run(&mut self, socket: &mut WebSocket) -> String {
         loop {
             self.handle_events().await;
-            while let Some(transmit) = self.protocol.poll_transmit(self.now()) {
+            while let Some(transmit) = self.protocol.poll_transmit(self.now(), &mut camagent_proto::mux::NoStreams) {
                 let (message, is_close) = match transmit {
                     Transmit::Text(text) => (Message::Text(text.into()), false),
                     Transmit::Binary(record) => (Message::Binary(record), false),

@@ -1,0 +1,81 @@
+//! Tunnels: many TCP connections as streams of one session, with the words of RFC 9000 sections 2 to 4.
+//!
+//! The server opens a stream by the names of a camera and a service; the agent looks into its own configuration at each OPEN, connects, and
+//! answers. Octets go both ways within credit; each direction ends by FIN, or by RESET_STREAM and STOP_SENDING.
+//!
+//! [`Mux`] is one end, as a value. It never holds what it sends: octets are read from the local side ([`Streams`]) only when the transport takes
+//! a record, straight into that record. What it receives waits in it, within the window that it granted, until the local side takes it.
+//! What does not belong here: sockets, names and who may go where (the drivers), what goes first in a record (`session`).
+
+mod credit;
+mod multiplexer;
+mod pace;
+mod stream;
+
+pub use multiplexer::{Mux, NotOpened};
+
+use alloc::string::String;
+
+use crate::frame::{OpenOutcome, StreamError};
+
+/// The local sides of the streams, as the driver has them.
+pub trait Streams {
+    /// Reads what the local side of `stream` has, at most as much as `into` holds, without waiting.
+    fn read(&mut self, stream: u64, into: &mut [u8]) -> Read;
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// So many octets, at least one.
+    Octets(usize),
+    /// Nothing now.
+    Pending,
+    /// The local side will send nothing more.
+    End,
+    /// The local side broke.
+    Broken,
+}
+
+/// No streams: for ends without tunnels.
+#[derive(Clone, Copy, Debug)]
+pub struct NoStreams;
+
+impl Streams for NoStreams {
+    fn read(&mut self, _: u64, _: &mut [u8]) -> Read {
+        Read::Pending
+    }
+}
+
+/// What a mux tells its driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamEvent {
+    /// A visitor wants in: answer with [`Mux::answer`]. What it sends meanwhile waits.
+    Open {
+        /// The stream.
+        stream: u64,
+        /// The camera's id, as the peer says.
+        camera: String,
+        /// The service's name, as the peer says.
+        service: String,
+        /// Who comes.
+        visitor: String,
+    },
+    /// The service was reached.
+    Connected(u64),
+    /// The service was not reached; the stream is over.
+    Refused {
+        /// The stream.
+        stream: u64,
+        /// Why.
+        outcome: OpenOutcome,
+        /// In words.
+        detail: String,
+    },
+    /// There are octets, or the end of them: see [`Mux::received`].
+    Received(u64),
+    /// The peer has given its direction up, or wants nothing more: the connection behind it is dead.
+    Broken(u64, StreamError),
+    /// Both directions are over; the mux has forgotten the stream.
+    Closed(u64),
+}
