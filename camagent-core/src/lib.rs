@@ -39,7 +39,8 @@ pub use camagent_proto::{
 };
 pub use command::{Command, CommandToken};
 pub use config::{
-    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, Secret, ServerUrl, ServiceConfig, SourceConfig, Trust,
+    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, RtspTransport, Secret, ServerUrl, ServiceConfig, SourceConfig,
+    Trust,
 };
 pub use error::Error;
 pub use event::{Event, Warning};

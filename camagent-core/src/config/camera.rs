@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use camagent_proto::message::{Policy, Retention, ServiceMode, is_name};
+use camagent_proto::message::{MAX_REGISTER, Policy, Retention, is_name};
 use serde_json::Value;
 
-use super::{NAME, Secret, reader::Section};
+use super::{
+    NAME, Secret,
+    reader::Section,
+    services::{self, MAX_SERVICES, ServiceConfig},
+};
 use crate::error::Error;
 
 /// One source of a camera.
@@ -21,17 +25,14 @@ pub struct SourceConfig {
     pub path: Option<String>,
 }
 
-/// A TCP service that may be reached through a tunnel. The server knows its name only; where it leads is this side's to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceConfig {
-    /// `rtsp`, `http`, `onvif` or another name.
-    pub name: String,
-    /// Address in the agent's network. Default: the camera's.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// How the server answers RTSP viewers. Default `raw`.
-    pub mode: ServiceMode,
+/// How media of a camera comes from its own RTSP server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RtspTransport {
+    /// Between the messages of the RTSP connection: what gets lost is sent again.
+    #[default]
+    Tcp,
+    /// In datagrams.
+    Udp,
 }
 
 /// One camera.
@@ -43,6 +44,8 @@ pub struct CameraConfig {
     pub host: String,
     /// Port of its own RTSP server. Default 554.
     pub rtsp_port: u16,
+    /// How its media comes from there. Default TCP.
+    pub rtsp_transport: RtspTransport,
     /// User for its own servers.
     pub user: Option<String>,
     /// Password for its own servers.
@@ -76,6 +79,7 @@ const QUALITIES: &[(&str, Quality)] = &[("high", Quality::High), ("medium", Qual
 const POLICIES: &[(&str, Policy)] =
     &[("always", Policy::Always), ("on_demand", Policy::OnDemand), ("off", Policy::Off)];
 const RETENTIONS: &[(&str, Retention)] = &[("live", Retention::Live)];
+const TRANSPORTS: &[(&str, RtspTransport)] = &[("tcp", RtspTransport::Tcp), ("udp", RtspTransport::Udp)];
 const CODECS: &[(&str, &str)] = &[
     ("H.265", "H.265"),
     ("H265", "H.265"),
@@ -105,9 +109,11 @@ pub(super) fn read_all(
     let quality = streaming.one_of("quality", QUALITIES)?.unwrap_or(Quality::High);
     let common = Common {
         quality,
-        rtsp_port: port(streaming)?.unwrap_or(554),
-        paths: paths(streaming)?.unwrap_or_default(),
+        rtsp_port: port(streaming)?,
+        rtsp_transport: streaming.one_of("rtsp_transport", TRANSPORTS)?.unwrap_or_default(),
+        paths: paths(streaming)?,
         sources: sources(streaming)?,
+        services: services::read(streaming)?,
     };
     let Some(list) = root.sections("cameras")? else {
         return Ok(vec![read(&root.section("camera")?, &common, Some(agent_id))?]);
@@ -129,9 +135,11 @@ pub(super) fn read_all(
 
 struct Common {
     quality: Quality,
-    rtsp_port: u16,
-    paths: Vec<String>,
-    sources: Vec<(String, Option<Policy>, Option<Retention>)>,
+    rtsp_port: Option<u16>,
+    rtsp_transport: RtspTransport,
+    paths: Option<Vec<String>>,
+    sources: Vec<SourceChoice>,
+    services: Vec<services::Choice>,
 }
 
 fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Result<CameraConfig, Error> {
@@ -173,11 +181,14 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
         description.insert("features".into(), Value::from(features));
     }
     let host = camera.string("host")?.unwrap_or_else(|| "127.0.0.1".into());
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !is_host(&host) {
         return Err(camera.wrong("host", "a host name or an address"));
     }
-    let paths = paths(camera)?.unwrap_or_else(|| common.paths.clone());
-    let rtsp_port = port(camera)?.unwrap_or(common.rtsp_port);
+    let paths = paths(camera)?.or_else(|| common.paths.clone());
+    let rtsp_port = port(camera)?.or(common.rtsp_port);
+    let has_streams = paths.is_some() || rtsp_port.is_some();
+    let (paths, rtsp_port) = (paths.unwrap_or_default(), rtsp_port.unwrap_or(554));
+    let rtsp_transport = camera.one_of("rtsp_transport", TRANSPORTS)?.unwrap_or(common.rtsp_transport);
     let user = camera.string("user")?;
     let password = match camera.value("password") {
         None => None,
@@ -185,6 +196,10 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
         Some(_) => return Err(camera.wrong_secret("password", "a string")),
     };
     let own = sources(camera)?;
+    let services = services::merge(&common.services, &services::read(camera)?, &host, (rtsp_port, has_streams));
+    if services.len() > MAX_SERVICES {
+        return Err(camera.wrong("services", "at most 16 services, with those of streaming"));
+    }
     camera.finish();
 
     let mut names: Vec<String> = SOURCE_NAMES[..2].iter().map(|name| String::from(*name)).collect();
@@ -207,16 +222,31 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
             name,
         }
     });
-    Ok(CameraConfig {
-        id,
-        host,
-        rtsp_port,
-        user,
-        password,
-        sources: sources.collect(),
-        services: Vec::new(),
-        description,
-    })
+    let sources: Vec<SourceConfig> = sources.collect();
+    if message_bytes(&sources, &services, &description) > MAX_REGISTER {
+        return Err(camera.wrong("features", "shorter: all that is told of a camera fits into 16384 bytes of JSON"));
+    }
+    Ok(CameraConfig { id, host, rtsp_port, rtsp_transport, user, password, sources, services, description })
+}
+
+/// An upper bound for what a camera takes in a message of the protocol.
+fn message_bytes(sources: &[SourceConfig], services: &[ServiceConfig], description: &BTreeMap<String, Value>) -> usize {
+    /// Names, punctuation, numbers and words around the texts of a source or a service, and those of the message.
+    const AROUND: (usize, usize, usize) = (120, 60, 256);
+    // A path has quotation marks and backslashes to escape at worst.
+    let of_source =
+        |source: &SourceConfig| AROUND.0 + source.name.len() + 2 * source.path.as_ref().map_or(0, String::len);
+    let of_service = |service: &ServiceConfig| AROUND.1 + service.name.len();
+    let description: usize = description.iter().map(|(key, value)| key.len() + 4 + value.to_string().len()).sum();
+    AROUND.2
+        + sources.iter().map(of_source).sum::<usize>()
+        + services.iter().map(of_service).sum::<usize>()
+        + description
+}
+
+/// Whether a text can name a host.
+pub(super) fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn port(section: &Section<'_>) -> Result<Option<u16>, Error> {

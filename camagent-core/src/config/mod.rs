@@ -6,10 +6,12 @@
 mod camera;
 mod log_file;
 mod reader;
+mod services;
 mod url;
 
-pub use camera::{CameraConfig, ServiceConfig, SourceConfig};
+pub use camera::{CameraConfig, RtspTransport, SourceConfig};
 pub use log_file::{DEFAULT_LOG_FILE, LogFile};
+pub use services::ServiceConfig;
 pub use url::ServerUrl;
 
 use std::{fmt, path::Path, time::Duration};

@@ -55,10 +55,14 @@ impl<'a> Section<'a> {
         items.iter().enumerate().map(section).collect::<Result<_, _>>().map(Some)
     }
 
-    /// The objects behind all keys that are left: name and section.
+    /// All keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.map.into_iter().flat_map(|map| map.keys()).map(String::as_str)
+    }
+
+    /// The objects behind all keys: name and section.
     pub(super) fn named_sections(&self) -> Result<Vec<(&'a str, Section<'a>)>, Error> {
-        let keys: Vec<&'a str> = self.map.into_iter().flat_map(|map| map.keys()).map(String::as_str).collect();
-        keys.into_iter().map(|key| Ok((key, self.section(key)?))).collect()
+        self.keys().map(|key| Ok((key, self.section(key)?))).collect()
     }
 
     pub(super) fn has(&self, key: &str) -> bool {

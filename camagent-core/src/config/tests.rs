@@ -30,6 +30,7 @@ fn the_owners_file_is_accepted_as_it_stands() {
     assert_eq!(config.heartbeat_interval, Duration::from_secs(30));
     let camera = &config.cameras[0];
     assert_eq!((camera.id.as_str(), camera.host.as_str(), camera.rtsp_port), ("dahua-2449s-il-001", "127.0.0.1", 554));
+    assert_eq!((camera.services.len(), camera.rtsp_transport), (1, RtspTransport::Tcp));
     assert_eq!(camera.sources[1].path.as_deref(), Some("/cam/realmonitor?channel=1&subtype=1"));
     assert_eq!(camera.description["model"], "dahua-2449s-il");
     assert_eq!(camera.description["max_fps"], 20);
@@ -58,7 +59,7 @@ fn unknown_keys_warn() {
 
 #[test]
 fn wrong_values_name_key_value_and_what_is_allowed() {
-    let cases: [(&str, Value, &str); 24] = [
+    let cases: [(&str, Value, &str); 25] = [
         ("/agent/agent_id", "a/b".into(), "1 to 64"),
         ("/agent/cloud_server_url", "http://x".into(), "ws://HOST"),
         ("/agent/cloud_server_token", "a b".into(), "visible ASCII"),
@@ -67,6 +68,7 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         ("/streaming/quality", "best".into(), "one of high, medium, low"),
         ("/streaming/buffer_size", 100.into(), "from 65536"),
         ("/streaming/rtsp_port", 0.into(), "from 1 to 65535"),
+        ("/streaming/rtsp_transport", "http".into(), "one of tcp, udp"),
         ("/streaming/stream_paths", serde_json::json!(["x"]), "begin with /"),
         ("/streaming/sources", serde_json::json!({"main": {"upload": "never"}}), "always, on_demand, off"),
         ("/streaming/sources", serde_json::json!({"main": {"retention": "record"}}), "live"),
@@ -151,23 +153,48 @@ fn secrets_stay_out_of_debug_output() {
 }
 
 #[test]
-fn the_largest_description_of_a_camera_fits_into_one_message() {
+fn what_is_told_of_a_camera_fits_into_one_message() {
     let sources: serde_json::Map<String, Value> =
-        (0..16).map(|at| (format!("{at:064}"), serde_json::json!({"upload": "on_demand"}))).collect();
-    let config = with(|value| {
-        for key in ["model", "maker", "firmware", "serial"] {
-            value["camera"][key] = "\"".repeat(128).into();
-        }
-        value["camera"]["features"] = serde_json::json!(vec!["\"".repeat(128); 32]);
-        value["camera"]["sources"] = sources.into();
-        value["streaming"]["stream_paths"] = serde_json::json!(vec![format!("/{}", "\\".repeat(511)); 3]);
-    });
-    let camera = &config.unwrap().cameras[0];
-    let text = serde_json::to_string(&camera.description).unwrap();
-    let sources: usize = camera
-        .sources
-        .iter()
-        .map(|source| 120 + source.name.len() + 2 * source.path.as_ref().map_or(0, String::len))
-        .sum();
-    assert!(text.len() + sources + 200 < camagent_proto::message::MAX_REGISTER, "{} + {sources}", text.len());
+        (0..13).map(|at| (format!("{at:064}"), serde_json::json!({"upload": "on_demand"}))).collect();
+    let services: serde_json::Map<String, Value> =
+        (0..15).map(|at| (format!("{at:064}"), serde_json::json!(65_535))).collect();
+    let long = |features: usize| {
+        with(|value| {
+            for key in ["model", "maker", "firmware", "serial"] {
+                value["camera"][key] = "\"".repeat(128).into();
+            }
+            value["camera"]["features"] = serde_json::json!(vec!["\"".repeat(128); features]);
+            value["camera"]["sources"] = sources.clone().into();
+            value["camera"]["services"] = services.clone().into();
+            value["streaming"]["stream_paths"] = serde_json::json!(vec![format!("/{}", "\\".repeat(511)); 3]);
+        })
+    };
+    let camera = &long(20).unwrap().cameras[0];
+    let told = camagent_proto::message::Camera {
+        id: camera.id.clone(),
+        sources: camera
+            .sources
+            .iter()
+            .map(|source| camagent_proto::message::Source {
+                name: source.name.clone(),
+                policy: source.policy,
+                retention: source.retention,
+                path: source.path.clone(),
+            })
+            .collect(),
+        services: camera
+            .services
+            .iter()
+            .map(|service| camagent_proto::message::Service {
+                name: service.name.clone(),
+                port: service.port,
+                mode: service.mode,
+            })
+            .collect(),
+        description: camera.description.clone(),
+    };
+    let text = serde_json::to_string(&told).unwrap();
+    assert!(text.len() > 10_000 && text.len() + 200 < camagent_proto::message::MAX_REGISTER, "{}", text.len());
+    let error = long(32).unwrap_err().to_string();
+    assert!(error.contains("camera.features") && error.contains("16384 bytes"), "{error}");
 }
