@@ -1,5 +1,6 @@
 //! Tokens: 256 random bits, shown once, kept as SHA-256. A check is a look-up by that hash, so its time tells nothing
-//! about the token; the database is asked each time, so a removal holds at once. Passwords are not this file's.
+//! about the token; the database is asked each time, so a removal holds at once. Viewers have shorter secrets,
+//! kept as Digest needs them; the relay knows how.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +16,13 @@ impl Token {
     /// 256 bits of the system's randomness as base64url.
     pub fn generate() -> Result<Self> {
         let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| Error::Refused(format!("no randomness: {error}")))?;
+        Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    /// 128 bits of it: as many as MD5 makes sense of, and short enough for the forms of recorders.
+    pub fn generate_short() -> Result<Self> {
+        let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| Error::Refused(format!("no randomness: {error}")))?;
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
     }
@@ -88,6 +96,14 @@ impl Auth {
         let token = Token::generate()?;
         self.store.add_token(name, &hash(token.reveal()), self.clock.utc_us()).await?;
         Ok(token)
+    }
+
+    /// Adds a viewer's account and gives its secret; `ha1` makes of name and secret what is kept.
+    pub async fn add_viewer(&self, name: &str, ha1: fn(&str, &str) -> String) -> Result<Token> {
+        refuse_bad_id("a viewer's name", name)?;
+        let secret = Token::generate_short()?;
+        self.store.add_viewer(name, &ha1(name, secret.reveal()), self.clock.utc_us()).await?;
+        Ok(secret)
     }
 
     /// Is this the agent's token?

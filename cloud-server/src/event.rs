@@ -43,6 +43,8 @@ pub enum Event {
     ViewerSkipped { camera: String, source: String, address: String, frames: u32 },
     /// A viewer left.
     ViewerLeft { camera: String, source: String, address: String, reason: String },
+    /// Somebody wanted to watch with a name or secret that is not known.
+    ViewerRefused { name: String, address: String },
     /// The database cannot be written (a full disk, as a rule). Live video goes on.
     DiskTrouble { what: String, reason: String },
     /// A command was given to an agent.
@@ -73,6 +75,7 @@ impl Event {
             Self::ViewerJoined { .. } => "viewer_joined",
             Self::ViewerSkipped { .. } => "viewer_skipped",
             Self::ViewerLeft { .. } => "viewer_left",
+            Self::ViewerRefused { .. } => "viewer_refused",
             Self::DiskTrouble { .. } => "disk_trouble",
             Self::CommandSent { .. } => "command_sent",
             Self::ServerStarted { .. } => "server_started",
@@ -91,6 +94,7 @@ impl Event {
                 | Self::CameraRefused { .. }
                 | Self::FrameRefused { .. }
                 | Self::ViewerSkipped { .. }
+                | Self::ViewerRefused { .. }
                 | Self::DiskTrouble { .. }
         )
     }

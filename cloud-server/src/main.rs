@@ -50,6 +50,9 @@ enum Command {
     /// Tokens for the HTTP API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Accounts of viewers, for RTSP.
+    #[command(subcommand)]
+    Viewer(ViewerCommand),
     /// Show the values in force as TOML.
     Config,
     /// Show the description of the HTTP API as JSON.
@@ -82,6 +85,22 @@ enum TokenCommand {
     /// Show the names of all API tokens.
     List,
     /// Remove an API token; a running server refuses it at once.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum ViewerCommand {
+    /// Add an account and show its secret, once.
+    Add {
+        /// The user name.
+        name: String,
+    },
+    /// Show the names of all accounts.
+    List,
+    /// Remove an account; a running server lets it begin nothing more.
     Remove {
         /// Its name.
         name: String,
@@ -121,6 +140,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Serve => serve(config).await,
         Command::Agent(command) => agent(&config, command).await,
         Command::Token(command) => token(&config, command).await,
+        Command::Viewer(command) => viewer(&config, command).await,
         Command::Config => say(config.to_string().trim_end()),
         Command::Openapi => say(cloud_server::api::openapi::text().trim_end()),
     }
@@ -224,5 +244,22 @@ async fn token(config: &Config, command: TokenCommand) -> Result<()> {
             Ok(())
         }
         TokenCommand::Remove { name } => store.remove_token(&name).await,
+    }
+}
+
+async fn viewer(config: &Config, command: ViewerCommand) -> Result<()> {
+    let store = Store::open(&config.storage.data_dir).await?;
+    match command {
+        ViewerCommand::Add { name } => {
+            let secret = Auth::new(store, Clock::new()).add_viewer(&name, cloud_server::rtsp::digest::ha1).await?;
+            say(secret.reveal())
+        }
+        ViewerCommand::List => {
+            for row in store.viewers().await? {
+                say(&format!("{}\tadded {}", row.name, rfc3339(row.created_us)))?;
+            }
+            Ok(())
+        }
+        ViewerCommand::Remove { name } => store.remove_viewer(&name).await,
     }
 }

@@ -77,6 +77,13 @@ async fn a_running_server_notices_tokens_and_stops_gracefully() {
     assert!(!again.status.success() && text(&again.stderr).contains("exists already"));
     assert!(run(folder.path(), &["agent", "remove", "cam-1"]).status.success());
     assert!(!run(folder.path(), &["agent", "remove", "cam-1"]).status.success());
+    let secret = text(&run(folder.path(), &["viewer", "add", "eve"]).stdout);
+    assert_eq!(secret.len(), 22);
+    assert!(text(&run(folder.path(), &["viewer", "list"]).stdout).starts_with("eve"));
+    assert!(text(&run(folder.path(), &["viewer", "add", "eve"]).stderr).contains("exists already"));
+    assert!(text(&run(folder.path(), &["viewer", "add", "e:e"]).stderr).contains("viewer's name"));
+    assert!(run(folder.path(), &["viewer", "remove", "eve"]).status.success());
+    assert!(!run(folder.path(), &["viewer", "remove", "eve"]).status.success());
     assert!(run(folder.path(), &["token", "remove", "ops"]).status.success());
     assert_eq!(http(address, "GET", "/agents", Some(&token), None).await.0, 401);
 
@@ -105,6 +112,7 @@ fn bad_configuration_is_named_and_good_one_printed() {
     std::fs::write(&file, "[listen]\nrtsp = \"0.0.0.0:7554\"\n").expect("written");
     let output = run(folder.path(), &["--config", "cloud.toml"]);
     assert!(!output.status.success() && text(&output.stderr).contains("listen.rtsp"));
+    assert!(text(&output.stderr).contains("camagent-cloud viewer add NAME"), "{}", text(&output.stderr));
     std::fs::write(&file, "[live]\nviewer_linger = 3\nvewer = 1\n").expect("written");
     for arguments in [["config", "--config", "cloud.toml"], ["--print-config", "--config", "cloud.toml"]] {
         let output = run(folder.path(), &arguments);
@@ -113,6 +121,7 @@ fn bad_configuration_is_named_and_good_one_printed() {
     }
     let output = run(folder.path(), &["--config", "missing.toml"]);
     assert!(!output.status.success() && text(&output.stderr).contains("missing.toml"));
+    std::fs::remove_dir_all(folder.path().join("data")).expect("removed");
     std::fs::write(folder.path().join("data"), "a file").expect("written");
     let output = run(folder.path(), &["agent", "list"]);
     assert!(!output.status.success() && text(&output.stderr).contains("--data-dir"), "{}", text(&output.stderr));

@@ -1,7 +1,7 @@
 //! The registry of agents. The newest connection of an agent wins at once: connections are counted, and the count (the
 //! generation) decides whose word holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ pub struct Agents {
     inner: Mutex<BTreeMap<String, Agent>>,
     /// Wakes visits that wait for an agent.
     joined: Notify,
+    /// Agents whose cameras were told since somebody last asked.
+    news: Mutex<BTreeSet<String>>,
+    /// Wakes whoever waits for such news.
+    told: Notify,
 }
 
 /// What a connection must do.
@@ -123,7 +127,7 @@ impl Agents {
     /// Nobody was seen yet.
     #[must_use]
     pub fn new(events: Arc<Events>) -> Self {
-        Self { events, inner: Mutex::default(), joined: Notify::new() }
+        Self { events, inner: Mutex::default(), joined: Notify::new(), news: Mutex::default(), told: Notify::new() }
     }
 
     /// Takes a connection in. The one before it is told to leave; commands without an answer are given again.
@@ -173,6 +177,7 @@ impl Agents {
         let ledger = agent.ledger.clone();
         drop(inner);
         self.joined.notify_waiters();
+        self.tell_cameras(id);
         let agent = id.to_owned();
         if replaced.is_some() {
             self.events.emit(Event::AgentReplaced { agent: agent.clone(), generation });
@@ -187,6 +192,39 @@ impl Agents {
     /// More cameras of the agent.
     pub fn add_cameras(&self, id: &str, generation: u64, cameras: Vec<Camera>) {
         self.with(id, generation, |agent| agent.status.cameras.extend(cameras));
+        self.tell_cameras(id);
+    }
+
+    fn tell_cameras(&self, id: &str) {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        self.told.notify_one();
+    }
+
+    /// Waits until agents tell of their cameras, and gives their ids. For one caller; cancel safe.
+    pub async fn cameras_told(&self) -> BTreeSet<String> {
+        loop {
+            let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
+            if !news.is_empty() {
+                return news;
+            }
+            self.told.notified().await;
+        }
+    }
+
+    /// True as soon as the agent is connected, false when it is not within the patience.
+    pub async fn wait_online(&self, id: &str, patience: Duration) -> bool {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let joined = self.joined.notified();
+            if self.lock().get(id).is_some_and(|agent| agent.status.online) {
+                return true;
+            }
+            let now = tokio::time::Instant::now();
+            if now >= until {
+                return false;
+            }
+            let _ = tokio::time::timeout(LOOK_EVERY.min(until - now), joined).await;
+        }
     }
 
     /// A heartbeat came.
@@ -411,6 +449,22 @@ mod tests {
         let mut rebooted = agents.join("a", joining(2));
         assert!(rebooted.orders.try_recv().is_err(), "it may have been done before the reboot");
         assert_eq!(waiting.await.expect("ends"), Err(CommandFailure::Offline));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_agent_or_its_cameras_is_woken() {
+        let agents = Arc::new(Agents::new(Arc::default()));
+        assert!(!agents.wait_online("a", Duration::from_secs(3)).await);
+        let waiting = tokio::spawn({
+            let agents = Arc::clone(&agents);
+            async move { (agents.wait_online("a", Duration::from_secs(60)).await, agents.cameras_told().await) }
+        });
+        tokio::task::yield_now().await;
+        let member = agents.join("a", joining(1));
+        let (online, told) = waiting.await.expect("ends");
+        assert!(online && told.into_iter().eq(["a".to_owned()]));
+        agents.add_cameras("a", member.generation, vec![Camera::default()]);
+        assert_eq!(agents.cameras_told().await.len(), 1);
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::reader::{Section, quoted};
-use crate::error::{Error, Result};
 
 /// Addresses; port 0 takes a free one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +11,7 @@ pub struct Listen {
     pub http: SocketAddr,
     /// HTTPS and secure WebSocket for agents and people. Default 0.0.0.0:8443.
     pub tls: SocketAddr,
-    /// The RTSP relay. Default 127.0.0.1:7554; only loopback addresses, because viewers have no accounts.
+    /// The RTSP relay. Default 127.0.0.1:7554; any other than a loopback address needs a viewer account.
     pub rtsp: SocketAddr,
 }
 
@@ -43,15 +42,5 @@ impl Listen {
             ("tls", quoted(&self.tls.to_string())),
             ("rtsp", quoted(&self.rtsp.to_string())),
         ]
-    }
-
-    pub(super) fn check(&self) -> Result<()> {
-        if self.rtsp.ip().is_loopback() {
-            return Ok(());
-        }
-        Err(Error::Config(format!(
-            "listen.rtsp = \"{}\": must be a loopback address, as \"127.0.0.1:7554\", because RTSP viewers have no accounts",
-            self.rtsp
-        )))
     }
 }

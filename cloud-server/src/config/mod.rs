@@ -8,6 +8,7 @@ mod reader;
 mod rtsp;
 mod storage;
 mod tls;
+mod tunnels;
 
 use std::fmt;
 use std::path::Path;
@@ -18,6 +19,7 @@ pub use self::log::Log;
 pub use self::rtsp::Rtsp;
 pub use self::storage::Storage;
 pub use self::tls::Tls;
+pub use self::tunnels::{RtspMode, Tunnels};
 
 use self::reader::Document;
 use crate::error::{Error, Result};
@@ -35,6 +37,8 @@ pub struct Config {
     pub live: Live,
     /// `[rtsp]`: the relay.
     pub rtsp: Rtsp,
+    /// `[tunnels]`: the services of cameras as ports of the server.
+    pub tunnels: Tunnels,
     /// `[log]`: how much is logged.
     pub log: Log,
 }
@@ -65,6 +69,7 @@ impl Config {
             storage: document.section("storage", Storage::read),
             live: document.section("live", Live::read),
             rtsp: document.section("rtsp", Rtsp::read),
+            tunnels: document.section("tunnels", Tunnels::read),
             log: document.section("log", Log::read),
         };
         Ok(Loaded { config, warnings: document.finish()? })
@@ -72,8 +77,17 @@ impl Config {
 
     /// What holds between values, also after the command line changed some.
     pub fn check(&self) -> Result<()> {
-        self.listen.check()?;
-        self.tls.check()
+        self.tls.check()?;
+        self.tunnels.check()
+    }
+
+    /// The first key that opens the relay or tunnels beyond this machine, which needs a viewer account.
+    #[must_use]
+    pub fn opens_beyond_loopback(&self) -> Option<String> {
+        let relay = (!self.listen.rtsp.ip().is_loopback()).then(|| format!("listen.rtsp = \"{}\"", self.listen.rtsp));
+        let tunnels =
+            || (!self.tunnels.bind.is_loopback()).then(|| format!("tunnels.bind = \"{}\"", self.tunnels.bind));
+        relay.or_else(tunnels)
     }
 
     /// The same with every port 0 and all data in `data_dir`: for tests that start a server in their process.
@@ -83,6 +97,8 @@ impl Config {
         config.listen.http.set_port(0);
         config.listen.tls = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         config.listen.rtsp.set_port(0);
+        config.tunnels.first_rtsp_port = 0;
+        config.tunnels.first_port = 0;
         config.storage.data_dir = data_dir.to_owned();
         config
     }
@@ -97,6 +113,7 @@ impl fmt::Display for Config {
             ("storage", self.storage.rows()),
             ("live", self.live.rows()),
             ("rtsp", self.rtsp.rows()),
+            ("tunnels", self.tunnels.rows()),
             ("log", self.log.rows()),
         ];
         for (index, (section, rows)) in sections.iter().enumerate() {
@@ -158,10 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn rtsp_beyond_loopback_is_refused() {
-        let loaded = Config::parse("[listen]\nrtsp = \"0.0.0.0:7554\"").expect("reads");
-        let error = loaded.config.check().expect_err("no accounts yet").to_string();
-        assert!(error.contains("listen.rtsp") && error.contains("loopback"), "{error}");
+    fn what_opens_beyond_loopback_is_named() {
+        let opens = |text| Config::parse(text).expect("reads").config.opens_beyond_loopback();
+        assert_eq!(opens(""), None);
+        assert_eq!(opens("[listen]\nrtsp = \"0.0.0.0:7554\"").as_deref(), Some("listen.rtsp = \"0.0.0.0:7554\""));
+        assert_eq!(opens("[tunnels]\nbind = \"10.0.0.1\"").as_deref(), Some("tunnels.bind = \"10.0.0.1\""));
     }
 
     #[test]

@@ -114,6 +114,33 @@ impl Section<'_> {
         .unwrap_or(default)
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        match self.table.remove(key) {
+            None => None,
+            Some(Value::Boolean(flag)) => Some(flag),
+            Some(other) => self.wrong(key, show(&other), "must be true or false"),
+        }
+        .unwrap_or(default)
+    }
+
+    /// A text that can be read as something else.
+    pub(super) fn parsed<T: std::str::FromStr>(&mut self, key: &str, allowed: &str, default: T) -> T {
+        match self.table.remove(key) {
+            None => None,
+            Some(Value::String(text)) => text.parse().ok().or_else(|| self.wrong(key, quoted(&text), allowed)),
+            Some(other) => self.wrong(key, show(&other), allowed),
+        }
+        .unwrap_or(default)
+    }
+
+    /// A list of such texts.
+    pub(super) fn all_parsed<T>(&mut self, key: &str, allowed: &str, parse: fn(&str) -> Option<T>) -> Vec<T> {
+        let Some(value) = self.table.remove(key) else { return Vec::new() };
+        let parsed = value.as_array().and_then(|values| values.iter().map(|value| parse(value.as_str()?)).collect());
+        parsed.or_else(|| self.wrong(key, show(&value), allowed)).unwrap_or_default()
+    }
+
     /// Any text, or nothing.
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         match self.table.remove(key) {

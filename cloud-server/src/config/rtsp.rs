@@ -15,6 +15,8 @@ pub struct Rtsp {
     pub stall_timeout: Duration,
     /// Viewers at once; one more is turned away. Default 5000.
     pub max_connections: usize,
+    /// Whether viewers on this machine need an account too; beyond loopback they always do. Default false.
+    pub login: bool,
 }
 
 impl Default for Rtsp {
@@ -24,6 +26,7 @@ impl Default for Rtsp {
             session_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
             max_connections: 5000,
+            login: false,
         }
     }
 }
@@ -37,6 +40,7 @@ impl Rtsp {
             session_timeout: section.seconds("session_timeout", 1.0..=3600.0, default.session_timeout),
             stall_timeout: section.seconds("stall_timeout", 1.0..=3600.0, default.stall_timeout),
             max_connections: usize::try_from(connections).unwrap_or(default.max_connections),
+            login: section.flag("login", default.login),
         }
     }
 
@@ -46,6 +50,7 @@ impl Rtsp {
             ("session_timeout", self.session_timeout.as_secs_f64().to_string()),
             ("stall_timeout", self.stall_timeout.as_secs_f64().to_string()),
             ("max_connections", self.max_connections.to_string()),
+            ("login", self.login.to_string()),
         ]
     }
 }

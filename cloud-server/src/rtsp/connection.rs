@@ -12,8 +12,10 @@ use camagent_media::rtp::rtcp::{NtpTime, SenderReport};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::accounts::Judgement;
 use super::listener::Relay;
 use super::liveness::Liveness;
+use super::names::Names;
 use super::path::Path;
 use super::session::{Refusal, Session, Step};
 use super::transport::Channels;
@@ -21,6 +23,8 @@ use crate::event::Event;
 use crate::live::{Ended, Found, Frame, Report, Unavailable, Viewer};
 use crate::shutdown::Shutdown;
 
+/// Characters of a name that nobody has, in an event.
+const MOST_OF_A_NAME: usize = 64;
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// A viewer whose burst takes longer than this gets its first report in between.
 const FIRST_REPORT: Duration = Duration::from_millis(800);
@@ -58,8 +62,15 @@ struct Connection {
     liveness: Liveness,
 }
 
-/// Serves one viewer until the connection ends.
-pub(super) async fn serve(relay: Relay, stream: TcpStream, address: SocketAddr, shutdown: Shutdown) {
+/// Serves one viewer until the connection ends; `said` is what was read of it before.
+pub(super) async fn serve(
+    relay: Relay,
+    stream: TcpStream,
+    address: SocketAddr,
+    shutdown: Shutdown,
+    names: Names,
+    said: &[u8],
+) {
     // Without it the last packet of a frame would wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let mut random = [0; 16];
@@ -69,6 +80,8 @@ pub(super) async fn serve(relay: Relay, stream: TcpStream, address: SocketAddr, 
     let id = format!("{:016x}", u64::from_be_bytes(rest));
     let description = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
     let session = Session::new(id, description, relay.config.session_timeout.as_secs());
+    let mut session = session.with_names(names).with_login(relay.login);
+    session.receive(said);
     let now = Instant::now();
     let liveness = Liveness::new(relay.config.session_timeout, now);
     let mut connection = Connection {
@@ -175,6 +188,14 @@ impl Connection {
         while let Some(step) = next.take() {
             match step {
                 Step::Send(bytes) => self.write(&[&bytes]).await?,
+                Step::Authenticate(claim) => {
+                    let judgement = self.relay.accounts.judge(&claim).await;
+                    if let Judgement::Refused { name, .. } = &judgement {
+                        let name = name.chars().take(MOST_OF_A_NAME).collect();
+                        self.relay.events.emit(Event::ViewerRefused { name, address: self.address.to_string() });
+                    }
+                    next = Some(self.session.judged(judgement));
+                }
                 Step::Lookup(path) => {
                     let found = tokio::select! {
                         biased;

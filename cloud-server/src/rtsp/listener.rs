@@ -8,8 +8,10 @@ use std::time::Duration;
 use rtsp_types::StatusCode;
 use tokio::net::TcpListener;
 
+use super::accounts::Accounts;
 use super::connection;
 use super::message::response;
+use super::names::Names;
 use crate::config::Rtsp;
 use crate::event::Events;
 use crate::live::Hub;
@@ -24,6 +26,10 @@ pub struct Relay {
     pub events: Arc<Events>,
     /// Limits and patience.
     pub config: Rtsp,
+    /// Who may watch.
+    pub accounts: Accounts,
+    /// Whether viewers must say who they are.
+    pub login: bool,
 }
 
 impl Relay {
@@ -47,6 +53,18 @@ impl Relay {
         }
     }
 
+    /// Serves one viewer of one camera under the camera's own paths, from what it has said already; until it leaves.
+    pub async fn serve_one(
+        self,
+        stream: tokio::net::TcpStream,
+        address: SocketAddr,
+        shutdown: Shutdown,
+        names: Names,
+        said: &[u8],
+    ) {
+        connection::serve(self, stream, address, shutdown, names, said).await;
+    }
+
     fn admit(
         &self,
         stream: tokio::net::TcpStream,
@@ -63,7 +81,7 @@ impl Relay {
         }
         let (relay, shutdown) = (self.clone(), shutdown.clone());
         tokio::spawn(async move {
-            connection::serve(relay, stream, address, shutdown).await;
+            connection::serve(relay, stream, address, shutdown, Names::Relay, &[]).await;
             drop(seat);
         });
     }

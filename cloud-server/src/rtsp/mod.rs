@@ -1,31 +1,51 @@
 //! The relay: RTSP 1.0 (RFC 2326), server role, media interleaved in the viewer's TCP connection.
 //!
-//! * [`message`] bytes to requests, [`path`] URLs, [`transport`] the header of SETUP
+//! * [`message`] bytes to requests, [`path`] and [`names`] URLs, [`transport`] the header of SETUP
+//! * [`digest`] and [`accounts`] who may watch
 //! * [`session`] the conversation as a value
 //! * [`liveness`] when silence is the end
 //! * [`connection`] one viewer's socket: drives the session and writes frames from the live log
 //! * [`listener`] accepts viewers
 
+pub mod accounts;
 pub mod connection;
+pub mod digest;
 pub mod listener;
 pub mod liveness;
 pub mod message;
+pub mod names;
 pub mod path;
 pub mod session;
 pub mod transport;
 
+pub use accounts::Accounts;
 pub use listener::Relay;
+pub use names::{CameraNames, Names};
 
 /// The body of the fuzz target `rtsp_request`: any bytes, in any split, end in steps and never in a panic, and no input
 /// makes the session grow beyond its limits.
 pub fn fuzz_request(data: &[u8]) {
-    let mut session = session::Session::new("0123456789abcdef".to_owned(), 1, 60);
-    let chunk = usize::from(data.first().copied().unwrap_or_default()).max(1);
+    let first = data.first().copied().unwrap_or_default();
+    let login = first.is_multiple_of(5);
+    let mut session = session::Session::new("0123456789abcdef".to_owned(), 1, 60).with_login(login);
+    let digest = digest::Digest::new(&[7; 32]);
+    let chunk = usize::from(first).max(1);
     for bytes in data.chunks(chunk) {
         session.receive(bytes);
         while let Some(step) = session.poll() {
             match step {
                 session::Step::Send(bytes) => assert!(bytes.starts_with(b"RTSP/1.0 "), "a response is a response"),
+                session::Step::Authenticate(claim) => {
+                    assert!(login, "asked only where it is needed");
+                    let answer = claim.authorization.as_deref().and_then(digest::Answer::parse);
+                    let verdict = answer.map(|answer| digest.judge(&answer, &claim.method, None, 1));
+                    assert_ne!(verdict, Some(digest::Verdict::Granted), "there is no account");
+                    // Every other one passes, so that what lies behind is reached too.
+                    session.judged(match claim.method.len() % 2 {
+                        0 => accounts::Judgement::Granted,
+                        _ => accounts::Judgement::Challenged(digest.challenge(1, false)),
+                    });
+                }
                 session::Step::Lookup(_) => {
                     let found = fuzz_presentation().ok_or(session::Refusal::NoPicture);
                     session.looked_up(found);

@@ -4,6 +4,8 @@
 use percent_encoding::percent_decode_str;
 use rtsp_types::Url;
 
+use super::names::without_control;
+
 /// A named source, and perhaps one of its tracks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -61,7 +63,7 @@ impl Path {
 }
 
 /// `trackID=N`; VLC's odd fall-back `stream=N` counts as the whole, which suits sources of one track.
-fn control(segment: &str) -> Option<Control> {
+pub(super) fn control(segment: &str) -> Option<Control> {
     let (name, value) = segment.split_once('=')?;
     match name {
         "trackID" => Some(match value.parse() {
@@ -74,19 +76,14 @@ fn control(segment: &str) -> Option<Control> {
 }
 
 /// `Content-Base`: the URL as the client wrote it, without user and password, always ending in a slash, so that joining
-/// strings and resolving by RFC 3986 give the same.
+/// strings and resolving by RFC 3986 give the same (but for a URL with a query, which resolving loses).
 #[must_use]
 pub fn content_base(url: &Url) -> String {
-    let mut url = url.clone();
+    let (mut url, _) = without_control(url);
     // Both fail only for URLs that cannot have them.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     let mut base = url.to_string();
-    if let Some((before, last)) = base.trim_end_matches('/').rsplit_once('/')
-        && control(last).is_some()
-    {
-        base.truncate(before.len());
-    }
     if !base.ends_with('/') {
         base.push('/');
     }
@@ -144,6 +141,9 @@ mod tests {
             assert_eq!(base, "rtsp://h/cam/sub/");
             let resolved = Url::parse(&base).and_then(|base| base.join("trackID=1")).expect("resolves");
             assert_eq!(resolved.to_string(), format!("{base}trackID=1"));
+        }
+        for url in ["rtsp://h/x/cam?a=b", "rtsp://h/x/cam/trackID=1?a=b", "rtsp://h/x/cam?a=b/trackID=2/"] {
+            assert_eq!(content_base(&Url::parse(url).expect("a URL")), "rtsp://h/x/cam?a=b/", "{url}");
         }
         let base = content_base(&Url::parse("rtsp://h/cam/sub?a=b").expect("a URL"));
         assert_eq!(path(&format!("{base}trackID=1")), named("cam", "sub", Control::Track(1)));

@@ -2,15 +2,21 @@
 //!
 //! 1. put bytes in with [`Session::receive`];
 //! 2. take steps out with [`Session::poll`] until there is none, doing each before asking for the next;
-//! 3. a [`Step::Lookup`] is answered by [`Session::looked_up`], a [`Step::Play`] by [`Session::started`]; until then
-//!    later requests stay in the buffer, so that pipelined requests are answered in order.
+//! 3. a [`Step::Lookup`] is answered by [`Session::looked_up`], a [`Step::Play`] by [`Session::started`], a
+//!    [`Step::Authenticate`] by [`Session::judged`]; until then later requests stay in the buffer, so that pipelined
+//!    requests are answered in order.
+//!
+//! With a login, DESCRIBE and SETUP are judged each time; what follows them in the connection needs no more than that one
+//! was granted, so that a nonce that grows old does not break a running session.
 //!
 //! No socket, clock or camera is in here.
 
 use rtsp_types::headers::{self, HeaderName};
-use rtsp_types::{Method, StatusCode};
+use rtsp_types::{Method, StatusCode, Url};
 
+use super::accounts::{Claim, Judgement};
 use super::message::{Decoder, Incoming, Request, response};
+use super::names::{Names, without_control};
 use super::path::{Control, Path, content_base};
 use super::transport::{Channels, Wanted, choose, free_channels};
 use crate::live::{Presentation, Start};
@@ -18,11 +24,16 @@ use crate::live::{Presentation, Start};
 /// What is announced in `Public` and `Allow`.
 const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
+/// Wrong names or secrets in one connection; after so many it is closed.
+const MOST_WRONG_LOGINS: u32 = 10;
+
 /// What the driver has to do next.
 #[derive(Debug)]
 pub enum Step {
     /// Write these bytes, whole, before anything else.
     Send(Vec<u8>),
+    /// Find out whether the request may pass.
+    Authenticate(Claim),
     /// Find out what the source offers.
     Lookup(Path),
     /// Start (or go on) sending the given tracks.
@@ -64,8 +75,12 @@ pub struct Session {
     id: String,
     description_id: u64,
     timeout_s: u64,
+    names: Names,
+    login: Login,
     decoder: Decoder,
     described: Option<(Path, Presentation)>,
+    /// `Content-Base` of the last description.
+    base: Option<Url>,
     bound: Option<Bound>,
     waiting: Option<Waiting>,
     after: Option<Vec<u8>>,
@@ -81,8 +96,17 @@ struct Bound {
     channels: Vec<(usize, Channels)>,
 }
 
+/// Whether viewers must say who they are.
+#[derive(Debug, Default)]
+struct Login {
+    needed: bool,
+    granted: bool,
+    wrong: u32,
+}
+
 #[derive(Debug)]
 enum Waiting {
+    Login(Box<Request>),
     Describe(Box<Request>, Path),
     Setup(Box<Request>, Path),
     Play(Box<Request>),
@@ -96,14 +120,31 @@ impl Session {
             id,
             description_id,
             timeout_s,
+            names: Names::default(),
+            login: Login::default(),
             decoder: Decoder::default(),
             described: None,
+            base: None,
             bound: None,
             waiting: None,
             after: None,
             playing: false,
             closing: false,
         }
+    }
+
+    /// The same with other names than the relay's.
+    #[must_use]
+    pub fn with_names(mut self, names: Names) -> Self {
+        self.names = names;
+        self
+    }
+
+    /// The same for viewers that must (or need not) say who they are.
+    #[must_use]
+    pub fn with_login(mut self, needed: bool) -> Self {
+        self.login.needed = needed;
+        self
     }
 
     /// Takes bytes in.
@@ -153,10 +194,33 @@ impl Session {
         bound.channels.iter().find(|(index, _)| *index == track).map(|(_, channels)| *channels)
     }
 
+    /// Answers [`Step::Authenticate`].
+    pub fn judged(&mut self, judgement: Judgement) -> Step {
+        let Some(Waiting::Login(request)) = self.waiting.take() else {
+            self.closing = true;
+            return Step::Close;
+        };
+        let challenge = match judgement {
+            Judgement::Granted => {
+                self.login.granted = true;
+                return self.route(request);
+            }
+            Judgement::Challenged(challenge) => challenge,
+            Judgement::Refused { challenge, .. } => {
+                self.login.wrong += 1;
+                self.closing = self.login.wrong >= MOST_WRONG_LOGINS;
+                challenge
+            }
+        };
+        let fields = [(headers::WWW_AUTHENTICATE, challenge.as_str())];
+        Step::Send(response(StatusCode::Unauthorized, None, cseq(&request), &fields, None))
+    }
+
     /// Answers [`Step::Lookup`].
     pub fn looked_up(&mut self, found: Result<Presentation, Refusal>) -> Step {
         match (self.waiting.take(), found) {
             (Some(Waiting::Describe(request, path)), Ok(presentation)) => {
+                self.base = request.url().and_then(|url| Url::parse(&content_base(url)).ok());
                 let step = self.describe(&request, &presentation);
                 self.described = Some((path, presentation));
                 step
@@ -208,6 +272,19 @@ impl Session {
     }
 
     fn handle(&mut self, request: Box<Request>) -> Step {
+        let judged_each_time = matches!(request.method(), Method::Describe | Method::Setup);
+        if self.login.needed && *request.method() != Method::Options && (judged_each_time || !self.login.granted) {
+            let claim = Claim {
+                method: <&str>::from(request.method()).to_owned(),
+                authorization: request.header(&headers::AUTHORIZATION).map(str::to_owned),
+            };
+            self.waiting = Some(Waiting::Login(request));
+            return Step::Authenticate(claim);
+        }
+        self.route(request)
+    }
+
+    fn route(&mut self, request: Box<Request>) -> Step {
         if let Some(options) = request.header(&headers::REQUIRE) {
             let fields = [(headers::UNSUPPORTED, options)];
             return Step::Send(response(StatusCode::OptionNotSupported, None, cseq(&request), &fields, None));
@@ -247,7 +324,7 @@ impl Session {
         if !["application/sdp", "application/*", "*/*"].iter().any(|kind| accept.contains(kind)) {
             return refuse(&request, StatusCode::NotAcceptable, "Only application/sdp can be had");
         }
-        let Some(path) = request.url().and_then(Path::parse) else { return not_found(&request) };
+        let Some(path) = self.named(&request) else { return self.not_found(&request) };
         self.waiting = Some(Waiting::Describe(request, path.clone()));
         Step::Lookup(path)
     }
@@ -271,7 +348,7 @@ impl Session {
     }
 
     fn handle_setup(&mut self, request: Box<Request>) -> Step {
-        let Some(path) = request.url().and_then(Path::parse) else { return not_found(&request) };
+        let Some(path) = self.named(&request) else { return self.not_found(&request) };
         if self.playing {
             return refuse(&request, StatusCode::MethodNotValidInThisState, "SETUP while playing");
         }
@@ -286,7 +363,7 @@ impl Session {
     }
 
     fn setup(&mut self, request: &Request, path: &Path) -> Step {
-        let Some((_, presentation)) = &self.described else { return not_found(request) };
+        let Some((_, presentation)) = &self.described else { return self.not_found(request) };
         let track = match path.track {
             Control::Track(index) => presentation.tracks.iter().find(|track| track.index == index),
             Control::Unknown => None,
@@ -336,7 +413,7 @@ impl Session {
             return refuse(&request, StatusCode::MethodNotValidInThisState, "PLAY before SETUP");
         };
         if !self.is_of_session(&request) {
-            return not_found(&request);
+            return self.not_found(&request);
         }
         if self.playing {
             // There is nowhere else to play: live goes on.
@@ -358,7 +435,7 @@ impl Session {
     }
 
     fn handle_teardown(&mut self, request: &Request) -> Step {
-        let path = request.url().and_then(Path::parse);
+        let path = self.named(request);
         let Some(bound) = &mut self.bound else {
             return refuse(request, StatusCode::SessionNotFound, "Session Not Found");
         };
@@ -380,12 +457,29 @@ impl Session {
 
     /// A URL of the session's source, aggregate or a track, or `*`.
     fn is_of_session(&self, request: &Request) -> bool {
-        let path = request.url().and_then(Path::parse);
+        let path = self.named(request);
         match (&self.bound, path) {
             (Some(bound), Some(path)) => bound.path.is_same_source(&path),
             (_, None) => request.url().is_none(),
             (None, Some(_)) => false,
         }
+    }
+
+    /// The source that the request's URL names. Who resolves a control by RFC 3986 against a base with a query loses the
+    /// path's last part: that is understood as well.
+    fn named(&self, request: &Request) -> Option<Path> {
+        let url = request.url()?;
+        self.names.find(url).or_else(|| {
+            let (described, _) = self.described.as_ref()?;
+            let track = without_control(url).1?;
+            let resolved = self.base.as_ref()?.join(url.path().trim_end_matches('/').rsplit('/').next()?).ok()?;
+            let same = resolved.path() == url.path() && resolved.query() == url.query();
+            same.then(|| Path { track, ..described.clone() })
+        })
+    }
+
+    fn not_found(&self, request: &Request) -> Step {
+        refuse(request, StatusCode::NotFound, self.names.expected())
     }
 
     /// First the deed, then its response: media must have stopped before the client reads that it has.
@@ -417,10 +511,6 @@ fn cseq(request: &Request) -> Option<&str> {
 
 fn refuse(request: &Request, status: StatusCode, reason: &str) -> Step {
     Step::Send(response(status, Some(reason), cseq(request), &[], None))
-}
-
-fn not_found(request: &Request) -> Step {
-    refuse(request, StatusCode::NotFound, "The URL is not rtsp://HOST/{camera}/{source}")
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::event::{self, Event, Events};
 use crate::gateway::Gateway;
 use crate::live::Hub;
-use crate::rtsp::Relay;
+use crate::rtsp::{Accounts, Relay};
 use crate::shutdown::{Shutdown, Stopper};
 use crate::store::Store;
 
@@ -69,6 +69,14 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self> {
         config.check()?;
         let store = Store::open(&config.storage.data_dir).await?;
+        if let Some(key) = config.opens_beyond_loopback()
+            && store.viewers().await?.is_empty()
+        {
+            return Err(Error::Config(format!(
+                "{key}: beyond this machine viewers need accounts; make one with `camagent-cloud viewer add NAME`, or use a \
+                 loopback address"
+            )));
+        }
         let identity = Identity::load_or_make(&config.tls, &config.storage.data_dir)?;
         let http_listener = listen::bind("HTTP", config.listen.http, "listen.http (--host, --port)")?;
         let tls_listener = listen::bind("TLS", config.listen.tls, "listen.tls")?;
@@ -113,7 +121,13 @@ impl Server {
             Router::new().route("/agent/{id}", any(crate::gateway::endpoint::upgrade)).with_state(gateway);
         let router = crate::api::routes::router(api).merge(agent_route);
 
-        let relay = Relay { hub: Arc::clone(&hub), events: Arc::clone(&events), config: config.rtsp.clone() };
+        let relay = Relay {
+            hub: Arc::clone(&hub),
+            events: Arc::clone(&events),
+            config: config.rtsp.clone(),
+            accounts: Accounts::new(store.clone(), clock)?,
+            login: config.rtsp.login || !addresses.rtsp.ip().is_loopback(),
+        };
         let rtsp_listener = listen::into_tokio(rtsp_listener)?;
         tokio::spawn(relay.serve(rtsp_listener, stopper.handle()));
         tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), stopper.handle()));
@@ -149,6 +163,12 @@ impl Server {
     /// Adds an API token.
     pub async fn add_token(&self, name: &str) -> Result<String> {
         self.auth.add_token(name).await.map(|token| Token::reveal(&token).to_owned())
+    }
+
+    /// Adds a viewer's account; its secret.
+    pub async fn add_viewer(&self, name: &str) -> Result<String> {
+        let secret = self.auth.add_viewer(name, crate::rtsp::digest::ha1).await?;
+        Ok(Token::reveal(&secret).to_owned())
     }
 
     /// Live video, for whoever publishes or watches within the process. Cameras of agents that are not in the database go

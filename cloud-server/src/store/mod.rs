@@ -4,6 +4,8 @@
 mod agents;
 mod cameras;
 mod tokens;
+mod tunnels;
+mod viewers;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,6 +18,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 pub use agents::AgentRow;
 pub use cameras::CameraRow;
 pub use tokens::TokenRow;
+pub use tunnels::{SourcePath, TunnelRow, TunnelState};
+pub use viewers::ViewerRow;
 
 use crate::error::{Error, Result};
 
@@ -77,8 +81,10 @@ fn migrator() -> Migrator {
         let sql = sqlx::SqlSafeStr::into_sql_str(sql);
         Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql, false)
     };
-    let migrations =
-        vec![migration(1, "agents and tokens", include_str!("../../migrations/0001_agents_and_tokens.sql"))];
+    let migrations = vec![
+        migration(1, "agents and tokens", include_str!("../../migrations/0001_agents_and_tokens.sql")),
+        migration(2, "tunnels and viewers", include_str!("../../migrations/0002_tunnels_and_viewers.sql")),
+    ];
     Migrator { migrations: Cow::Owned(migrations), ..Migrator::DEFAULT }
 }
 

@@ -139,3 +139,74 @@ pub fn push(publisher: &Publisher, track: u32, at_us: i64, payload: Bytes) {
     let stamps = Stamps { pts_us: at_us, arrival_us, received_us: arrival_us, utc_us: 1_760_000_000_000_000 + at_us };
     publisher.push(&PublishedFrame { track, stamps, discontinuity: false, payload });
 }
+
+/// A camera that pushes its H.264 clip again and again, faster than time, until it is dropped.
+pub struct Pushing {
+    pub source: std::sync::Arc<cloud_server::live::Source>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Pushing {
+    /// The camera is the agent's already, or free.
+    pub fn start(server: &Server, agent: &str, camera: &str, name: &str) -> Self {
+        server.hub().claim(camera, agent).expect("free, or its own");
+        let source = server.hub().offer(agent, camera, name).expect("own camera");
+        let publisher = source.publish(agent, 1, [1; 16]).expect("the first");
+        publisher
+            .announce_track(0, format(camagent_media::Codec::H264, camagent_media::Framing::AnnexB, 0))
+            .expect("good");
+        let task = tokio::spawn(async move {
+            let pictures = h264_pictures(&clip("main.h264"));
+            let mut pace = tokio::time::interval(Duration::from_millis(5));
+            for index in 0_i64.. {
+                pace.tick().await;
+                push(&publisher, 0, index * 40_000, pictures[index as usize % pictures.len()].0.clone());
+            }
+        });
+        Self { source, task }
+    }
+}
+
+impl Drop for Pushing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Whether a program is there; without it the test says so, and fails where nothing may be left out.
+#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
+pub fn installed(program: &str, package: &str) -> bool {
+    let there = std::process::Command::new(program).arg("--version").output().is_ok();
+    if !there {
+        assert!(std::env::var_os("CAMAGENT_CI_STRICT").is_none(), "{program} is missing (Debian package {package})");
+        eprintln!("SKIPPED: {program} is not installed (Debian package {package})");
+    }
+    there
+}
+
+/// Runs a program to its end without keeping the test's own tasks from running.
+pub async fn run(program: &str, arguments: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new("timeout");
+    command.arg("30").arg(program).args(arguments);
+    tokio::task::spawn_blocking(move || command.output().expect("runs")).await.expect("ends")
+}
+
+/// What ffprobe says of a URL: its words, and whether it went well.
+pub async fn ffprobe(url: &str, transport: &[&str]) -> (bool, String) {
+    let mut arguments = vec!["-v", "error", "-show_entries", "stream=codec_name,width", "-of", "compact"];
+    arguments.extend(transport);
+    arguments.push(url);
+    let output = run("ffprobe", &arguments).await;
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), told)
+}
+
+/// Whether GStreamer plays twenty buffers of a URL's video, with what it says.
+pub async fn gstreamer(url: &str, protocols: &str) -> (bool, String) {
+    let location = format!("location={url}");
+    let protocols = format!("protocols={protocols}");
+    let source = ["-q", "rtspsrc", &location, &protocols, "latency=0", "!", "application/x-rtp,media=video"];
+    let sink = ["!", "identity", "eos-after=20", "!", "fakesink"];
+    let output = run("gst-launch-1.0", &[&source[..], &sink[..]].concat()).await;
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}

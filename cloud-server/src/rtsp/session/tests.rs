@@ -4,6 +4,7 @@ use camagent_media::{Codec, Framing, TrackReader};
 
 use super::*;
 use crate::live::TrackDescription;
+use crate::rtsp::CameraNames;
 
 const URL: &str = "rtsp://h:7554/cam/main";
 
@@ -38,6 +39,14 @@ impl Talk {
         while let Some(step) = next.take().or_else(|| self.session.poll()) {
             match step {
                 Step::Send(bytes) => out.push_str(std::str::from_utf8(&bytes).expect("responses are text")),
+                Step::Authenticate(claim) => {
+                    self.deeds.push(format!("authenticate {}", claim.method));
+                    next = Some(self.session.judged(match claim.authorization.as_deref() {
+                        Some("right") => Judgement::Granted,
+                        None => Judgement::Challenged("Digest a".into()),
+                        Some(_) => Judgement::Refused { challenge: "Digest b".into(), name: "ops".into() },
+                    }));
+                }
                 Step::Lookup(path) => {
                     self.deeds.push(format!("look up {}/{}", path.camera, path.source));
                     next = Some(self.session.looked_up(self.found.map(presentation)));
@@ -302,4 +311,59 @@ fn a_stream_without_rhythm_is_answered_and_closed() {
     let mut talk = Talk::new();
     assert_eq!(status(&talk.say("GET / HTTP/1.1\r\n\r\n")), "400");
     assert_eq!(talk.deeds, ["close"]);
+}
+
+#[test]
+fn with_a_login_everything_but_options_needs_one() {
+    let mut talk = Talk::new();
+    talk.session = Session::new("5e5510f5e5510f00".into(), 77, 60).with_login(true);
+    assert_eq!(status(&talk.ask("OPTIONS", URL, "")), "200");
+    for method in ["DESCRIBE", "SETUP", "PLAY", "PAUSE", "GET_PARAMETER", "TEARDOWN", "FROBNICATE"] {
+        let response = talk.ask(method, URL, "");
+        assert_eq!((status(&response), field(&response, "WWW-Authenticate")), ("401", Some("Digest a")), "{method}");
+        assert_eq!(field(&response, "CSeq"), Some("5"));
+    }
+    let right = "Authorization: right\r\n";
+    assert_eq!(status(&talk.ask("DESCRIBE", URL, right)), "200");
+    let transport = "Transport: RTP/AVP/TCP;unicast\r\n";
+    assert_eq!(status(&talk.ask("SETUP", &format!("{URL}/trackID=0"), transport)), "401", "each time");
+    assert_eq!(status(&talk.ask("SETUP", &format!("{URL}/trackID=0"), &format!("{transport}{right}"))), "200");
+    assert_eq!(status(&talk.ask("PLAY", URL, "")), "200", "the connection is known");
+    assert_eq!(status(&talk.ask("TEARDOWN", URL, "")), "200");
+}
+
+#[test]
+fn guessing_ends_with_the_connection() {
+    let mut talk = Talk::new();
+    talk.session = Session::new("5e5510f5e5510f00".into(), 77, 60).with_login(true);
+    for _ in 0..10 {
+        assert_eq!(status(&talk.ask("DESCRIBE", URL, "Authorization: wrong\r\n")), "401");
+    }
+    assert_eq!(talk.deeds.last().map(String::as_str), Some("close"));
+}
+
+#[test]
+fn the_paths_of_a_camera() {
+    let url = "rtsp://h:8554/cam/realmonitor?channel=1&subtype=0";
+    let names = || {
+        let sources =
+            [("main", "/cam/realmonitor?channel=1&subtype=0"), ("sub", "/cam/realmonitor?channel=1&subtype=1")];
+        Names::Camera(CameraNames::new("gate", sources))
+    };
+    // ffmpeg and live555 join strings, GStreamer puts the control before the query, others resolve by RFC 3986.
+    for control in [
+        format!("{url}/trackID=1"),
+        "rtsp://h:8554/cam/realmonitor/trackID=1?channel=1&subtype=0".to_owned(),
+        "rtsp://h:8554/cam/trackID=1".to_owned(),
+    ] {
+        let mut talk = Talk::new();
+        talk.session = Session::new("5e5510f5e5510f00".into(), 77, 60).with_names(names());
+        let response = talk.ask("DESCRIBE", url, "");
+        assert_eq!(field(&response, "Content-Base"), Some(&*format!("{url}/")));
+        assert_eq!(status(&talk.ask("SETUP", &control, "Transport: RTP/AVP/TCP;unicast\r\n")), "200", "{control}");
+        let response = talk.ask("PLAY", &format!("{url}/"), "");
+        assert_eq!(status(&response), "200", "{control}");
+        assert_eq!(talk.deeds, ["look up gate/main", "play 10"]);
+        assert_eq!(status(&talk.ask("DESCRIBE", "rtsp://h/gate/main", "")), "404", "the relay's names are not ours");
+    }
 }
