@@ -1,7 +1,9 @@
 //! `camagentd`: the camagent edge agent as a daemon. It runs the agent of one configuration file until SIGTERM or SIGINT.
 //!
-//! What the agent does is `camagent-core`'s; here are only the command line, the log and the signals.
+//! What the agent does is `camagent-core`'s; here are only the command line, the log, the
+//! signals, and how an examination is shown.
 
+mod doctor;
 mod log;
 mod options;
 mod signal;
@@ -18,7 +20,7 @@ use camagent_core::{Agent, CameraConfig, Config, Error, Host, Policy, SOFTWARE, 
 
 use crate::{
     log::Logger,
-    options::{Options, USAGE},
+    options::{DOCTOR_USAGE, Options, USAGE},
     signal::{Asked, Signals},
 };
 
@@ -35,6 +37,13 @@ fn main() -> ExitCode {
         Ok(Options::Version) => say(&format!("camagentd {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Options::Check(file)) => check(&file),
         Ok(Options::Run { config, log_file }) => run(&config, log_file),
+        Ok(Options::DoctorHelp) => say(DOCTOR_USAGE),
+        Ok(Options::Doctor { config, how, as_json }) => match doctor::run(&config, how, as_json) {
+            Ok(true) => Ok(()),
+            // The steps above say what failed.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Err(wrong) => {
             complain(&format!("{wrong}\n`camagentd --help` tells what it understands"));
             return ExitCode::from(EXIT_USAGE);

@@ -1,11 +1,12 @@
-//! The command line: four things to do, one of them at a time.
+//! The command line: five things to do, one of them at a time.
 
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
+    time::Duration,
 };
 
-use camagent_core::DEFAULT_LOG_FILE;
+use camagent_core::{DEFAULT_LOG_FILE, Examination};
 
 /// Where the configuration lies when nobody says otherwise.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/camera_agent/config.json";
@@ -13,6 +14,7 @@ pub(crate) const DEFAULT_CONFIG: &str = "/etc/camera_agent/config.json";
 pub(crate) const USAGE: &str = "\
 usage: camagentd [--config FILE] [--log-file [FILE]]
        camagentd [--config FILE] --check-config
+       camagentd doctor [--config FILE] [--json] [--register] [--wait SECONDS]
        camagentd --help | --version
 
 Runs the edge agent of a configuration file: it dials the server of that file and
@@ -25,10 +27,33 @@ SIGTERM and SIGINT stop it within a few seconds.
   --log-file [FILE]  write the log there instead of standard error, rotated by size;
                      default /var/log/camera_agent/agent.log. SIGHUP opens it again.
                      The key agent.log_file of the configuration does the same
+  doctor             look why nothing arrives; `camagentd doctor --help` says more
   --help, -h         print this
   --version, -V      print the version
 
 exit codes: 0 done or stopped, 1 failed, 2 the command line is wrong
+";
+
+pub(crate) const DOCTOR_USAGE: &str = "\
+usage: camagentd doctor [--config FILE] [--json] [--register] [--wait SECONDS]
+
+Goes the agent's way step by step and prints of each step how it is, what was
+measured and what to do: configuration, clock, name lookup, TCP, TLS, WebSocket with
+version and token, round trip; then each camera's RTSP server, its codecs and key
+frames, and each service that tunnels lead to. A step takes 10 s at most.
+
+A running agent of the same id keeps its session: the examination ends before it would
+register. Whether the server takes the cameras' ids is therefore not looked at, unless
+--register says so: then a running agent loses its session for up to a minute.
+
+  --config FILE    the configuration, JSON; default /etc/camera_agent/config.json
+  --json           print one JSON object instead of lines
+  --register       register a session too; better stop the running agent before
+  --wait SECONDS   what a step may take, 1 to 300; default 10
+  --help, -h       print this
+
+exit codes: 0 all is well, or there are warnings only; 1 something failed;
+2 the command line is wrong
 ";
 
 /// What is to be done.
@@ -44,12 +69,22 @@ pub(crate) enum Options {
         /// The log file that was named here, which counts more than the configuration's.
         log_file: Option<PathBuf>,
     },
+    DoctorHelp,
+    /// Look why nothing arrives.
+    Doctor {
+        config: PathBuf,
+        how: Examination,
+        as_json: bool,
+    },
 }
 
 impl Options {
     /// Reads the arguments behind the program's name. The error says what is not understood.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut arguments = arguments.into_iter().peekable();
+        if arguments.next_if(|first| first.as_os_str() == OsStr::new("doctor")).is_some() {
+            return Self::parse_doctor(arguments);
+        }
         let (mut config, mut log_file, mut checks) = (None, None, false);
         while let Some(argument) = arguments.next() {
             match argument.to_str() {
@@ -64,9 +99,9 @@ impl Options {
                 Some(joined) => match joined.split_once('=') {
                     Some(("--config", file)) => set(&mut config, "--config", file.into())?,
                     Some(("--log-file", file)) => set(&mut log_file, "--log-file", file.into())?,
-                    _ => return Err(format!("{argument:?} is not understood")),
+                    _ => return Err(not_understood(&argument)),
                 },
-                None => return Err(format!("{argument:?} is not understood")),
+                None => return Err(not_understood(&argument)),
             }
         }
         let config = config.unwrap_or_else(|| DEFAULT_CONFIG.into());
@@ -76,6 +111,38 @@ impl Options {
             (false, log_file) => Ok(Options::Run { config, log_file }),
         }
     }
+}
+
+impl Options {
+    /// What follows `doctor`.
+    fn parse_doctor(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
+        let (mut config, mut how, mut as_json) = (None, Examination::default(), false);
+        while let Some(argument) = arguments.next() {
+            match argument.to_str() {
+                Some("--help" | "-h") => return Ok(Options::DoctorHelp),
+                Some("--json") => as_json = true,
+                Some("--register") => how.register = true,
+                Some("--wait") => how.patience = seconds(&arguments.next().unwrap_or_default())?,
+                Some("--config") => set(&mut config, "--config", arguments.next().unwrap_or_default())?,
+                Some(joined) => match joined.split_once('=') {
+                    Some(("--config", file)) => set(&mut config, "--config", file.into())?,
+                    Some(("--wait", number)) => how.patience = seconds(OsStr::new(number))?,
+                    _ => return Err(not_understood(&argument)),
+                },
+                None => return Err(not_understood(&argument)),
+            }
+        }
+        Ok(Options::Doctor { config: config.unwrap_or_else(|| DEFAULT_CONFIG.into()), how, as_json })
+    }
+}
+
+fn not_understood(argument: &OsStr) -> String {
+    format!("{argument:?} is not understood")
+}
+
+fn seconds(text: &OsStr) -> Result<Duration, String> {
+    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| (1..=300).contains(number));
+    number.map(Duration::from_secs).ok_or_else(|| format!("--wait is {text:?}, allowed is 1 to 300 seconds"))
 }
 
 /// Takes the value of an option that may be given once.
@@ -114,6 +181,14 @@ mod tests {
         assert_eq!(parse(&["--log-file"]), run(DEFAULT_CONFIG, Some(DEFAULT_LOG_FILE)));
         assert_eq!(parse(&["--config", "a", "-h"]), Ok(Options::Help));
         assert_eq!(parse(&["--version"]), Ok(Options::Version));
+        let config = PathBuf::from(DEFAULT_CONFIG);
+        let how = Examination::default();
+        assert_eq!(parse(&["doctor"]), Ok(Options::Doctor { config: config.clone(), how, as_json: false }));
+        let how = Examination { register: true, patience: Duration::from_secs(3) };
+        let all = ["doctor", "--json", "--register", "--wait", "3", "--config", DEFAULT_CONFIG];
+        assert_eq!(parse(&all), Ok(Options::Doctor { config, how, as_json: true }));
+        assert_eq!(parse(&["doctor", "--json", "--help"]), Ok(Options::DoctorHelp));
+        assert!(DOCTOR_USAGE.contains(DEFAULT_CONFIG));
         assert!(USAGE.contains(DEFAULT_CONFIG) && USAGE.contains(DEFAULT_LOG_FILE));
     }
 
@@ -127,6 +202,9 @@ mod tests {
             (&["--config", "a", "--loud"], "--loud"),
             (&["--check-config", "--log-file"], "does not go together"),
             (&["a"], "\"a\" is not understood"),
+            (&["--json", "doctor"], "\"--json\" is not understood"),
+            (&["doctor", "--check-config"], "--check-config"),
+            (&["doctor", "--wait", "soon"], "--wait is \"soon\", allowed is 1 to 300"),
         ] {
             let wrong = parse(arguments).unwrap_err();
             assert!(wrong.contains(named), "{wrong}");

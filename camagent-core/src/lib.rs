@@ -22,6 +22,8 @@ mod agent;
 mod clock;
 mod command;
 mod config;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod driver;
 mod error;
 mod event;
@@ -37,11 +39,14 @@ pub use camagent_proto::{
     message::{Policy, Retention, ServiceMode},
     stats::Statistics,
 };
+pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
     CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, RtspTransport, Secret, ServerUrl, ServiceConfig, SourceConfig,
     Trust,
 };
+#[cfg(feature = "doctor")]
+pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};
 pub use error::Error;
 pub use event::{Event, Warning};
 pub use source::{Frame, Pushed, TrackDescription};

@@ -11,3 +11,8 @@ pub(crate) use backoff::{Backoff, Ending};
 pub(crate) use counted::Traffic;
 pub(crate) use tls::{ServerTime, Tls};
 pub(crate) use websocket::{Connection, Incoming, connect};
+#[cfg(feature = "doctor")]
+pub(crate) use {
+    tls::build_time,
+    websocket::{Socket, upgrade},
+};

@@ -35,11 +35,15 @@ impl ServerTime {
 
     fn now(&self) -> Duration {
         let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let built = Duration::from_secs(env!("CAMAGENT_BUILD_EPOCH").parse().unwrap_or(0));
         let told = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = told.map(|(time, at)| time + clock::now().saturating_since(at)).unwrap_or_default();
-        system.max(built).max(told)
+        system.max(build_time()).max(told)
     }
+}
+
+/// When this was built, since 1970: it is later than that.
+pub(crate) fn build_time() -> Duration {
+    Duration::from_secs(env!("CAMAGENT_BUILD_EPOCH").parse().unwrap_or(0))
 }
 
 impl TimeProvider for ServerTime {
@@ -52,6 +56,10 @@ impl TimeProvider for ServerTime {
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
     config: Arc<ClientConfig>,
+    #[cfg(feature = "doctor")]
+    verifier: Arc<dyn ServerCertVerifier>,
+    #[cfg(feature = "doctor")]
+    time: Arc<ServerTime>,
 }
 
 impl Tls {
@@ -67,16 +75,32 @@ impl Tls {
                 .build()
                 .map_err(|error| Error::Tls(error.to_string()))?,
         };
+        #[cfg(feature = "doctor")]
+        let (doctors_verifier, doctors_time) = (Arc::clone(&verifier), Arc::clone(&time));
         let config = ClientConfig::builder_with_details(provider, time)
             .with_safe_default_protocol_versions()
             .map_err(broken)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self {
+            config: Arc::new(config),
+            #[cfg(feature = "doctor")]
+            verifier: doctors_verifier,
+            #[cfg(feature = "doctor")]
+            time: doctors_time,
+        })
     }
 
-    pub(super) fn connector(&self) -> tokio_rustls::TlsConnector {
+    /// Whether the chain would be believed so much later: how near its end is, without a parser of our own.
+    #[cfg(feature = "doctor")]
+    pub(crate) fn believes_after(&self, chain: &[CertificateDer<'_>], name: &ServerName<'_>, later: Duration) -> bool {
+        let Some((end_entity, intermediates)) = chain.split_first() else { return false };
+        let then = UnixTime::since_unix_epoch(self.time.now() + later);
+        self.verifier.verify_server_cert(end_entity, intermediates, name, &[], then).is_ok()
+    }
+
+    pub(crate) fn connector(&self) -> tokio_rustls::TlsConnector {
         Arc::clone(&self.config).into()
     }
 }

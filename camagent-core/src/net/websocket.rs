@@ -31,7 +31,7 @@ const WRITE_LIMIT: usize = 2 * (MAX_RECORD + MAX_REGISTER);
 /// What may wait in the TLS layer besides.
 const TLS_BUFFER: usize = MAX_RECORD + 1_024;
 
-trait Socket: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
 
 /// An open connection.
@@ -65,6 +65,15 @@ pub(crate) async fn connect(config: &Config, tls: Option<&Tls>, traffic: &Rc<Tra
             Box::new(session.map_err(|error| Error::Tls(format!("{address}: {error}")))?)
         }
     };
+    let (socket, _) = upgrade(config, socket).await?;
+    Ok(Connection { socket, address: address.to_string() })
+}
+
+/// The opening handshake with the token; the server's answer speaks our sub-protocol.
+pub(crate) async fn upgrade(
+    config: &Config,
+    socket: Box<dyn Socket>,
+) -> Result<(WebSocketStream<Box<dyn Socket>>, Response<Option<Vec<u8>>>), Error> {
     let sizes = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
@@ -82,7 +91,7 @@ pub(crate) async fn connect(config: &Config, tls: Option<&Tls>, traffic: &Rc<Tra
             offered: format!("no such WebSocket sub-protocol at {}; is it a camagent server?", config.server),
         }));
     }
-    Ok(Connection { socket, address: address.to_string() })
+    Ok((socket, response))
 }
 
 impl Connection {

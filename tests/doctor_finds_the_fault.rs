@@ -1,0 +1,212 @@
+//! `camagentd doctor` names the step that is broken and what to do about it: each fault is made for real, and the first step that fails is the
+//! one that has it. A healthy site has no complaint, a running agent keeps its session, and no secret is in what is printed.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+};
+
+use camagent_testkit::{CloudServer, Daemon, wait};
+use serde_json::{Value, json};
+
+const DAEMON: &str = env!("CARGO_BIN_EXE_camagentd");
+
+/// What a doctor printed as JSON, and how it ended.
+struct Diagnosis {
+    code: Option<i32>,
+    whole: Value,
+}
+
+impl Diagnosis {
+    /// The steps with this verdict: id and subject.
+    fn with(&self, verdict: &str) -> Vec<(&str, &str)> {
+        let has = |check: &&Value| check["verdict"] == verdict;
+        self.checks().iter().filter(has).map(|check| (text(&check["id"]), text(&check["subject"]))).collect()
+    }
+
+    fn checks(&self) -> &[Value] {
+        self.whole["checks"].as_array().expect("a list")
+    }
+
+    /// What was measured and advised in the one step of this name.
+    fn step(&self, id: &str, subject: &str) -> (&str, &str, &str) {
+        let check = self.checks().iter().find(|check| check["id"] == id && check["subject"] == subject);
+        let check = check.unwrap_or_else(|| panic!("no step {id} {subject} in {:#}", self.whole));
+        (text(&check["verdict"]), text(&check["measured"]), text(&check["advice"]))
+    }
+
+    /// Exactly this step fails, in these words, with this advice; what needs it is not looked at.
+    fn fails_only(&self, id: &str, subject: &str, measured: &str, advice: &str) {
+        assert_eq!((self.code, text(&self.whole["verdict"])), (Some(1), "fail"), "{:#}", self.whole);
+        assert_eq!(self.with("fail"), [(id, subject)], "{:#}", self.whole);
+        let (_, found, told) = self.step(id, subject);
+        assert!(found.contains(measured), "{measured:?} is not in {found:?}");
+        assert!(told.contains(advice), "{advice:?} is not in {told:?}");
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+/// A server, an agent that it knows, a folder.
+struct Site {
+    server: CloudServer,
+    token: String,
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    async fn new() -> Self {
+        let server = CloudServer::start().await;
+        let token = server.add_agent("gate").await;
+        Self { server, token, folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// A configuration that works, with some values changed.
+    fn config(&self, change: impl FnOnce(&mut Value)) -> PathBuf {
+        let mut config = self.server.agent_json("gate", &self.token, self.server.addresses().tls);
+        change(&mut config);
+        let file = self.folder.path().join("config.json");
+        std::fs::write(&file, config.to_string()).expect("the folder can be written");
+        file
+    }
+
+    /// Runs the doctor for a configuration with some values changed.
+    async fn ask(&self, arguments: &[&str], change: impl FnOnce(&mut Value)) -> Diagnosis {
+        let file = self.config(change);
+        let mut command = Command::new(DAEMON);
+        command.args(["doctor", "--json", "--config"]).arg(file).args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().expect("the doctor starts"));
+        let output = output.await.expect("it does not panic");
+        let printed = String::from_utf8(output.stdout).expect("text");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{printed}");
+        assert!(!printed.contains(&self.token), "the token is shown: {printed}");
+        let whole = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
+        Diagnosis { code: output.status.code(), whole }
+    }
+
+    fn url(&self, scheme: &str, address: SocketAddr) -> Value {
+        json!(format!("{scheme}://{address}/agent"))
+    }
+}
+
+/// A port of loopback where nobody listens.
+fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback has free ports")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_site_has_no_complaint_and_the_running_agent_keeps_its_session() {
+    let site = Site::new().await;
+    let file = site.config(|_| {});
+    let daemon = Daemon::start(DAEMON, &["--config", file.to_str().expect("text")]);
+    let online = || site.server.server().agents().status("gate").is_some_and(|status| status.online);
+    wait::until("the running agent", wait::SOON, online).await;
+
+    let diagnosis = site.ask(&[], |_| {}).await;
+    assert_eq!((diagnosis.code, text(&diagnosis.whole["verdict"])), (Some(0), "ok"), "{:#}", diagnosis.whole);
+    assert_eq!((diagnosis.with("fail"), diagnosis.with("warn")), (vec![], vec![]), "{:#}", diagnosis.whole);
+    assert_eq!(diagnosis.with("skip"), [("register", "")]);
+    for (id, part) in [
+        ("configuration", "agent gate for wss://127.0.0.1:"),
+        ("clock", "Z"),
+        ("dns", "127.0.0.1 needs no lookup"),
+        ("tcp", "connected to 127.0.0.1:"),
+        ("tls", "TLS 1.3, TLS13_AES_"),
+        ("tls", "the key is the pinned one"),
+        ("websocket", "/agent/gate: upgraded to camagent.v1, token accepted"),
+        ("server_clock", "of the server's"),
+        ("round_trip", "in 5 pings"),
+        ("register", "--register"),
+    ] {
+        let (_, measured, advice) = diagnosis.step(id, "");
+        assert!(measured.contains(part), "{part:?} is not in {measured:?}");
+        assert_eq!(advice, "");
+    }
+    let status = site.server.server().agents().status("gate").expect("it is known");
+    assert!(status.online && status.generation == 1, "the doctor took its place: {status:?}");
+    assert_eq!(site.server.event_count("agent_refused"), 0);
+
+    // For people: a line for each step, and the same verdict.
+    let output = Command::new(DAEMON).args(["doctor", "--config"]).arg(&file).output().expect("it starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    assert!(printed.contains("\nok    tls            TLS 1.3") && printed.contains("\n--    register"), "{printed}");
+    assert!(printed.contains("0 failed, 0 with a warning, 1 not looked at"), "{printed}");
+
+    // Asked to register, it takes the place of the running agent, which comes back later.
+    let diagnosis = site.ask(&["--register"], |_| {}).await;
+    assert_eq!(diagnosis.code, Some(0), "{:#}", diagnosis.whole);
+    assert!(diagnosis.step("register", "").1.contains("camera(s) gate accepted"), "{:#}", diagnosis.whole);
+    assert_eq!(site.server.server().agents().status("gate").map(|status| status.generation), Some(2));
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.end().await.0.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_on_the_way_to_the_server_has_its_step_and_its_advice() {
+    let site = Site::new().await;
+    let address = site.server.addresses();
+    let agent = |key: &'static str, value: Value| move |config: &mut Value| config["agent"][key] = value;
+
+    let wrong_token = site.ask(&[], agent("cloud_server_token", json!("guessed-by-somebody"))).await;
+    wrong_token.fails_only("websocket", "", "HTTP 401", "camagent-cloud agent add gate");
+    assert!(!wrong_token.whole.to_string().contains("guessed"), "{:#}", wrong_token.whole);
+    assert_eq!(wrong_token.step("tls", "").0, "ok");
+    assert_eq!(wrong_token.step("round_trip", "").0, "skip");
+    let unknown_agent = site.ask(&[], agent("agent_id", json!("nobody"))).await;
+    unknown_agent.fails_only("websocket", "", "HTTP 401", "camagent-cloud agent add nobody");
+
+    let pin = json!("sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let wrong_pin = site.ask(&[], agent("server_pin", pin)).await;
+    wrong_pin.fails_only("tls", "", site.server.pin(), "compare with what `camagent-cloud` prints");
+    let no_pin = site.ask(&[], |config| drop(config["agent"].as_object_mut().expect("an object").remove("server_pin")));
+    no_pin.await.fails_only("tls", "", "UnknownIssuer", "agent.server_pin");
+
+    let closed = closed_port();
+    let closed_port = site.ask(&[], agent("cloud_server_url", site.url("wss", closed))).await;
+    closed_port.fails_only(
+        "tcp",
+        "",
+        &format!("{closed}: refused"),
+        &format!("nothing listens on port {}", closed.port()),
+    );
+    assert_eq!(closed_port.with("skip").len(), 5, "{:#}", closed_port.whole);
+    let no_tls = site.ask(&[], agent("cloud_server_url", site.url("wss", address.http))).await;
+    no_tls.fails_only("tls", "", "corrupt message", "speaks no TLS");
+    let other_protocol = site.ask(&[], agent("cloud_server_url", site.url("ws", address.rtsp))).await;
+    other_protocol.fails_only("websocket", "", "", "is the port right?");
+    let other_path = site.ask(&[], agent("cloud_server_url", json!(format!("wss://{}/door", address.tls)))).await;
+    other_path.fails_only("websocket", "", "HTTP 404", "ends in /agent");
+    let no_name = site.ask(&[], agent("cloud_server_url", json!("wss://no-such-host.invalid/agent"))).await;
+    no_name.fails_only("dns", "", "no-such-host.invalid", "spelled right");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let silent_address = silent.local_addr().expect("an address");
+    let says_nothing = site.ask(&["--wait", "1"], agent("cloud_server_url", site.url("wss", silent_address))).await;
+    says_nothing.fails_only("tls", "", "no handshake within 1.0 s", "`tls` port");
+
+    let plain = site.ask(&[], agent("cloud_server_url", site.url("ws", address.http))).await;
+    assert_eq!((plain.code, plain.with("warn")), (Some(0), vec![("tls", "")]), "a warning is no failure");
+    let placeholder = site.ask(&[], |config| config["network"]["speed"] = json!(3)).await;
+    assert_eq!((placeholder.code, placeholder.with("warn")), (Some(0), vec![("configuration", "")]));
+    let broken = site.ask(&[], |config| config["network"]["heartbeat_interval"] = json!("soon")).await;
+    broken.fails_only("configuration", "", "network.heartbeat_interval is \"soon\"", "--check-config");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_of_somebody_else_is_found_when_it_registers() {
+    let site = Site::new().await;
+    let other = site.server.add_agent("other").await;
+    let mut others = site.server.agent_json("other", &other, site.server.addresses().tls);
+    others["camera"] = json!({"id": "yard"});
+    let file = site.folder.path().join("other.json");
+    std::fs::write(&file, others.to_string()).expect("the folder can be written");
+    let _daemon = Daemon::start(DAEMON, &["--config", file.to_str().expect("text")]);
+    let online = || site.server.server().agents().status("other").is_some_and(|status| status.online);
+    wait::until("the other agent", wait::SOON, online).await;
+
+    let diagnosis = site.ask(&["--register"], |config| config["camera"] = json!({"id": "yard"})).await;
+    diagnosis.fails_only("register", "", "yard", "belongs to another agent");
+}
