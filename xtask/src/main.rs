@@ -14,6 +14,7 @@ mod header;
 mod layers;
 mod library;
 mod outline;
+mod peers;
 mod process;
 mod shell;
 mod site;

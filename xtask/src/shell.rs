@@ -42,8 +42,13 @@ pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
 
 /// Runs a command with its output on the terminal. `advice` says what to do when it fails.
 pub(crate) fn run(command: &mut Command, advice: &str) -> Outcome {
+    println!("  $ {}", show(command));
+    run_silently(command, advice)
+}
+
+/// The same without showing the command: for what prints results that programs read.
+pub(crate) fn run_silently(command: &mut Command, advice: &str) -> Outcome {
     let shown = show(command);
-    println!("  $ {shown}");
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("`{shown}` ended with {status}\n  {advice}")),

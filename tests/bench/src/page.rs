@@ -14,8 +14,11 @@ pub(crate) struct Measured {
     /// What was measured and how.
     pub(crate) text: String,
     /// Keys of the rows that the table shows, with their headings.
-    pub(crate) columns: &'static [(&'static str, &'static str)],
+    pub(crate) columns: Vec<(&'static str, &'static str)>,
+    /// What was found, an object each.
     pub(crate) rows: Vec<Value>,
+    /// The rows of the table, where they are not those above.
+    pub(crate) shown: Option<Vec<Value>>,
 }
 
 const BEGINNING: &str = "\
@@ -32,9 +35,9 @@ impl Measured {
             line(self.columns.iter().map(|(_, heading)| (*heading).to_owned()).collect()),
             line(self.columns.iter().map(|_| "--:".to_owned()).collect()),
         ];
-        lines.extend(
-            self.rows.iter().map(|row| line(self.columns.iter().map(|(key, _)| row[key].to_string()).collect())),
-        );
+        let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let rows = self.shown.as_ref().unwrap_or(&self.rows);
+        lines.extend(rows.iter().map(|row| line(self.columns.iter().map(|(key, _)| cell(&row[key])).collect())));
         lines.join("\n")
     }
 
