@@ -1,11 +1,64 @@
-//! camagent: `camagentd` beside the camera, `camagent-cloud` beside the visitors, one WebSocket in TLS.
+//! camagent: `camagentd` beside the camera, `camagent-cloud` beside the visitors; streams in one WebSocket in TLS.
 
-use super::contender::{Ground, Tunnel};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 
-pub(crate) fn introduce(_: &Ground) -> Result<String, String> {
-    Err("its tunnels are not there yet".into())
+use serde_json::json;
+
+use super::contender::{Ground, Tunnel, folder, said, write};
+use super::process::{Program, free_port};
+
+/// Where tunnels' ports may begin: below those that the kernel gives to whoever dials.
+const PORTS: std::ops::Range<u16> = 18_000..30_000;
+
+pub(crate) fn introduce(ground: &Ground) -> Result<String, String> {
+    let version = |name: &str| said(Command::new(ground.own.join(name)).arg("--version"));
+    let (agent, server) = (version("camagentd")?, version("camagent-cloud")?);
+    Ok(format!("{} and {} (streams in WebSocket in TLS)", agent.trim(), server.trim()))
 }
 
 pub(crate) fn start(ground: &Ground) -> Result<Tunnel, String> {
-    introduce(ground).and(Err(String::new()))
+    let (folder, port, door) = (folder()?, free_port()?, free_door()?);
+    let [http, rtsp] = [free_port()?, free_port()?];
+    let file = folder.path().join("server.toml");
+    let certificates = &ground.certificates;
+    let text = format!(
+        "[listen]\nhttp = \"127.0.0.1:{http}\"\ntls = \"127.0.0.1:{port}\"\nrtsp = \"127.0.0.1:{rtsp}\"\n\
+         [tls]\ncertificate = {}\nprivate_key = {}\n[storage]\ndata_dir = {}\n\
+         [tunnels]\nbind = \"127.0.0.1\"\nfirst_port = {door}\nmax_visitors = 100\n",
+        json!(certificates.join("cert.pem")),
+        json!(certificates.join("key.pem")),
+        json!(folder.path().join("data")),
+    );
+    write(&file, &text)?;
+    let cloud = |arguments: &[&str]| {
+        let mut command = Command::new(ground.own.join("camagent-cloud"));
+        command.arg("--config").arg(&file).args(arguments).env("NO_COLOR", "1");
+        command
+    };
+    let token = said(&mut cloud(&["agent", "add", "bench"]))?;
+    let server = Program::start("server", &mut cloud(&[]), folder.path())?;
+    let agent = agent(ground, folder.path(), port, token.trim())?;
+    Ok(Tunnel { agent, server, door: ([127, 0, 0, 1], door).into(), port, folder })
+}
+
+fn agent(ground: &Ground, folder: &Path, port: u16, token: &str) -> Result<Program, String> {
+    let config = json!({
+        "agent": {
+            "agent_id": "bench", "cloud_server_url": format!("wss://127.0.0.1:{port}/agent"),
+            "cloud_server_token": token, "ca_file": ground.certificates.join("ca.pem"), "log_level": "WARN",
+        },
+        "network": {"reconnect_interval": 1},
+        "camera": {"services": {"bench": {"host": ground.source.ip().to_string(), "port": ground.source.port()}}},
+    });
+    let file = folder.join("agent.json");
+    write(&file, &config.to_string())?;
+    Program::start("agent", Command::new(ground.own.join("camagentd")).arg("--config").arg(file), folder)
+}
+
+/// A port where a tunnel may listen.
+fn free_door() -> Result<u16, String> {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    PORTS.into_iter().find(is_free).ok_or_else(|| format!("no port of {PORTS:?} is free"))
 }
