@@ -5,8 +5,10 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
+    time::Duration,
 };
 
+use camagent_testkit::rtsp_camera::{Behaviour, MAIN, RtspCamera, SUB, THIRD};
 use camagent_testkit::{CloudServer, Daemon, wait};
 use serde_json::{Value, json};
 
@@ -83,6 +85,7 @@ impl Site {
         let printed = String::from_utf8(output.stdout).expect("text");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{printed}");
         assert!(!printed.contains(&self.token), "the token is shown: {printed}");
+        assert!(!printed.contains("a-camera's password"), "the password is shown: {printed}");
         let whole = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"));
         Diagnosis { code: output.status.code(), whole }
     }
@@ -209,4 +212,114 @@ async fn a_camera_of_somebody_else_is_found_when_it_registers() {
 
     let diagnosis = site.ask(&["--register"], |config| config["camera"] = json!({"id": "yard"})).await;
     diagnosis.fails_only("register", "", "yard", "belongs to another agent");
+}
+
+/// The configuration's camera: the kit's, with its account.
+fn pulled(config: &mut Value, camera: &RtspCamera) {
+    let address = camera.rtsp_address();
+    config["camera"] = json!({
+        "host": address.ip().to_string(), "rtsp_port": address.port(), "user": camera.user(), "password": camera.password(),
+        "codec": "H.265", "stream_paths": [MAIN, SUB, THIRD], "services": {"http": camera.http_address().port()},
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_camera_has_its_codecs_and_key_frames_told() {
+    let site = Site::new().await;
+    let camera = RtspCamera::start().await;
+    let diagnosis = site.ask(&[], |config| pulled(config, &camera)).await;
+    assert_eq!((diagnosis.code, diagnosis.with("warn")), (Some(0), vec![]), "{:#}", diagnosis.whole);
+    for (id, subject, verdict, part) in [
+        ("rtsp_port", "gate", "ok", format!("connected to {}", camera.rtsp_address())),
+        ("describe", "gate/main", "ok", format!("{MAIN}: H.265 ")),
+        ("describe", "gate/main", "ok", "PCMA 8000 Hz".into()),
+        ("key_frame", "gate/main", "ok", "a key frame every 2.0 s".into()),
+        ("describe", "gate/sub", "ok", "H.264 ".into()),
+        ("describe", "gate/sub", "ok", "AAC ".into()),
+        ("key_frame", "gate/sub", "ok", " pictures/s".into()),
+        ("describe", "gate/third", "ok", "PCMU 8000 Hz".into()),
+        ("key_frame", "gate/third", "skip", "no video".into()),
+        ("service", "gate/http", "ok", format!("connected to {}", camera.http_address())),
+    ] {
+        let (found, measured, _) = diagnosis.step(id, subject);
+        assert_eq!(found, verdict, "{:#}", diagnosis.whole);
+        assert!(measured.contains(&part), "{part:?} is not in {measured:?}");
+    }
+    assert!(!diagnosis.checks().iter().any(|check| check["subject"] == "gate/rtsp"), "knocked once is enough");
+    wait::until("nothing of it plays on", wait::SOON, || camera.traffic(MAIN).playing == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_a_camera_has_its_step_and_its_advice() {
+    let site = Site::new().await;
+    let mut camera = RtspCamera::start().await;
+    let only_main = |config: &mut Value, camera: &RtspCamera| {
+        pulled(config, camera);
+        config["camera"]["stream_paths"] = json!([MAIN]);
+    };
+
+    let wrong_password = site.ask(&[], |config| {
+        only_main(config, &camera);
+        config["camera"]["password"] = json!("guessed-by-somebody");
+    });
+    let wrong_password = wrong_password.await;
+    wrong_password.fails_only("describe", "gate/main", "401", "does not take user and password");
+    assert!(!wrong_password.whole.to_string().contains("guessed"), "{:#}", wrong_password.whole);
+    let no_password = site.ask(&[], |config| {
+        only_main(config, &camera);
+        let camera = config["camera"].as_object_mut().expect("an object");
+        camera.retain(|key, _| key != "user" && key != "password");
+    });
+    no_password.await.fails_only("describe", "gate/main", "401", "wants a user and a password");
+
+    let unknown_path = site.ask(&[], |config| {
+        only_main(config, &camera);
+        config["camera"]["stream_paths"] = json!(["/live/ch0"]);
+    });
+    unknown_path.await.fails_only("describe", "gate/main", "/live/ch0: 404", "correct stream_paths");
+    let other_codec = site.ask(&[], |config| {
+        only_main(config, &camera);
+        config["camera"]["codec"] = json!("H.264");
+    });
+    let other_codec = other_codec.await;
+    assert_eq!((other_codec.code, other_codec.with("warn")), (Some(0), vec![("describe", "gate/main")]));
+    assert!(other_codec.step("describe", "gate/main").2.contains("camera.codec says H.264"));
+
+    camera.behave(|behaviour| behaviour.late_key_frame = Duration::from_secs(600));
+    let late = site.ask(&["--wait", "2"], |config| only_main(config, &camera)).await;
+    late.fails_only("key_frame", "gate/main", "pictures and no key frame within 2.0 s", "smart codec");
+    camera.behave(|behaviour| *behaviour = Behaviour { silent_after: Some(0), ..Behaviour::default() });
+    let silent = site.ask(&["--wait", "2"], |config| only_main(config, &camera)).await;
+    silent.fails_only("key_frame", "gate/main", "no picture within 2.0 s", "sends nothing");
+    camera.behave(|behaviour| *behaviour = Behaviour { refuses_tcp: true, ..Behaviour::default() });
+    let refused = site.ask(&[], |config| only_main(config, &camera)).await;
+    refused.fails_only("key_frame", "gate/main", "461", "rtsp_transport");
+    camera.behave(|behaviour| *behaviour = Behaviour::default());
+
+    let wrong_service = closed_port();
+    let service = site.ask(&[], |config| {
+        only_main(config, &camera);
+        config["camera"]["services"] = json!({"http": wrong_service.port()});
+    });
+    service.await.fails_only(
+        "service",
+        "gate/http",
+        "refused",
+        &format!("nothing listens on port {}", wrong_service.port()),
+    );
+    let no_rtsp = site.ask(&[], |config| {
+        only_main(config, &camera);
+        config["camera"]["rtsp_port"] = json!(camera.http_address().port());
+        config["camera"]["services"] = json!({});
+    });
+    no_rtsp.await.fails_only("describe", "gate/main", "", "is rtsp_port right?");
+
+    camera.stop().await;
+    let off = site.ask(&[], |config| {
+        only_main(config, &camera);
+        config["camera"]["services"] = json!({});
+    });
+    let off = off.await;
+    off.fails_only("rtsp_port", "gate", "refused", "nothing listens on port");
+    assert_eq!(off.step("describe", "gate/main").0, "skip");
 }
