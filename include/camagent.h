@@ -84,6 +84,11 @@ extern "C" {
 #define CAMAGENT_WARNING_DUPLICATE_IDENTITY 4
 
 /**
+ * The server asked for a service that the configuration does not allow, or for too many at once.
+ */
+#define CAMAGENT_WARNING_TUNNEL_REFUSED 5
+
+/**
  * Decoding can start here. Key frames of H.264 and H.265 are seen without it.
  */
 #define CAMAGENT_FRAME_KEY 1

@@ -11,7 +11,7 @@ use std::{
 
 use camagent_proto::{
     Instant,
-    message::{self, BootId, Camera, CommandError, Service, Source, TunnelLimits},
+    message::{self, BootId, Camera, CommandError, Service, Source},
     session::{self, AgentConfig},
     stats::Statistics,
 };
@@ -28,6 +28,7 @@ use crate::{
     net::{ServerTime, Tls},
     source::{Frame, Intake, Pushed, TrackDescription},
     stats::NetworkCounts,
+    tunnel::{self, Tunnels},
 };
 
 /// Stack of the agent's thread. TLS and JSON need 96 KiB when optimised; unoptimised code needs far more.
@@ -128,6 +129,7 @@ impl Agent {
             server_time,
             started,
             overflow_told: None,
+            tunnels: Tunnels::new(&config.cameras),
             config,
         };
         let thread = spawn(driver, Arc::clone(&life))?;
@@ -274,7 +276,7 @@ fn agent_config(config: &Config, answers_commands: bool) -> Result<AgentConfig, 
         cameras: cameras.collect(),
         capabilities,
         heartbeat_interval: config.heartbeat_interval,
-        tunnels: TunnelLimits::default(),
+        tunnels: tunnel::limits(&config.cameras, config.tunnel_opens_per_second),
     })
 }
 

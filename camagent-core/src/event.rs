@@ -24,6 +24,8 @@ pub enum Warning {
     JournalOverflow,
     /// Another agent uses this agent's id.
     DuplicateIdentity,
+    /// The server asked for a service that the configuration does not allow, or for too many at once.
+    TunnelRefused,
 }
 
 /// What happened.

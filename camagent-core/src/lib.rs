@@ -32,6 +32,7 @@ mod logger;
 mod net;
 mod source;
 mod stats;
+mod tunnel;
 
 pub use agent::{Agent, Host, StopReport};
 pub use camagent_media::{Codec, Framing};

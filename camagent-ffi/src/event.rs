@@ -29,6 +29,8 @@ pub const CAMAGENT_WARNING_CONFIGURATION: u32 = 2;
 pub const CAMAGENT_WARNING_JOURNAL_OVERFLOW: u32 = 3;
 /// Another agent uses this agent's id.
 pub const CAMAGENT_WARNING_DUPLICATE_IDENTITY: u32 = 4;
+/// The server asked for a service that the configuration does not allow, or for too many at once.
+pub const CAMAGENT_WARNING_TUNNEL_REFUSED: u32 = 5;
 
 /// Something that happened. Which members count depends on `type`, see CAMAGENT_EVENT_*; texts are never NULL, `camera` may be.
 #[repr(C)]
@@ -131,6 +133,7 @@ fn warning_number(warning: Warning) -> u32 {
         Warning::Configuration => CAMAGENT_WARNING_CONFIGURATION,
         Warning::JournalOverflow => CAMAGENT_WARNING_JOURNAL_OVERFLOW,
         Warning::DuplicateIdentity => CAMAGENT_WARNING_DUPLICATE_IDENTITY,
+        Warning::TunnelRefused => CAMAGENT_WARNING_TUNNEL_REFUSED,
         _ => 0,
     }
 }

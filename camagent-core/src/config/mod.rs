@@ -80,6 +80,8 @@ pub struct Config {
     pub reconnect_interval: Duration,
     /// The longest silence. Default 30 s.
     pub heartbeat_interval: Duration,
+    /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
+    pub tunnel_opens_per_second: u64,
     /// The cameras; one with the agent's id when the file names none.
     pub cameras: Vec<CameraConfig>,
     /// What was noticed and did no harm.
@@ -143,6 +145,7 @@ impl Config {
         let connection_timeout = seconds("connection_timeout", 30)?;
         let reconnect_interval = seconds("reconnect_interval", 10)?;
         let heartbeat_interval = seconds("heartbeat_interval", 30)?;
+        let tunnel_opens_per_second = network.integer("tunnel_opens_per_second", 1, 100_000)?.unwrap_or(50);
         network.finish();
 
         let streaming = root.section("streaming")?;
@@ -161,6 +164,7 @@ impl Config {
             connection_timeout,
             reconnect_interval,
             heartbeat_interval,
+            tunnel_opens_per_second,
             cameras,
             warnings: root.take_warnings(),
         })

@@ -14,6 +14,7 @@ use crate::{
     command::Command,
     event::{Event, Warning},
     net::Ending,
+    tunnel::Happening,
 };
 
 /// How long a host may take for an answer when the server does not say.
@@ -51,7 +52,10 @@ impl Driver {
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
                     talk.ending = Some(Ending::ComeBack { after: Duration::ZERO, spread });
                 }
-                AgentEvent::Stream(_) => {}
+                AgentEvent::Stream(event) => {
+                    let happening = self.tunnels.hear(event, self.session.tunnels());
+                    happening.into_iter().for_each(|happening| self.tell_tunnel(happening));
+                }
                 AgentEvent::Failed(error) => {
                     talk.failure = Some(error.into());
                     talk.end_soon(now);
@@ -133,6 +137,15 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    pub(super) fn tell_tunnel(&mut self, happening: Happening) {
+        match happening {
+            Happening::Opened(names) => self.logger.info(format_args!("tunnel opened: {names}")),
+            Happening::Closed(names) => self.logger.info(format_args!("tunnel closed: {names}")),
+            Happening::Unreachable(names) => self.logger.warn(format_args!("tunnel leads nowhere: {names}")),
+            Happening::Refused(why) => self.warn(Warning::TunnelRefused, format!("tunnel refused: {why}")),
         }
     }
 

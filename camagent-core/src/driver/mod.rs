@@ -24,6 +24,7 @@ use crate::{
     logger::Logger,
     net::{self, Backoff, Ending, ServerTime, Tls, Traffic},
     stats::NetworkCounts,
+    tunnel::Tunnels,
 };
 use talk::Talk;
 
@@ -43,6 +44,7 @@ pub(crate) struct Driver {
     pub(crate) answers_commands: bool,
     pub(crate) tls: Option<Tls>,
     pub(crate) server_time: Arc<ServerTime>,
+    pub(crate) tunnels: Tunnels,
     pub(crate) started: Instant,
     /// When the host was last told that frames are lost.
     pub(crate) overflow_told: Option<Instant>,
@@ -159,6 +161,7 @@ impl Driver {
         let mut talk = Talk::new(connection, &self.shared);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
         self.session.disconnected();
+        self.tunnels.clear();
         self.publish(traffic);
         if self.is_done() {
             return None;

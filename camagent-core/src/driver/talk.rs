@@ -86,6 +86,9 @@ impl Driver {
             }
             self.expire_commands(now);
             self.hear(talk, now);
+            for happening in self.tunnels.turn(cx, self.session.tunnels(), now) {
+                self.tell_tunnel(happening);
+            }
             self.leave_if_due(talk, now);
             let has_more = matches!(read, Read::More);
             let ended = match read {
@@ -130,9 +133,8 @@ impl Driver {
         while let Poll::Ready(writable) = talk.connection.poll_writable(cx) {
             writable.map_err(lost)?;
             let mut journal = &self.shared.intake;
-            let Some(transmit) =
-                self.session.poll_transmit(clock::now(), &mut journal, &mut camagent_proto::mux::NoStreams)
-            else {
+            let now = clock::now();
+            let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut self.tunnels.sides(cx)) else {
                 break;
             };
             talk.connection.send(transmit).map_err(lost)?;
@@ -151,6 +153,7 @@ impl Driver {
             talk.leave_at.filter(|_| talk.ends_by.is_none()),
             self.shared.stop_until().filter(|_| talk.ends_by.is_none()),
             self.shared.next_expiry(),
+            self.tunnels.deadline(),
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else { return false };
         let left = next.saturating_since(clock::now());

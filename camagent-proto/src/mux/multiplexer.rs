@@ -213,6 +213,11 @@ impl Mux {
         self.events.pop_front()
     }
 
+    /// Whether [`Mux::poll_event`] has something.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Takes a frame; one that is no tunnel's is given back.
     pub fn handle(&mut self, now: Instant, frame: Frame) -> Result<Option<Frame>, Error> {
         match frame {

@@ -204,6 +204,11 @@ impl Server {
         self.events.pop_front().or_else(|| self.tunnels.poll_event().map(ServerEvent::Stream))
     }
 
+    /// Whether [`Server::poll_event`] has something.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty() || self.tunnels.has_events()
+    }
+
     /// The streams of this session.
     pub fn tunnels(&mut self) -> &mut Mux {
         &mut self.tunnels

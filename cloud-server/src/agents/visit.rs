@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 /// A visitor's side of a tunnel: a TCP connection, or something that watches one.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
 
 /// A visitor that wants through.
 pub struct Visit {

@@ -2,23 +2,29 @@
 //! only in this connection's turn of the agent's ledger, so an older connection that still speaks delivers nothing.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use camagent_proto::message::{Camera, KeyFrame, Register, SourceState};
 use camagent_proto::session::{Accept, Server, ServerConfig, ServerEvent, Transmit};
 use camagent_proto::{CloseCode, Instant};
-use futures_util::SinkExt;
+use futures_util::{Sink, SinkExt, Stream};
 
 use super::Gateway;
 use super::endpoint::turned_away;
 use super::media::{Media, Told};
+use super::visits::Visits;
 use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
 use crate::event::Event;
 
 /// An agent that does not take a control message or an acknowledgement for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that are read, and records that are written, before others get a turn.
+const READ_BURST: usize = 32;
+const WRITE_BURST: usize = 32;
 /// How long the agent may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Within this time agents come back after a stop of the server.
@@ -35,6 +41,9 @@ struct Connection {
     /// Cameras that came after register and wait for their claim.
     more_cameras: Vec<Camera>,
     failed: Option<String>,
+    visits: Visits,
+    /// Since when the socket has taken nothing.
+    blocked_since: Option<Instant>,
 }
 
 /// Serves one agent until its session ends.
@@ -58,16 +67,26 @@ pub(super) async fn serve(
         media: None,
         more_cameras: Vec::new(),
         failed: None,
+        visits: Visits::default(),
+        blocked_since: None,
     };
     let reason = connection.run(&mut socket).await;
     connection.end(&reason).await;
 }
 
 enum Happened {
-    Message(Option<Result<Message, axum::Error>>),
+    Messages(Vec<Message>),
+    Failed(axum::Error),
+    Gone,
     Order(Option<Order>),
     Demand(Told),
+    /// The protocol has something to tell.
+    Events,
+    /// A deadline of the protocol or of a visitor has come.
     Deadline,
+    /// The close that ends the connection is on its way.
+    Closing,
+    Stuck,
     Stop,
 }
 
@@ -77,54 +96,44 @@ impl Connection {
     }
 
     async fn run(&mut self, socket: &mut WebSocket) -> String {
+        let mut timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         loop {
+            // An agent that sends without end keeps no thread for itself.
+            tokio::task::consume_budget().await;
             self.handle_events().await;
-            while let Some(transmit) = self.protocol.poll_transmit(self.now(), &mut camagent_proto::mux::NoStreams) {
-                let (message, is_close) = match transmit {
-                    Transmit::Text(text) => (Message::Text(text.into()), false),
-                    Transmit::Binary(record) => (Message::Binary(record), false),
-                    Transmit::Close(code, reason) => {
-                        let frame = CloseFrame { code: code.number(), reason: close_reason(&reason).into() };
-                        (Message::Close(Some(frame)), true)
+            match self.wait(socket, timer.as_mut()).await {
+                Happened::Messages(messages) => {
+                    for message in messages {
+                        match message {
+                            Message::Text(text) => {
+                                self.in_turn(|protocol, now| protocol.handle_text(now, text.as_str()));
+                                self.handle_events().await;
+                            }
+                            Message::Binary(record) => {
+                                self.in_turn(|protocol, now| protocol.handle_binary(now, record));
+                            }
+                            Message::Close(frame) => {
+                                // The answer (RFC 6455 5.5.1) waits in the WebSocket layer; without it the agent sees a broken link.
+                                let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.flush()).await;
+                                return frame.map_or_else(
+                                    || "closed by the agent".to_owned(),
+                                    |frame| format!("closed by the agent: {} {}", frame.code, frame.reason),
+                                );
+                            }
+                            Message::Ping(_) | Message::Pong(_) => {}
+                        }
                     }
-                };
-                match tokio::time::timeout(WRITE_TIMEOUT, socket.send(message)).await {
-                    Ok(Ok(())) if is_close => {
-                        drain(socket).await;
-                        return self.failed.take().unwrap_or_else(|| "closed by the server".to_owned());
-                    }
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return self.failed.take().unwrap_or_else(|| error.to_string()),
-                    Err(_) => return "the agent takes no data".to_owned(),
                 }
-            }
-            if let Some(failed) = self.failed.take() {
-                return failed;
-            }
-            match self.wait(socket).await {
-                Happened::Message(Some(Ok(message))) => match message {
-                    Message::Text(text) => self.in_turn(|protocol, now| protocol.handle_text(now, text.as_str())),
-                    Message::Binary(record) => self.in_turn(|protocol, now| protocol.handle_binary(now, record)),
-                    Message::Close(frame) => {
-                        // The answer (RFC 6455 5.5.1) waits in the WebSocket layer; without it the agent sees a broken link.
-                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.flush()).await;
-                        return frame.map_or_else(
-                            || "closed by the agent".to_owned(),
-                            |frame| format!("closed by the agent: {} {}", frame.code, frame.reason),
-                        );
-                    }
-                    Message::Ping(_) | Message::Pong(_) => {}
-                },
-                Happened::Message(Some(Err(error))) => {
+                Happened::Failed(error) => {
                     let text = error.to_string();
                     // Messages beyond the limit end here; what they say has not been read.
                     if text.contains("too long") || text.contains("too large") || text.contains("exceed") {
                         self.protocol.refuse(CloseCode::LimitExceeded, text);
                     } else {
-                        return text;
+                        return self.failed.take().unwrap_or(text);
                     }
                 }
-                Happened::Message(None) => return "connection lost".to_owned(),
+                Happened::Gone => return self.failed.take().unwrap_or_else(|| "connection lost".to_owned()),
                 Happened::Order(Some(Order::Command(command))) => self.protocol.command(command),
                 Happened::Order(Some(Order::Leave(code, reason))) => self.protocol.refuse(code, reason),
                 Happened::Order(None) => return "replaced".to_owned(),
@@ -136,7 +145,15 @@ impl Connection {
                         self.protocol.request_key_frame(KeyFrame { camera, source });
                     }
                 }
+                Happened::Events => {}
                 Happened::Deadline => self.protocol.handle_timeout(self.now()),
+                Happened::Closing => {
+                    if let Ok(Ok(())) = tokio::time::timeout(WRITE_TIMEOUT, socket.flush()).await {
+                        drain(socket).await;
+                    }
+                    return self.failed.take().unwrap_or_else(|| "closed by the server".to_owned());
+                }
+                Happened::Stuck => return "the agent takes no data".to_owned(),
                 Happened::Stop => {
                     self.failed = Some("server stops".to_owned());
                     self.protocol.goaway(camagent_proto::message::Goaway {
@@ -149,37 +166,127 @@ impl Connection {
         }
     }
 
-    async fn wait(&mut self, socket: &mut WebSocket) -> Happened {
-        let deadline = self.protocol.poll_timeout();
+    /// Moves octets both ways until something happens that needs a decision.
+    async fn wait(&mut self, socket: &mut WebSocket, mut timer: Pin<&mut tokio::time::Sleep>) -> Happened {
+        let mut stop = self.gateway.shutdown.clone();
+        let stops = self.failed.is_none();
+        let mut stop = std::pin::pin!(async move {
+            match stops {
+                true => stop.begun().await,
+                false => std::future::pending().await,
+            }
+        });
+        let mut media = self.media.take();
+        let happened = {
+            let mut demand = std::pin::pin!(async {
+                match &mut media {
+                    Some(media) => media.demand_changed().await,
+                    None => std::future::pending().await,
+                }
+            });
+            std::future::poll_fn(|cx| {
+                if stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Happened::Stop);
+                }
+                if let Some(member) = &mut self.member
+                    && let Poll::Ready(order) = member.orders.poll_recv(cx)
+                {
+                    return Poll::Ready(Happened::Order(order));
+                }
+                if let Poll::Ready(told) = demand.as_mut().poll(cx) {
+                    return Poll::Ready(Happened::Demand(told));
+                }
+                self.turn(cx, socket, timer.as_mut())
+            })
+            .await
+        };
+        self.media = media;
+        happened
+    }
+
+    /// Visitors, socket and timer, as far as they go without waiting. What is written next is chosen when the socket takes it.
+    fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut WebSocket,
+        mut timer: Pin<&mut tokio::time::Sleep>,
+    ) -> Poll<Happened> {
         let now = self.now();
-        let timer = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep(deadline.saturating_since(now)).await,
-                None => std::future::pending().await,
-            }
-        };
-        let orders = self.member.as_mut();
-        let order = async {
-            match orders {
-                Some(member) => member.orders.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        let media = self.media.as_mut();
-        let demand = async {
-            match media {
-                Some(media) => media.demand_changed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = self.gateway.shutdown.begun(), if self.failed.is_none() => Happened::Stop,
-            order = order => Happened::Order(order),
-            () = timer => Happened::Deadline,
-            demand = demand => Happened::Demand(demand),
-            message = socket.recv() => Happened::Message(message),
+        while self.visits.has_room()
+            && let Some(member) = &mut self.member
+            && let Poll::Ready(Some(visit)) = member.visits.poll_recv(cx)
+        {
+            self.visits.arrive(visit, now);
         }
+        if self.protocol.is_established() {
+            self.visits.turn(cx, self.protocol.tunnels(), now);
+        }
+        match self.write(cx, socket, now) {
+            Ok(false) => {}
+            Ok(true) => return Poll::Ready(Happened::Closing),
+            Err(error) => return Poll::Ready(Happened::Failed(error)),
+        }
+        if self.protocol.has_events() {
+            return Poll::Ready(Happened::Events);
+        }
+        let mut messages = Vec::new();
+        while messages.len() < READ_BURST {
+            match Pin::new(&mut *socket).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => messages.push(message),
+                Poll::Ready(Some(Err(error))) if messages.is_empty() => return Poll::Ready(Happened::Failed(error)),
+                Poll::Ready(None) if messages.is_empty() => return Poll::Ready(Happened::Gone),
+                // Told again when it is asked next.
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        if !messages.is_empty() {
+            return Poll::Ready(Happened::Messages(messages));
+        }
+        let stuck_at = self.blocked_since.map(|since| since + WRITE_TIMEOUT);
+        if stuck_at.is_some_and(|at| at <= now) {
+            return Poll::Ready(Happened::Stuck);
+        }
+        let deadlines = [self.protocol.poll_timeout(), self.visits.deadline(), stuck_at];
+        if let Some(next) = deadlines.into_iter().flatten().min() {
+            timer.as_mut().reset(tokio::time::Instant::now() + next.saturating_since(now));
+            if timer.poll(cx).is_ready() {
+                return Poll::Ready(Happened::Deadline);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Writes as long as the socket takes something; `true` when the last thing was a close.
+    fn write(&mut self, cx: &mut Context<'_>, socket: &mut WebSocket, now: Instant) -> Result<bool, axum::Error> {
+        let mut socket = Pin::new(socket);
+        for _ in 0..WRITE_BURST {
+            match socket.as_mut().poll_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert(now);
+                    return Ok(false);
+                }
+            }
+            self.blocked_since = None;
+            let Some(transmit) = self.protocol.poll_transmit(now, &mut self.visits.sides(cx)) else {
+                if let Poll::Ready(flushed) = socket.poll_flush(cx) {
+                    flushed?;
+                }
+                return Ok(false);
+            };
+            match transmit {
+                Transmit::Text(text) => socket.as_mut().start_send(Message::Text(text.into()))?,
+                Transmit::Binary(record) => socket.as_mut().start_send(Message::Binary(record))?,
+                Transmit::Close(code, reason) => {
+                    let frame = CloseFrame { code: code.number(), reason: close_reason(&reason).into() };
+                    socket.as_mut().start_send(Message::Close(Some(frame)))?;
+                    return Ok(true);
+                }
+            }
+        }
+        // There is more; others have their turn first.
+        cx.waker().wake_by_ref();
+        Ok(false)
     }
 
     /// Feeds the protocol and delivers the media that comes out, all in this connection's turn.
@@ -249,6 +356,7 @@ impl Connection {
                 let now_us = self.gateway.clock.utc_us();
                 self.gateway.agents.heartbeat(&self.agent, generation, heartbeat.statistics, now_us);
             }
+            ServerEvent::Stream(event) => self.visits.hear(event, self.protocol.tunnels()),
             ServerEvent::CommandResult(result) => self.gateway.agents.answer(&self.agent, result),
             ServerEvent::Cameras(cameras) => {
                 self.gateway.agents.add_cameras(&self.agent, generation, cameras.clone());
@@ -256,7 +364,12 @@ impl Connection {
             }
             ServerEvent::Failed(error) => {
                 let reason = error.to_string();
-                if matches!(error, camagent_proto::Error::Violation { .. } | camagent_proto::Error::Limit { .. }) {
+                if matches!(
+                    error,
+                    camagent_proto::Error::Violation { .. }
+                        | camagent_proto::Error::Limit { .. }
+                        | camagent_proto::Error::Credit { .. }
+                ) {
                     let (agent, reason) = (self.agent.clone(), reason.clone());
                     self.gateway.events.emit(Event::AgentMisbehaved { agent, reason });
                 }

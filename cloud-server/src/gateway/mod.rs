@@ -3,10 +3,12 @@
 //! * [`endpoint`] the HTTP request: token, sub-protocol, upgrade
 //! * [`connection`] one agent's session: socket and clock to and from the protocol, which is a value
 //! * [`media`] what arrives, into the live row; what viewers want, back to the agent
+//! * `visits` tunnels: visitors' sockets to and from the session's streams
 
 pub mod connection;
 pub mod endpoint;
 pub mod media;
+mod visits;
 
 use std::sync::Arc;
 

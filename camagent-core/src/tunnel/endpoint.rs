@@ -1,0 +1,134 @@
+//! One TCP connection to a service of a camera.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use camagent_proto::{
+    Instant,
+    frame::{OpenOutcome, StreamError},
+    mux::Mux,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{CONNECT_WITHIN, STALLED_AFTER};
+use crate::config::ServiceConfig;
+
+/// Chunks that are passed on in one call.
+const CHUNKS: usize = 16;
+
+/// How an endpoint goes on.
+pub(super) enum Progress {
+    Goes,
+    Unreachable(String),
+    Over(StreamError),
+}
+
+enum Side {
+    Connecting(Pin<Box<dyn Future<Output = Result<TcpStream, String>> + Send>>),
+    Connected(TcpStream),
+}
+
+pub(super) struct Endpoint {
+    stream: u64,
+    camera: String,
+    /// Camera, service and visitor, for people.
+    names: String,
+    side: Side,
+    /// Nothing more will be written.
+    is_shut: bool,
+    /// Since when the service has taken nothing, while octets wait for it.
+    stuck_since: Option<Instant>,
+}
+
+impl Endpoint {
+    pub(super) fn connect(stream: u64, camera: String, names: String, target: &ServiceConfig) -> Self {
+        let (host, port) = (target.host.clone(), target.port);
+        let connect = async move {
+            match timeout(CONNECT_WITHIN, TcpStream::connect((host.as_str(), port))).await {
+                Ok(Ok(socket)) => Ok(socket),
+                Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
+                Err(_) => Err(format!("{host}:{port}: no connection within {} s", CONNECT_WITHIN.as_secs())),
+            }
+        };
+        Self { stream, camera, names, side: Side::Connecting(Box::pin(connect)), is_shut: false, stuck_since: None }
+    }
+
+    pub(super) fn stream(&self) -> u64 {
+        self.stream
+    }
+
+    pub(super) fn camera(&self) -> &str {
+        &self.camera
+    }
+
+    pub(super) fn names(&self) -> &str {
+        &self.names
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.stuck_since.map(|since| since + STALLED_AFTER)
+    }
+
+    pub(super) fn turn(&mut self, cx: &mut Context<'_>, mux: &mut Mux, now: Instant) -> Progress {
+        if let Side::Connecting(connecting) = &mut self.side {
+            match connecting.as_mut().poll(cx) {
+                Poll::Pending => return Progress::Goes,
+                Poll::Ready(Err(why)) => return Progress::Unreachable(why),
+                Poll::Ready(Ok(socket)) => {
+                    // What a camera or its visitor says is passed on as it comes.
+                    let _ = socket.set_nodelay(true);
+                    self.side = Side::Connected(socket);
+                    mux.answer(self.stream, OpenOutcome::Connected, "");
+                }
+            }
+        }
+        let Side::Connected(socket) = &mut self.side else { return Progress::Goes };
+        loop {
+            let mut slices = [IoSlice::new(&[]); CHUNKS];
+            let mut count = 0;
+            for (slice, octets) in slices.iter_mut().zip(mux.received(self.stream)) {
+                *slice = IoSlice::new(octets);
+                count += 1;
+            }
+            if count == 0 {
+                self.stuck_since = None;
+                break;
+            }
+            match Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..count]) {
+                Poll::Pending => {
+                    let since = *self.stuck_since.get_or_insert(now);
+                    return if now.saturating_since(since) < STALLED_AFTER {
+                        Progress::Goes
+                    } else {
+                        Progress::Over(StreamError::Stalled)
+                    };
+                }
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Progress::Over(StreamError::Broken),
+                Poll::Ready(Ok(written)) => {
+                    self.stuck_since = None;
+                    mux.consumed(self.stream, written);
+                }
+            }
+        }
+        if !self.is_shut && mux.is_ended(self.stream) {
+            // A socket that is gone says so when it is read.
+            let _ = Pin::new(socket).poll_shutdown(cx);
+            self.is_shut = true;
+        }
+        Progress::Goes
+    }
+
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Side::Connected(socket) = &mut self.side else { return Poll::Pending };
+        let mut buffer = ReadBuf::new(into);
+        Pin::new(socket).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+    }
+}

@@ -1,0 +1,171 @@
+//! The agent's end of tunnels: which services of which cameras may be reached, and the TCP connections to them.
+//!
+//! A peer names a camera and a service and nothing else; where that leads stands in the configuration of this side, which is asked at each
+//! OPEN. Octets wait in the mux or in the kernel, never here.
+//! What does not belong here: the protocol of the streams (`camagent_proto::mux`), the way to the server (`net`).
+
+mod endpoint;
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use camagent_proto::{
+    Instant,
+    frame::{OpenOutcome, StreamError},
+    message::TunnelLimits,
+    mux::{Mux, Read, StreamEvent, Streams},
+};
+
+use crate::config::{CameraConfig, ServiceConfig};
+use endpoint::{Endpoint, Progress};
+
+/// Streams of one camera at once.
+const MAX_OF_CAMERA: usize = 32;
+/// Streams of the agent at once.
+const MAX_OF_AGENT: usize = 128;
+/// Octets that may come on a new stream before any was passed on. A request of RTSP or HTTP fits.
+const STREAM_BYTES: usize = 8 << 10;
+/// Octets beyond that for streams that carry more: an upload to the camera.
+const GROWTH_BYTES: usize = 256 << 10;
+
+/// What happened to a tunnel, for logs and the host.
+pub(crate) enum Happening {
+    /// A visitor was let in to a service.
+    Opened(String),
+    /// A visitor was turned away: the peer asked for what the configuration does not allow, or for too much.
+    Refused(String),
+    /// A service does not answer.
+    Unreachable(String),
+    /// A visit is over.
+    Closed(String),
+}
+
+/// All tunnels of the agent.
+pub(crate) struct Tunnels {
+    cameras: Vec<(String, Vec<ServiceConfig>)>,
+    endpoints: Vec<Endpoint>,
+}
+
+impl Tunnels {
+    pub(crate) fn new(cameras: &[CameraConfig]) -> Self {
+        let cameras = cameras.iter().map(|camera| (camera.id.clone(), camera.services.clone()));
+        Self { cameras: cameras.collect(), endpoints: Vec::new() }
+    }
+
+    /// The session is over, and all streams with it.
+    pub(crate) fn clear(&mut self) {
+        self.endpoints.clear();
+    }
+
+    /// What the mux says.
+    pub(crate) fn hear(&mut self, event: StreamEvent, mux: &mut Mux) -> Option<Happening> {
+        match event {
+            StreamEvent::Open { stream, camera, service, visitor } => {
+                // What a peer sends is shown, not trusted: quoted and escaped.
+                let names = format!("{camera:?} {service:?} for {visitor:?}");
+                let Some(target) = self.allowed(&camera, &service) else {
+                    let detail = "this agent's configuration has no such service of such a camera";
+                    mux.answer(stream, OpenOutcome::NotAllowed, detail);
+                    return Some(Happening::Refused(format!("the server asks for {names}: {detail}")));
+                };
+                if self.endpoints.iter().filter(|endpoint| endpoint.camera() == camera).count() >= MAX_OF_CAMERA {
+                    let detail = format!("{MAX_OF_CAMERA} streams of this camera are open already");
+                    mux.answer(stream, OpenOutcome::Busy, &detail);
+                    return Some(Happening::Refused(format!("the server asks for {names}: {detail}")));
+                }
+                self.endpoints.push(Endpoint::connect(stream, camera, names.clone(), target));
+                Some(Happening::Opened(names))
+            }
+            StreamEvent::Broken(stream, error) => {
+                mux.abandon(stream, StreamError::Cancelled);
+                self.remove(stream, error.name())
+            }
+            StreamEvent::Closed(stream) => self.remove(stream, "closed"),
+            // The octets are looked for whenever the loop turns; only servers open.
+            StreamEvent::Received(_) | StreamEvent::Connected(_) | StreamEvent::Refused { .. } => None,
+        }
+    }
+
+    /// Connects, and passes on what was received, as far as that goes without waiting.
+    pub(crate) fn turn(&mut self, cx: &mut Context<'_>, mux: &mut Mux, now: Instant) -> Vec<Happening> {
+        mux.look_again();
+        let mut happenings = Vec::new();
+        self.endpoints.retain_mut(|endpoint| match endpoint.turn(cx, mux, now) {
+            Progress::Goes => true,
+            Progress::Unreachable(why) => {
+                mux.answer(endpoint.stream(), OpenOutcome::Unreachable, &why);
+                happenings.push(Happening::Unreachable(format!("{}: {why}", endpoint.names())));
+                false
+            }
+            Progress::Over(error) => {
+                mux.abandon(endpoint.stream(), error);
+                happenings.push(Happening::Closed(format!("{}: {}", endpoint.names(), error.name())));
+                false
+            }
+        });
+        happenings
+    }
+
+    /// When a connection has taken nothing for too long.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.endpoints.iter().filter_map(Endpoint::deadline).min()
+    }
+
+    /// The local sides, for the mux to read from.
+    pub(crate) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>) -> Sides<'a, 'c> {
+        Sides { endpoints: &mut self.endpoints, cx }
+    }
+
+    fn allowed(&self, camera: &str, service: &str) -> Option<&ServiceConfig> {
+        let (_, services) = self.cameras.iter().find(|(id, _)| id == camera)?;
+        services.iter().find(|allowed| allowed.name == service)
+    }
+
+    fn remove(&mut self, stream: u64, how: &str) -> Option<Happening> {
+        let at = self.endpoints.iter().position(|endpoint| endpoint.stream() == stream)?;
+        Some(Happening::Closed(format!("{}: {how}", self.endpoints.remove(at).names())))
+    }
+}
+
+/// What the agent takes of tunnels; nothing when no camera has a service.
+pub(crate) fn limits(cameras: &[CameraConfig], opens_per_second: u64) -> TunnelLimits {
+    let with_services = cameras.iter().filter(|camera| !camera.services.is_empty()).count();
+    if with_services == 0 {
+        return TunnelLimits::default();
+    }
+    let streams = (with_services * MAX_OF_CAMERA).min(MAX_OF_AGENT);
+    TunnelLimits {
+        streams: streams as u64,
+        stream_bytes: STREAM_BYTES as u64,
+        bytes: (streams * STREAM_BYTES + GROWTH_BYTES) as u64,
+        opens_per_second,
+    }
+}
+
+/// The local sides while the loop turns.
+pub(crate) struct Sides<'a, 'c> {
+    endpoints: &'a mut Vec<Endpoint>,
+    cx: &'a mut Context<'c>,
+}
+
+impl Streams for Sides<'_, '_> {
+    fn read(&mut self, stream: u64, into: &mut [u8]) -> Read {
+        // Streams are opened in the order of their numbers.
+        match self.endpoints.binary_search_by_key(&stream, Endpoint::stream) {
+            Ok(at) => match self.endpoints[at].poll_read(self.cx, into) {
+                Poll::Pending => Read::Pending,
+                Poll::Ready(Ok(0)) => Read::End,
+                Poll::Ready(Ok(count)) => Read::Octets(count),
+                Poll::Ready(Err(_)) => Read::Broken,
+            },
+            Err(_) => Read::Broken,
+        }
+    }
+}
+
+/// How long a service may take nothing while octets wait for it.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// How long a service may take to accept a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
