@@ -122,7 +122,7 @@ impl Default for Limits {
             record_bytes: crate::frame::MAX_RECORD as u64,
             frame_bytes: 4 << 20,
             tracks: 64,
-            tunnels: TunnelLimits::default(),
+            tunnels: TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 16 << 20, opens_per_second: 0 },
         }
     }
 }
