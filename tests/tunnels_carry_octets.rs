@@ -34,7 +34,6 @@ async fn service(listener: TcpListener) {
             let mut asked = Vec::new();
             // The visitor's half-close tells that it is done.
             socket.read_to_end(&mut asked).await.expect("the visitor's octets");
-            eprintln!("asked {}", asked.len());
             asked.reverse();
             socket.write_all(&asked).await.expect("the answer");
         });

@@ -188,7 +188,9 @@ impl Connection {
                 if stop.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Happened::Stop);
                 }
-                if let Some(member) = &mut self.member
+                // Whose end is decided takes no more orders: what is being said to it is the last.
+                if stops
+                    && let Some(member) = &mut self.member
                     && let Poll::Ready(order) = member.orders.poll_recv(cx)
                 {
                     return Poll::Ready(Happened::Order(order));
