@@ -89,6 +89,12 @@ extern "C" {
 #define CAMAGENT_WARNING_TUNNEL_REFUSED 5
 
 /**
+ * A camera that the agent fetches frames from does not answer, refuses the password, or stopped sending. Never told by this library: here the
+ * host pushes the frames.
+ */
+#define CAMAGENT_WARNING_SOURCE 6
+
+/**
  * Decoding can start here. Key frames of H.264 and H.265 are seen without it.
  */
 #define CAMAGENT_FRAME_KEY 1
@@ -593,7 +599,7 @@ CAMAGENT_API camagent_result camagent_get_stats(struct camagent_t *agent, struct
  * Adds a track, or changes it: frames from now on are of the new kind. At any time, from any thread; never waits.
  *
  * @param agent   the agent
- * @param number  0 to 63, your choice: frames are pushed under it
+ * @param number  0 to 127, your choice: frames are pushed under it
  * @param track   what it is; copied
  * @return CAMAGENT_OK, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_STATE (256 changes wait for the agent's thread: try again later),
  *         CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED

@@ -17,6 +17,8 @@ use camagent_proto::{
 };
 use tokio::runtime::Builder;
 
+#[cfg(feature = "pull")]
+use crate::source::pull::Pulls;
 use crate::{
     clock,
     command::CommandToken,
@@ -137,7 +139,7 @@ impl Agent {
         Ok(Self { shared, life, thread: Mutex::new(Some(thread)), thread_id, started })
     }
 
-    /// Adds track `number` (0 to 63), or changes it: frames from now on are of the new kind. Frames are pushed under this number.
+    /// Adds track `number` (0 to 127), or changes it: frames from now on are of the new kind. Frames are pushed under this number.
     pub fn set_track(&self, number: u32, track: TrackDescription) -> Result<(), Error> {
         self.check()?;
         self.shared.intake.set_track(number, &track)?;
@@ -317,7 +319,14 @@ fn run(driver: Driver) -> Result<(), Error> {
         .thread_name("camagent-dns")
         .build()
         .map_err(Error::io("cannot start the agent's event loop"))?;
-    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(driver.run())));
+    let work = async {
+        #[cfg(feature = "pull")]
+        let pulls = Pulls::start(&driver.shared, &driver.config, &driver.logger);
+        driver.run().await;
+        #[cfg(feature = "pull")]
+        pulls.stop().await;
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
     // A resolver that hangs is left behind, never waited for.
     runtime.shutdown_background();
     result.map_err(|panic| Error::Fault(panic_text(&*panic)))

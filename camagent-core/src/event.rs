@@ -26,6 +26,8 @@ pub enum Warning {
     DuplicateIdentity,
     /// The server asked for a service that the configuration does not allow, or for too many at once.
     TunnelRefused,
+    /// A camera that the agent fetches frames from does not answer, refuses the password, or stopped sending.
+    Source,
 }
 
 /// What happened.

@@ -43,8 +43,8 @@ pub use camagent_proto::{
 pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
-    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, RtspTransport, Secret, ServerUrl, ServiceConfig, SourceConfig,
-    Trust,
+    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, PullPace, RtspTransport, Secret, ServerUrl, ServiceConfig,
+    SourceConfig, Trust,
 };
 #[cfg(feature = "doctor")]
 pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};

@@ -31,6 +31,9 @@ pub const CAMAGENT_WARNING_JOURNAL_OVERFLOW: u32 = 3;
 pub const CAMAGENT_WARNING_DUPLICATE_IDENTITY: u32 = 4;
 /// The server asked for a service that the configuration does not allow, or for too many at once.
 pub const CAMAGENT_WARNING_TUNNEL_REFUSED: u32 = 5;
+/// A camera that the agent fetches frames from does not answer, refuses the password, or stopped sending. Never told by this library: here the
+/// host pushes the frames.
+pub const CAMAGENT_WARNING_SOURCE: u32 = 6;
 
 /// Something that happened. Which members count depends on `type`, see CAMAGENT_EVENT_*; texts are never NULL, `camera` may be.
 #[repr(C)]
@@ -134,6 +137,7 @@ fn warning_number(warning: Warning) -> u32 {
         Warning::JournalOverflow => CAMAGENT_WARNING_JOURNAL_OVERFLOW,
         Warning::DuplicateIdentity => CAMAGENT_WARNING_DUPLICATE_IDENTITY,
         Warning::TunnelRefused => CAMAGENT_WARNING_TUNNEL_REFUSED,
+        Warning::Source => CAMAGENT_WARNING_SOURCE,
         _ => 0,
     }
 }

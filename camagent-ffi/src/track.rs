@@ -78,7 +78,7 @@ unsafe impl Sized32 for camagent_track_t {
 /// Adds a track, or changes it: frames from now on are of the new kind. At any time, from any thread; never waits.
 ///
 /// @param agent   the agent
-/// @param number  0 to 63, your choice: frames are pushed under it
+/// @param number  0 to 127, your choice: frames are pushed under it
 /// @param track   what it is; copied
 /// @return CAMAGENT_OK, CAMAGENT_E_INVAL, CAMAGENT_E_VERSION, CAMAGENT_E_STATE (256 changes wait for the agent's thread: try again later),
 ///         CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED

@@ -5,12 +5,14 @@
 
 mod camera;
 mod log_file;
+mod pull_pace;
 mod reader;
 mod services;
 mod url;
 
 pub use camera::{CameraConfig, RtspTransport, SourceConfig};
 pub use log_file::{DEFAULT_LOG_FILE, LogFile};
+pub use pull_pace::PullPace;
 pub use services::ServiceConfig;
 pub use url::ServerUrl;
 
@@ -82,6 +84,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
     pub tunnel_opens_per_second: u64,
+    /// How patient the agent is with cameras that it fetches streams from. No key of a file sets it.
+    pub pull_pace: PullPace,
     /// The cameras; one with the agent's id when the file names none.
     pub cameras: Vec<CameraConfig>,
     /// What was noticed and did no harm.
@@ -165,6 +169,7 @@ impl Config {
             reconnect_interval,
             heartbeat_interval,
             tunnel_opens_per_second,
+            pull_pace: PullPace::default(),
             cameras,
             warnings: root.take_warnings(),
         })

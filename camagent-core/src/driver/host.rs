@@ -129,6 +129,8 @@ impl Driver {
         while let Some(order) = self.shared.next_order() {
             match order {
                 Order::Answer(token, outcome) => self.answer(token, outcome),
+                #[cfg(feature = "pull")]
+                Order::Warn(message) => self.warn(Warning::Source, message),
                 Order::Event(event) => {
                     let pushed = self.session.push_event(clock::now(), event.camera, &event.kind, event.data);
                     if let Err(error) = pushed {

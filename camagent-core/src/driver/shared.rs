@@ -27,6 +27,9 @@ pub(crate) enum Order {
     Answer(CommandToken, Result<serde_json::Value, CommandError>),
     /// Something happened at the camera.
     Event(message::Event),
+    /// A source has something to tell the operator.
+    #[cfg(feature = "pull")]
+    Warn(String),
 }
 
 /// What handle and loop share.
@@ -117,6 +120,22 @@ impl Shared {
 
     pub(super) fn stop_until(&self) -> Option<Instant> {
         *lock(&self.stop_until)
+    }
+}
+
+#[cfg(feature = "pull")]
+impl crate::source::pull::Home for Shared {
+    fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn warn(&self, message: String) {
+        // When a thousand orders wait, one warning is not missed.
+        let _ = self.order(Order::Warn(message));
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) use ring::Journal;
 /// Largest frame, whatever the arena holds: the server's default limit.
 pub(crate) const MAX_FRAME: usize = 4 << 20;
 /// Tracks that an agent may have.
-pub(crate) const MAX_TRACKS: u32 = 64;
+pub(crate) const MAX_TRACKS: u32 = 128;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,8 @@
-//! Where frames come from. Today: the host pushes them (`push`). What a frame becomes is the same for every source.
+//! Where frames come from: the host pushes them (`push`), or the agent fetches them from its cameras (`pull`, a feature). What a frame becomes
+//! is the same for every source.
 
+#[cfg(feature = "pull")]
+pub(crate) mod pull;
 mod push;
 mod track;
 

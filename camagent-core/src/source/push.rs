@@ -69,6 +69,8 @@ pub(crate) struct IntakeCounts {
 
 struct Track {
     info: TrackInfo,
+    /// The agent fetches its frames itself: the host has no encoder to ask for anything.
+    is_pulled: bool,
     codec: Codec,
     framing: Framing,
     is_wanted: bool,
@@ -93,6 +95,9 @@ struct State {
 pub(crate) struct Intake {
     state: Mutex<State>,
     first_camera: String,
+    /// Tells whoever fetches frames that other sources are wanted now.
+    #[cfg(feature = "pull")]
+    wanted_changed: tokio::sync::watch::Sender<()>,
 }
 
 impl Intake {
@@ -116,16 +121,50 @@ impl Intake {
             unannounced: Vec::new(),
         };
         let first_camera = cameras.first().map(|camera| camera.id.clone()).unwrap_or_default();
-        Ok(Self { state: Mutex::new(state), first_camera })
+        Ok(Self {
+            state: Mutex::new(state),
+            first_camera,
+            #[cfg(feature = "pull")]
+            wanted_changed: tokio::sync::watch::Sender::new(()),
+        })
     }
 
-    /// Adds a track or changes it; an epoch begins when that is a change.
+    /// Adds a track of the host or changes it; an epoch begins when that is a change.
     pub(crate) fn set_track(&self, number: u32, description: &TrackDescription) -> Result<(), Error> {
         description.check()?;
         let mut state = self.lock();
         if number >= MAX_TRACKS {
             return Err(Error::Usage(format!("track {number}: numbers go from 0 to {}", MAX_TRACKS - 1)));
         }
+        if state.tracks[number as usize].as_ref().is_some_and(|track| track.is_pulled) {
+            return Err(Error::Usage(format!("track {number} is one that the agent fetches from a camera by itself")));
+        }
+        self.begin(&mut state, number, description, false)
+    }
+
+    /// Adds a track that the agent fetches itself under a free number, or changes the one that it has under `number`.
+    #[cfg(feature = "pull")]
+    pub(super) fn set_pulled_track(&self, number: Option<u32>, description: &TrackDescription) -> Result<u32, Error> {
+        description.check()?;
+        let mut state = self.lock();
+        let number = match number {
+            Some(number) => number,
+            None => match state.tracks.iter().position(Option::is_none) {
+                Some(free) => free as u32,
+                None => return Err(Error::Usage(format!("an agent has at most {MAX_TRACKS} tracks"))),
+            },
+        };
+        self.begin(&mut state, number, description, true)?;
+        Ok(number)
+    }
+
+    fn begin(
+        &self,
+        state: &mut State,
+        number: u32,
+        description: &TrackDescription,
+        is_pulled: bool,
+    ) -> Result<(), Error> {
         let old = state.tracks[number as usize].as_ref();
         let info = description.info(number, 0, &self.first_camera);
         let epoch = match old {
@@ -139,6 +178,7 @@ impl Intake {
         state.journal.begin_epoch(number, epoch, description.codec.is_video());
         state.tracks[number as usize] = Some(Track {
             info: info.clone(),
+            is_pulled,
             codec: description.codec,
             framing: description.framing,
             is_wanted,
@@ -195,7 +235,7 @@ impl Intake {
         result.map(|(pushed, _)| pushed)
     }
 
-    /// A source is wanted now, or no longer: the tracks that this changes.
+    /// A source is wanted now, or no longer: the tracks of the host that this changes.
     pub(crate) fn set_wanted(&self, camera: &str, source: &str, wanted: bool) -> Vec<u32> {
         let mut state = self.lock();
         let key = (camera.to_owned(), source.to_owned());
@@ -203,25 +243,40 @@ impl Intake {
         // A server that names other sources costs no memory.
         if state.wanted.contains_key(&key) || state.tracks.iter().flatten().any(of_source) {
             state.wanted.insert(key, wanted);
+            #[cfg(feature = "pull")]
+            self.wanted_changed.send_replace(());
         }
         let tracks = state.tracks.iter_mut().flatten();
         let changed = tracks
             .filter(|track| track.info.camera == camera && track.info.source == source && track.is_wanted != wanted);
         changed
-            .map(|track| {
+            .filter_map(|track| {
                 track.is_wanted = wanted;
                 track.waits_for_key = track.codec.is_video();
                 track.asks_for_key = wanted && track.waits_for_key;
-                track.info.track
+                (!track.is_pulled).then_some(track.info.track)
             })
             .collect()
     }
 
-    /// The video tracks of a source.
+    /// Whether the server wants a source, as far as it has said.
+    #[cfg(feature = "pull")]
+    pub(super) fn is_wanted(&self, camera: &str, source: &str) -> bool {
+        self.lock().wanted.get(&(camera.to_owned(), source.to_owned())).copied().unwrap_or(false)
+    }
+
+    /// Hears of every change of what [`Intake::is_wanted`] says.
+    #[cfg(feature = "pull")]
+    pub(super) fn watch_wanted(&self) -> tokio::sync::watch::Receiver<()> {
+        self.wanted_changed.subscribe()
+    }
+
+    /// The video tracks of a source that the host pushes.
     pub(crate) fn video_tracks(&self, camera: &str, source: &str) -> Vec<u32> {
         let state = self.lock();
-        let of_source =
-            |track: &&Track| track.info.camera == camera && track.info.source == source && track.codec.is_video();
+        let of_source = |track: &&Track| {
+            track.info.camera == camera && track.info.source == source && track.codec.is_video() && !track.is_pulled
+        };
         state.tracks.iter().flatten().filter(of_source).map(|track| track.info.track).collect()
     }
 
@@ -229,7 +284,9 @@ impl Intake {
     pub(crate) fn take_key_requests(&self) -> Vec<u32> {
         let mut state = self.lock();
         let tracks = state.tracks.iter_mut().flatten();
-        tracks.filter_map(|track| std::mem::take(&mut track.asks_for_key).then_some(track.info.track)).collect()
+        // What is pulled brings its key frames when its camera makes them.
+        let asking = |track: &mut Track| std::mem::take(&mut track.asks_for_key) && !track.is_pulled;
+        tracks.filter_map(|track| asking(track).then_some(track.info.track)).collect()
     }
 
     /// How many frames were evicted since the last call.
@@ -430,7 +487,30 @@ mod tests {
         intake.set_track(0, &changed).unwrap();
         intake.restart();
         assert_eq!(epochs(&intake), [2, 3, 4]);
-        assert!(intake.set_track(64, &video).is_err());
+        assert!(intake.set_track(MAX_TRACKS, &video).is_err());
+    }
+
+    #[cfg(feature = "pull")]
+    #[test]
+    fn what_is_pulled_gets_free_numbers_and_asks_the_host_for_nothing() {
+        let intake = intake(1 << 20);
+        let main = TrackDescription::video("main", Codec::H265, Framing::AnnexB);
+        assert_eq!(intake.set_pulled_track(None, &main).unwrap(), 1, "0 is the host's");
+        assert_eq!(epochs(&intake), [1]);
+        assert_eq!(intake.set_pulled_track(Some(1), &main).unwrap(), 1);
+        assert_eq!(epochs(&intake), [] as [u64; 0]);
+        assert!(intake.set_track(1, &main).unwrap_err().to_string().contains("by itself"));
+        let mut changes = intake.watch_wanted();
+        assert!(!intake.is_wanted("a", "main"));
+        assert_eq!(intake.set_wanted("a", "main", true), [] as [u32; 0]);
+        assert!(intake.is_wanted("a", "main") && changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert_eq!(intake.take_key_requests(), [] as [u32; 0]);
+        assert_eq!(intake.video_tracks("a", "main"), [] as [u32; 0]);
+        for _ in 2..MAX_TRACKS {
+            intake.set_pulled_track(None, &main).unwrap();
+        }
+        assert!(intake.set_pulled_track(None, &main).unwrap_err().to_string().contains("at most 128 tracks"));
     }
 
     #[test]

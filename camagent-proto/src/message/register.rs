@@ -121,7 +121,7 @@ impl Default for Limits {
         Self {
             record_bytes: crate::frame::MAX_RECORD as u64,
             frame_bytes: 4 << 20,
-            tracks: 64,
+            tracks: 128,
             tunnels: TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 16 << 20, opens_per_second: 0 },
         }
     }

@@ -156,7 +156,7 @@ impl Receiver {
         let mut record = RecordWriter::new(crate::frame::MAX_RECORD);
         for (&number, track) in self.tracks.iter_mut().filter(|(_, track)| track.unacknowledged) {
             track.unacknowledged = false;
-            // At most 64 tracks of at most 18 octets: they fit.
+            // At most 128 tracks of at most 18 octets: they fit.
             record.push(&Frame::Mack(Mack { track: number, epoch: track.epoch, received: track.next }));
         }
         (!record.is_empty()).then(|| record.finish())

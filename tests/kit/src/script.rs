@@ -101,6 +101,14 @@ impl Script {
         self
     }
 
+    /// H.264 of another level: as if somebody had changed the encoder's settings.
+    pub fn with_level(mut self, level: u8) -> Self {
+        const SPS: u8 = 7;
+        let units = self.pictures.iter_mut().flat_map(|picture| &mut picture.units);
+        units.filter(|unit| nal::kind(Codec::H264, unit) == SPS).for_each(|sps| sps[3] = level);
+        self
+    }
+
     /// With a key frame every `length` pictures: groups are cut off, or go on with the clip's other pictures.
     pub fn with_group_of(mut self, length: usize) -> Self {
         let keys: Vec<_> = self.pictures.iter().filter(|picture| picture.key).cloned().collect();

@@ -73,7 +73,9 @@ impl Encoder {
 
     /// Shows something else from now on.
     pub(super) fn replace(&self, script: Script) {
-        *self.machine() = Machine::new(script);
+        let mut machine = Machine::new(script);
+        machine.begin();
+        *self.machine() = machine;
     }
 
     /// Makes frames at their times, for ever.

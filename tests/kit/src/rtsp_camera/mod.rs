@@ -267,7 +267,7 @@ impl RtspCamera {
         change(&mut self.shared.behaviour());
     }
 
-    /// Shows something else under a path: for who asks from now on.
+    /// Shows something else under a path. Who plays it already sees that as well, so the codecs must stay as long as somebody does.
     pub fn show(&self, path: &str, script: Script) {
         self.encoder(path).replace(script);
     }

@@ -1,0 +1,290 @@
+//! Frames that the agent fetches itself from the cameras' own RTSP servers: for the daemon, whose host pushes nothing.
+//!
+//! Here: one task for each source, on the agent's own thread, which dials while the source is to be uploaded, tells what is wrong, and tries
+//! again. One session with a camera is in `session`, the times of its frames in `timeline`, the pauses in `patience`. What is uploaded
+//! when, and what a server wants, is [`Intake`]'s to know.
+
+mod patience;
+mod session;
+mod timeline;
+
+use std::{
+    fmt,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use camagent_proto::message::Policy;
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
+use retina::client::SessionGroup;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::Intake;
+use crate::{
+    config::{Config, PullPace, RtspTransport, Secret},
+    logger::Logger,
+};
+use patience::Patience;
+use session::{Ending, Numbers};
+
+/// What cameras get to hear that nobody listens any more, when the agent stops.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// A session that brought frames for so long ends an outage.
+const STABLE: Duration = Duration::from_secs(10);
+/// The pause after a bug in a task.
+const AFTER_BUG: Duration = Duration::from_secs(60);
+
+/// The agent around the tasks.
+pub(crate) trait Home: Send + Sync + 'static {
+    /// Where frames go.
+    fn intake(&self) -> &Intake;
+    /// A track or a frame is there to be sent.
+    fn wake(&self);
+    /// Something that the operator should know; it is logged as well.
+    fn warn(&self, message: String);
+}
+
+/// One source of a camera as it is fetched.
+pub(crate) struct Puller {
+    camera: String,
+    source: String,
+    url: String,
+    account: Option<(String, Secret)>,
+    transport: RtspTransport,
+    policy: Policy,
+    pace: PullPace,
+    logger: Logger,
+    door: Arc<Door>,
+}
+
+impl fmt::Display for Puller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "camera {}, source {}", self.camera, self.source)
+    }
+}
+
+/// A camera's door, which its sources share: one knocks at a time, and after a wrong password nobody for a while, because cameras lock
+/// accounts.
+#[derive(Debug, Default)]
+struct Door {
+    one_at_a_time: tokio::sync::Mutex<()>,
+    /// Until when the password need not be tried again.
+    closed_until: Mutex<Option<Instant>>,
+}
+
+impl Door {
+    fn closed_until(&self) -> Option<Instant> {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether that is a change.
+    fn set(&self, closed_until: Option<Instant>) -> bool {
+        let before =
+            std::mem::replace(&mut *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner), closed_until);
+        before.is_some() != closed_until.is_some()
+    }
+}
+
+/// The tasks of all sources. They end with the value.
+pub(crate) struct Pulls {
+    tasks: JoinSet<()>,
+    sessions: Arc<SessionGroup>,
+}
+
+impl Pulls {
+    /// Starts a task for each source that has a path and may be uploaded. Within a runtime only.
+    pub(crate) fn start<H: Home>(home: &Arc<H>, config: &Config, logger: &Logger) -> Self {
+        let sessions = Arc::new(SessionGroup::default());
+        let mut tasks = JoinSet::new();
+        for camera in &config.cameras {
+            let door = Arc::new(Door::default());
+            let place = if camera.host.contains(':') && !camera.host.starts_with('[') {
+                format!("[{}]:{}", camera.host, camera.rtsp_port)
+            } else {
+                format!("{}:{}", camera.host, camera.rtsp_port)
+            };
+            let account = camera.user.as_ref().map(|user| {
+                let password = camera.password.clone().unwrap_or_else(|| Secret::new(""));
+                (user.clone(), password)
+            });
+            for source in camera.sources.iter().filter(|source| source.policy != Policy::Off) {
+                let Some(path) = &source.path else { continue };
+                let puller = Puller {
+                    camera: camera.id.clone(),
+                    source: source.name.clone(),
+                    url: format!("rtsp://{place}{path}"),
+                    account: account.clone(),
+                    transport: camera.rtsp_transport,
+                    policy: source.policy,
+                    pace: config.pull_pace,
+                    logger: logger.clone(),
+                    door: Arc::clone(&door),
+                };
+                tasks.spawn(survive(puller, Arc::clone(home), Arc::clone(&sessions)));
+            }
+        }
+        Self { tasks, sessions }
+    }
+
+    /// Ends all tasks, and tells the cameras as far as that goes quickly.
+    pub(crate) async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        // A camera that does not answer forgets the session by itself.
+        let _ = timeout(FAREWELL, self.sessions.await_teardown()).await;
+    }
+}
+
+/// A bug in what reads a camera's octets ends neither the agent nor the source.
+async fn survive<H: Home>(puller: Puller, home: Arc<H>, sessions: Arc<SessionGroup>) {
+    loop {
+        let work = AssertUnwindSafe(puller.work(&*home, &sessions));
+        if work.catch_unwind().await.is_ok() {
+            return;
+        }
+        home.warn(format!("{puller}: a bug in the reader of its stream; it starts anew in {} s", AFTER_BUG.as_secs()));
+        sleep(AFTER_BUG).await;
+    }
+}
+
+impl Puller {
+    /// Fetches the source whenever it is to be uploaded; returns when the agent takes nothing more.
+    async fn work<H: Home>(&self, home: &H, sessions: &Arc<SessionGroup>) {
+        let mut patience = Patience::new(self.pace);
+        let mut numbers = Numbers::default();
+        loop {
+            self.until_wanted(home, true).await;
+            let ending = {
+                let attempt = pin!(self.attempt(home, sessions, &mut patience, &mut numbers));
+                match select(attempt, pin!(self.until_wanted(home, false))).await {
+                    Either::Left((ending, _)) => Some(ending),
+                    Either::Right(_) => None,
+                }
+            };
+            let Some(ending) = ending else {
+                self.logger.info(format_args!("{self}: nobody watches any more"));
+                patience.calm_down();
+                continue;
+            };
+            let pause = match ending {
+                Ending::Stopped => return,
+                Ending::Refused => self.refused(home, &mut patience),
+                Ending::Lost(why) => {
+                    let is_first = patience.is_calm();
+                    let pause = patience.next(random());
+                    let message = format!("{self}: {why}; next attempt in {:.1} s", pause.as_secs_f64());
+                    // The operator hears of an outage once; its course is in the log.
+                    if is_first {
+                        home.warn(message)
+                    } else {
+                        self.logger.info(format_args!("{message}"))
+                    }
+                    pause
+                }
+            };
+            select(pin!(sleep(pause)), pin!(self.until_wanted(home, false))).await;
+        }
+    }
+
+    /// One session from dial to end.
+    async fn attempt<H: Home>(
+        &self,
+        home: &H,
+        sessions: &Arc<SessionGroup>,
+        patience: &mut Patience,
+        numbers: &mut Numbers,
+    ) -> Ending {
+        match self.session(home, sessions, patience, numbers).await {
+            Ok(ending) | Err(ending) => ending,
+        }
+    }
+
+    async fn session<H: Home>(
+        &self,
+        home: &H,
+        sessions: &Arc<SessionGroup>,
+        patience: &mut Patience,
+        numbers: &mut Numbers,
+    ) -> Result<Ending, Ending> {
+        let described = {
+            let _turn = self.door.one_at_a_time.lock().await;
+            if self.door.closed_until().is_some_and(|until| until > Instant::now()) {
+                return Err(Ending::Refused);
+            }
+            self.logger.debug(format_args!("{self}: asking {}", self.url));
+            session::describe(self, sessions).await?
+        };
+        if self.door.set(None) {
+            self.logger.info(format_args!("camera {} takes the password now", self.camera));
+        }
+        let mut playing = session::play(self, described, home.intake(), numbers).await?;
+        home.wake();
+        self.logger.info(format_args!("{self}: {} from {}", playing.what, self.url));
+        let mut first = None;
+        let ending = playing
+            .carry(self, home.intake(), || {
+                let began = *first.get_or_insert_with(Instant::now);
+                if began.elapsed() >= STABLE {
+                    patience.calm_down();
+                }
+                home.wake();
+            })
+            .await;
+        Ok(ending)
+    }
+
+    /// The camera refuses the password: all its sources wait, and the operator hears of it once.
+    fn refused<H: Home>(&self, home: &H, patience: &mut Patience) -> Duration {
+        if let Some(until) = self.door.closed_until().filter(|until| *until > Instant::now()) {
+            // Another source has tried it and told.
+            return until - Instant::now() + Duration::from_millis(random() % 100);
+        }
+        let pause = patience.refused(random());
+        let is_news = self.door.set(Some(Instant::now() + pause));
+        let message = match &self.account {
+            Some((user, _)) => format!(
+                "camera {} refuses the password of user {user}; next attempt in {:.0} s",
+                self.camera,
+                pause.as_secs_f64()
+            ),
+            None => format!(
+                "camera {} wants a user and a password, and the configuration has none; next attempt in {:.0} s",
+                self.camera,
+                pause.as_secs_f64()
+            ),
+        };
+        if is_news {
+            home.warn(message)
+        } else {
+            self.logger.info(format_args!("{message}"))
+        }
+        pause
+    }
+
+    /// Waits until the source is to be uploaded, or no longer.
+    async fn until_wanted<H: Home>(&self, home: &H, wanted: bool) {
+        let mut changes = home.intake().watch_wanted();
+        loop {
+            let is_wanted = self.policy == Policy::Always || home.intake().is_wanted(&self.camera, &self.source);
+            if is_wanted == wanted {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                // The intake outlives its tasks; without it there is nothing to wait for.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Random bits for the jitter; a source without any gives the middle.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(250)
+}
