@@ -2,6 +2,10 @@
 //!
 //! For tests only (feature `pair`). [`Pair::drive`] moves time from deadline to deadline, so an hour takes microseconds.
 
+mod streams;
+
+pub use streams::{Side, TestStreams};
+
 use alloc::{
     collections::{BTreeMap, VecDeque},
     string::String,
@@ -14,7 +18,7 @@ use crate::{
     error::{CloseCode, Error},
     frame::{FrameHead, TrackInfo},
     message::{BootId, ResumePoint},
-    mux::NoStreams,
+    mux::NotOpened,
     session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Transmit},
     time::{Duration, Instant},
     transfer::{Delivery, Entry, Journal},
@@ -100,6 +104,14 @@ pub struct Pair {
     pub latency: Duration,
     /// Messages that may be under way to the server; the agent has to wait beyond.
     pub window: usize,
+    /// Messages that may be under way to the agent; the server has to wait beyond.
+    pub window_back: usize,
+    /// What holds for the server's end of the next connection.
+    pub server_config: ServerConfig,
+    /// The local sides of streams at the server. They end with the connection.
+    pub visitors: TestStreams,
+    /// The local sides of streams at the agent. They end with the connection.
+    pub services: TestStreams,
     /// Whether the pair welcomes the agent by itself.
     pub accepts: bool,
     /// Whether the server keeps its resume points between connections, as one does that was not restarted.
@@ -109,6 +121,7 @@ pub struct Pair {
     points: Vec<ResumePoint>,
     to_server: VecDeque<(Instant, Transmit)>,
     to_agent: VecDeque<(Instant, Transmit)>,
+    agent_takes: u64,
 }
 
 impl Pair {
@@ -129,6 +142,7 @@ impl Pair {
     /// A pair with an agent of your own.
     pub fn with(config: AgentConfig) -> Self {
         Self {
+            agent_takes: config.tunnels.bytes,
             agent: Agent::new(config),
             server: None,
             journal: TestJournal::default(),
@@ -137,6 +151,10 @@ impl Pair {
             agent_events: Vec::new(),
             latency: Duration::from_millis(20),
             window: 8,
+            window_back: 512,
+            server_config: ServerConfig::default(),
+            visitors: TestStreams::default(),
+            services: TestStreams::default(),
             accepts: true,
             server_remembers: true,
             now: Instant::from_micros(1_000_000),
@@ -155,7 +173,7 @@ impl Pair {
     /// A new connection comes up at both ends.
     pub fn connect(&mut self) {
         self.cut();
-        self.server = Some(Server::new(ServerConfig::default(), self.now, 0));
+        self.server = Some(Server::new(self.server_config.clone(), self.now, 0));
         self.agent.connected(self.now, self.now + Duration::from_secs(30));
     }
 
@@ -169,6 +187,9 @@ impl Pair {
         self.to_server.clear();
         self.to_agent.clear();
         self.agent.disconnected();
+        for streams in [&mut self.visitors, &mut self.services] {
+            streams.sides.clear();
+        }
     }
 
     /// Announces a track on camera `camera`, source `main`.
@@ -222,6 +243,22 @@ impl Pair {
         }
     }
 
+    /// A visitor comes to a service of a camera; what it sends, and whether it ends then.
+    pub fn visit(&mut self, camera: &str, service: &str, octets: Vec<u8>, ends: bool) -> Result<u64, NotOpened> {
+        let Some(server) = &mut self.server else { return Err(NotOpened::Unsupported) };
+        let stream = server.tunnels().open(self.now, camera, service, "a visitor")?;
+        self.visitors.sides.insert(stream, Side { outgoing: octets, ends, ..Side::default() });
+        Ok(stream)
+    }
+
+    /// The error that ended the server's end, if one did.
+    pub fn server_failure(&self) -> Option<&Error> {
+        self.server_events.iter().find_map(|event| match event {
+            ServerEvent::Failed(error) => Some(error),
+            _ => None,
+        })
+    }
+
     /// The error that ended the agent's connection, if one did.
     pub fn agent_failure(&self) -> Option<&Error> {
         self.agent_events.iter().find_map(|event| match event {
@@ -264,20 +301,25 @@ impl Pair {
                 busy = true;
                 self.server_hears(transmit);
             }
+            self.agent.tunnels().look_again();
+            if let Some(server) = &mut self.server {
+                server.tunnels().look_again();
+            }
             while self.server.is_some()
                 && self.to_server.len() < self.window
-                && let Some(transmit) = self.agent.poll_transmit(self.now, &mut self.journal, &mut NoStreams)
+                && let Some(transmit) = self.agent.poll_transmit(self.now, &mut self.journal, &mut self.services)
             {
                 busy = true;
                 self.to_server.push_back((self.now + self.latency, transmit));
             }
             while let Some(server) = &mut self.server
-                && let Some(transmit) = server.poll_transmit(self.now, &mut NoStreams)
+                && self.to_agent.len() < self.window_back
+                && let Some(transmit) = server.poll_transmit(self.now, &mut self.visitors)
             {
                 busy = true;
                 self.to_agent.push_back((self.now + self.latency, transmit));
             }
-            self.collect();
+            busy |= self.collect();
             if !busy {
                 return;
             }
@@ -301,10 +343,17 @@ impl Pair {
         }
     }
 
-    fn collect(&mut self) {
+    /// Hears all events, and takes all octets of tunnels; whether there were some.
+    fn collect(&mut self) -> bool {
         while let Some(event) = self.agent.poll_event() {
-            self.agent_events.push(event);
+            match event {
+                AgentEvent::Stream(event) => self.services.hear(event, self.agent.tunnels()),
+                event => self.agent_events.push(event),
+            }
         }
+        let held = self.agent.tunnels().waiting_octets();
+        assert!(held <= self.agent_takes, "the agent holds {held} octets and takes {}", self.agent_takes);
+        let mut is_some = self.services.take(self.agent.tunnels());
         while let Some(server) = &mut self.server
             && let Some(event) = server.poll_event()
         {
@@ -316,9 +365,16 @@ impl Pair {
                     server.accept(self.now, accept);
                 }
                 ServerEvent::Media(delivery) => self.delivered.push(delivery),
+                ServerEvent::Stream(event) => self.visitors.hear(event, server.tunnels()),
                 other => self.server_events.push(other),
             }
         }
+        if let Some(server) = &mut self.server {
+            let (held, most) = (server.tunnels().waiting_octets(), self.server_config.limits.tunnels.bytes);
+            assert!(held <= most, "the server holds {held} octets and takes {most}");
+            is_some |= self.visitors.take(server.tunnels());
+        }
+        is_some
     }
 
     /// Refuses the agent that waits for an answer.

@@ -17,17 +17,21 @@ pub const MAX_FRAMES: usize = 256;
 /// Fills one record.
 #[derive(Debug)]
 pub struct RecordWriter {
+    /// The record, and behind it what reads that gave nothing have left: it is cleared once and not for each of them.
     bytes: Vec<u8>,
+    /// Octets of the record.
+    length: usize,
     limit: usize,
     frames: usize,
     body: Vec<u8>,
+    integer: Vec<u8>,
 }
 
 impl RecordWriter {
     /// An empty record of at most `limit` octets, kept within [`MIN_RECORD`] and [`MAX_RECORD`].
     pub fn new(limit: usize) -> Self {
         let limit = limit.clamp(MIN_RECORD, MAX_RECORD);
-        Self { bytes: Vec::with_capacity(limit), limit, frames: 0, body: Vec::new() }
+        Self { bytes: Vec::with_capacity(limit), length: 0, limit, frames: 0, body: Vec::new(), integer: Vec::new() }
     }
 
     /// Whether nothing was written yet.
@@ -41,7 +45,7 @@ impl RecordWriter {
             return 0;
         }
         // Type in one octet, length in at most four: records are shorter than 2^30.
-        self.limit.saturating_sub(self.bytes.len() + 5)
+        self.limit.saturating_sub(self.length + 5)
     }
 
     /// Appends `frame` when it fits; says whether it did.
@@ -49,10 +53,11 @@ impl RecordWriter {
         let mut body = core::mem::take(&mut self.body);
         body.clear();
         frame.write_body(&mut body);
-        let fits = body.len() <= self.room();
+        let fits = self.frames < MAX_FRAMES && body.len() <= self.room();
         if fits {
             self.header(frame.number(), body.len());
-            self.bytes.extend_from_slice(&body);
+            self.append(&body);
+            self.frames += 1;
         }
         self.body = body;
         fits
@@ -71,16 +76,15 @@ impl RecordWriter {
         if taken == 0 {
             return None;
         }
-        let before = self.bytes.len();
+        let before = self.length;
         self.header(number, head.len() + taken);
-        self.bytes.extend_from_slice(head);
-        let start = self.bytes.len();
-        self.bytes.resize(start + taken, 0);
-        if copy(&mut self.bytes[start..]) {
+        self.append(head);
+        if copy(self.space(taken)) {
+            self.length += taken;
+            self.frames += 1;
             return Some(taken);
         }
-        self.bytes.truncate(before);
-        self.frames -= 1;
+        self.length = before;
         None
     }
 
@@ -97,19 +101,17 @@ impl RecordWriter {
         if most == 0 {
             return None;
         }
-        let before = self.bytes.len();
-        varint::put(number, &mut self.bytes);
+        let before = self.length;
+        self.put(number);
         // The length is not known yet: two octets hold every length that a record has room for.
-        let length_at = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 2]);
-        self.bytes.extend_from_slice(head);
-        let start = self.bytes.len();
-        self.bytes.resize(start + most, 0);
-        let Some(taken) = read(&mut self.bytes[start..]).map(|taken| taken.min(most)) else {
-            self.bytes.truncate(before);
+        let length_at = self.length;
+        self.append(&[0; 2]);
+        self.append(head);
+        let Some(taken) = read(self.space(most)).map(|taken| taken.min(most)) else {
+            self.length = before;
             return None;
         };
-        self.bytes.truncate(start + taken);
+        self.length += taken;
         let length = (head.len() + taken) as u16 | 0x4000;
         self.bytes[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
         self.frames += 1;
@@ -117,14 +119,36 @@ impl RecordWriter {
     }
 
     /// The finished record.
-    pub fn finish(self) -> Bytes {
+    pub fn finish(mut self) -> Bytes {
+        self.bytes.truncate(self.length);
         self.bytes.into()
     }
 
     fn header(&mut self, number: u64, length: usize) {
-        varint::put(number, &mut self.bytes);
-        varint::put(length as u64, &mut self.bytes);
-        self.frames += 1;
+        self.put(number);
+        self.put(length as u64);
+    }
+
+    fn put(&mut self, integer: u64) {
+        let mut octets = core::mem::take(&mut self.integer);
+        octets.clear();
+        varint::put(integer, &mut octets);
+        self.append(&octets);
+        self.integer = octets;
+    }
+
+    fn append(&mut self, octets: &[u8]) {
+        self.space(octets.len()).copy_from_slice(octets);
+        self.length += octets.len();
+    }
+
+    /// So many octets behind the record.
+    fn space(&mut self, count: usize) -> &mut [u8] {
+        let end = self.length + count;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        &mut self.bytes[self.length..end]
     }
 }
 

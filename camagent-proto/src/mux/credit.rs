@@ -100,15 +100,18 @@ impl Window {
         if fast { (largest.saturating_sub(self.size)).min(self.size) } else { 0 }
     }
 
-    /// Gives new credit, with a window that is larger by `growth`. The new limit.
-    pub(super) fn renew(&mut self, now: Instant, growth: u64) -> u64 {
+    /// Gives new credit, with a window that is larger by `growth`. The new limit, when there is one: after a pause the old one may be enough.
+    pub(super) fn renew(&mut self, now: Instant, growth: u64) -> Option<u64> {
         if now.saturating_since(self.renewed_at) > IDLE {
             self.size = self.initial;
         }
         self.size += growth;
         self.renewed_at = now;
-        self.limit = self.limit.max(self.consumed.saturating_add(self.size));
-        self.limit
+        let limit = self.consumed.saturating_add(self.size);
+        (limit > self.limit).then(|| {
+            self.limit = limit;
+            limit
+        })
     }
 }
 
@@ -135,7 +138,7 @@ mod tests {
         window.receive("test", 399).unwrap();
         window.consume(399);
         assert_eq!(window.wish(now, 10 * MS, 400), 0);
-        window.renew(now, 0);
+        assert_eq!(window.renew(now, 0), Some(1_199));
         assert_eq!(window.promised(), 100, "the promise of a pause is small again");
     }
 

@@ -8,9 +8,12 @@
 //! What does not belong here: sockets, names and who may go where (the drivers), what goes first in a record (`session`).
 
 mod credit;
+mod fill;
 mod multiplexer;
 mod pace;
+mod receive;
 mod stream;
+mod waiting;
 
 pub use multiplexer::{Mux, NotOpened};
 
@@ -27,13 +30,13 @@ pub trait Streams {
 /// What a read gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many octets, at least one.
+    /// So many octets, at least one; none count as [`Read::Pending`].
     Octets(usize),
     /// Nothing now.
     Pending,
-    /// The local side will send nothing more.
+    /// The local side will send nothing more. It is not asked again.
     End,
-    /// The local side broke.
+    /// The local side broke: the stream is given up as by [`Mux::abandon`]. It is not asked again.
     Broken,
 }
 
@@ -63,7 +66,7 @@ pub enum StreamEvent {
     },
     /// The service was reached.
     Connected(u64),
-    /// The service was not reached; the stream is over.
+    /// The service was not reached; the stream is over, and there will be no [`StreamEvent::Closed`].
     Refused {
         /// The stream.
         stream: u64,
@@ -72,9 +75,11 @@ pub enum StreamEvent {
         /// In words.
         detail: String,
     },
-    /// There are octets, or the end of them: see [`Mux::received`].
+    /// There are octets, or the end of them: see [`Mux::received`] and [`Mux::is_ended`]. What came before the service was connected is told
+    /// by [`Mux::answer`].
     Received(u64),
-    /// The peer has given its direction up, or wants nothing more: the connection behind it is dead.
+    /// The peer has given its direction up, or wants nothing more: the connection behind it is dead. What waited is dropped; end the local side,
+    /// and call [`Mux::abandon`].
     Broken(u64, StreamError),
     /// Both directions are over; the mux has forgotten the stream.
     Closed(u64),

@@ -1,10 +1,13 @@
 //! One stream: two directions that end each on its own (RFC 9000 section 3).
 
-use alloc::{collections::VecDeque, string::String};
+use alloc::{format, string::String};
 
 use bytes::Bytes;
 
-use super::credit::{Allowance, Window};
+use super::{
+    credit::{Allowance, Window},
+    waiting::Waiting,
+};
 use crate::{
     error::Error,
     frame::{Open, OpenOutcome, StreamError},
@@ -32,7 +35,7 @@ pub(super) enum Incoming {
     Open,
     /// FIN came; what waits is the rest.
     Ending,
-    /// Nothing is wanted any more: what still comes is dropped.
+    /// Nothing is wanted any more: what still comes is counted and dropped.
     Stopped,
     /// Everything was consumed, or the peer has given up.
     Ended,
@@ -45,14 +48,14 @@ pub(super) struct Stream {
     pub(super) incoming: Incoming,
     pub(super) allowance: Allowance,
     pub(super) window: Window,
-    pub(super) waiting: VecDeque<Bytes>,
-    /// Octets of the first chunk that are consumed already.
-    pub(super) offset: usize,
+    pub(super) waiting: Waiting,
     empty: u32,
     /// The local side had nothing when it was asked last.
     pub(super) parked: bool,
     /// The agent has answered the OPEN.
     pub(super) is_answered: bool,
+    /// This end answers the OPEN with a refusal: with that the stream is over, whatever the peer still sends.
+    is_refused: bool,
     /// Frames that are to be sent before anything else of the stream.
     pub(super) open: Option<Open>,
     pub(super) result: Option<(OpenOutcome, String)>,
@@ -68,11 +71,11 @@ impl Stream {
             incoming: Incoming::Open,
             allowance: Allowance::new(allowance),
             window: Window::new(window, now),
-            waiting: VecDeque::new(),
-            offset: 0,
+            waiting: Waiting::default(),
             empty: 0,
             parked: false,
             is_answered: false,
+            is_refused: false,
             open: None,
             result: None,
             reset: None,
@@ -83,23 +86,12 @@ impl Stream {
     /// Octets came. Returns how many of them are dropped at once.
     pub(super) fn receive(&mut self, octets: Bytes, fin: bool) -> Result<u64, Error> {
         let length = octets.len() as u64;
-        match self.incoming {
-            Incoming::Open => {}
-            Incoming::Stopped => {
-                self.window.receive("MAX_STREAM_DATA", length)?;
-                self.window.consume(length);
-                if fin {
-                    self.incoming = Incoming::Ended;
-                }
-                return Ok(length);
-            }
-            Incoming::Ending | Incoming::Ended => {
-                return Err(Error::Violation {
-                    place: "DATA",
-                    expected: "nothing after the end of a direction",
-                    got: alloc::format!("{length} octets on stream {}", self.id),
-                });
-            }
+        if matches!(self.incoming, Incoming::Ending | Incoming::Ended) {
+            return Err(Error::Violation {
+                place: "DATA",
+                expected: "nothing after the end of a direction",
+                got: format!("{length} octets on stream {}", self.id),
+            });
         }
         self.window.receive("MAX_STREAM_DATA", length)?;
         if octets.is_empty() && !fin {
@@ -109,9 +101,14 @@ impl Stream {
                 return Err(Error::Limit { limit: "empty DATA on a stream", allowed, got });
             }
         }
-        if !octets.is_empty() {
-            self.waiting.push_back(octets);
+        if self.incoming == Incoming::Stopped {
+            self.window.consume(length);
+            if fin {
+                self.incoming = Incoming::Ended;
+            }
+            return Ok(length);
         }
+        self.waiting.push(octets);
         if fin {
             self.incoming = Incoming::Ending;
             self.settle_end();
@@ -121,19 +118,7 @@ impl Stream {
 
     /// The local side took `count` octets; how many these really are.
     pub(super) fn consume(&mut self, count: usize) -> u64 {
-        let mut left = count;
-        while let Some(first) = self.waiting.front() {
-            let here = first.len() - self.offset;
-            if left < here {
-                self.offset += left;
-                left = 0;
-                break;
-            }
-            left -= here;
-            self.offset = 0;
-            self.waiting.pop_front();
-        }
-        let taken = (count - left) as u64;
+        let taken = self.waiting.take(count) as u64;
         self.window.consume(taken);
         taken
     }
@@ -141,6 +126,27 @@ impl Stream {
     /// Drops what waits; how much that is.
     pub(super) fn drop_waiting(&mut self) -> u64 {
         self.consume(usize::MAX)
+    }
+
+    /// The OPEN is refused. Returns how many octets are dropped.
+    pub(super) fn refuse(&mut self, outcome: OpenOutcome, detail: String) -> u64 {
+        self.result = Some((outcome, detail));
+        self.is_refused = true;
+        self.outgoing = Outgoing::Ended;
+        if self.incoming != Incoming::Ended {
+            self.incoming = Incoming::Stopped;
+        }
+        (self.reset, self.stop) = (None, None);
+        self.drop_waiting()
+    }
+
+    /// What the peer may make this end hold for the stream.
+    pub(super) fn promised(&self) -> u64 {
+        match self.incoming {
+            Incoming::Open => self.window.promised(),
+            Incoming::Ending => self.waiting.len() as u64,
+            Incoming::Stopped | Incoming::Ended => 0,
+        }
     }
 
     /// What was received is consumed to its end.
@@ -152,8 +158,8 @@ impl Stream {
 
     /// Whether there is nothing left to do.
     pub(super) fn is_over(&self) -> bool {
-        self.outgoing == Outgoing::Ended
-            && self.incoming == Incoming::Ended
+        let is_ended = self.outgoing == Outgoing::Ended && self.incoming == Incoming::Ended;
+        (is_ended || self.is_refused)
             && self.reset.is_none()
             && self.stop.is_none()
             && self.result.is_none()
