@@ -36,6 +36,8 @@ const TOOLS: &[(&str, &[&str], &str)] = &[
         "receives a relayed source with another RTSP implementation",
     ),
     ("pkg-config", &["pkg-config"], "reads camagent.pc"),
+    ("ip", &["iproute2"], "makes the network namespaces of a camera behind NAT"),
+    ("nft", &["nftables"], "is that NAT"),
 ];
 
 /// GStreamer elements that the tests name, and the package each comes with: the program may be there without them.
@@ -45,6 +47,10 @@ const ELEMENTS: &[(&str, &str)] = &[
     ("h265parse", "gstreamer1.0-plugins-bad"),
     ("avdec_h264", "gstreamer1.0-libav"),
 ];
+
+/// GStreamer's RTSP server has no program of its own: Debian's Python with its modules is the camera behind NAT.
+const RTSP_SERVER: (&str, &[&str]) =
+    ("import gi; gi.require_version('GstRtspServer', '1.0')", &["python3", "python3-gi", "gir1.2-gst-rtsp-server-1.0"]);
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut arguments = arguments.to_vec();
@@ -83,6 +89,12 @@ fn install() -> Outcome {
                 packages.push(package);
             }
         }
+    }
+    let (import, names) = RTSP_SERVER;
+    let known = shell::program("/usr/bin/python3").args(["-c", import]).stderr(std::process::Stdio::null()).status();
+    if !known.is_ok_and(|status| status.success()) {
+        println!("test: GStreamer's RTSP server is missing ({}): is the camera behind NAT", names.join(" "));
+        packages.extend(names);
     }
     if packages.is_empty() {
         return Ok(());

@@ -6,9 +6,11 @@
 //! * [`clip`], [`script`], [`nal`] the bundled clips as endless flows of frames, each unit with a name of its own
 //! * [`camera`] plays a script through an agent, and knows what it pushed; [`events`] what the agent told meanwhile
 //! * [`rtsp_camera`] a camera with RTSP and HTTP servers of its own, well-behaved or not
+//! * [`netns`] a cloud, a router with real NAT and a site; [`gstreamer_camera`] somebody else's camera to put there
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
 //! * [`link`] a TCP link that counts, cuts, resets and swallows
-//! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] ffmpeg and GStreamer
+//! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] other
+//!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges
 //! * [`daemon`] the program `camagentd`, running
 //! * [`c_library`] the C library as a vendor has it, and C programs linked with it
 //! * [`raw_agent`] a WebSocket that says whatever a test wants said
@@ -20,10 +22,13 @@ pub mod clip;
 pub mod daemon;
 pub mod depacketize;
 pub mod events;
+pub mod gstreamer_camera;
 pub mod http;
 pub mod link;
 pub mod logs;
 pub mod nal;
+pub mod netns;
+pub mod players;
 pub mod program;
 pub mod raw_agent;
 pub mod rtsp;
@@ -36,8 +41,10 @@ pub mod wait;
 pub use camagent_core as core;
 pub use camera::Camera;
 pub use daemon::Daemon;
+pub use gstreamer_camera::GStreamerCamera;
 pub use http::Api;
 pub use link::Link;
+pub use netns::Nat;
 pub use rtsp_camera::RtspCamera;
 pub use script::Script;
 pub use server::CloudServer;

@@ -10,15 +10,20 @@ use crate::wait;
 
 /// Whether a program is there. When it is not, the test says loudly that it proves nothing, and fails where
 /// `CAMAGENT_CI_STRICT=1` demands everything.
-#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
 pub fn is_installed(program: &str, package: &str) -> bool {
     let there = Blocking::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !there {
-        let strict = std::env::var_os("CAMAGENT_CI_STRICT").is_some_and(|value| value == "1");
-        assert!(!strict, "{program} is missing (Debian package {package})");
-        eprintln!("SKIPPED: {program} is missing (Debian package {package}); this proves nothing");
+        is_missing(program, &format!("Debian package {package}"));
     }
     there
+}
+
+/// Says what a test misses, and what to do about it; fails where `CAMAGENT_CI_STRICT=1` demands everything.
+#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
+pub fn is_missing(what: &str, advice: &str) {
+    let strict = std::env::var_os("CAMAGENT_CI_STRICT").is_some_and(|value| value == "1");
+    assert!(!strict, "{what} is missing ({advice})");
+    eprintln!("SKIPPED: {what} is missing ({advice}); this proves nothing");
 }
 
 /// Starts a program that is killed with the value; its complaints go to the test's output.

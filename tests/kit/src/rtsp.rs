@@ -1,9 +1,12 @@
-//! The asking side of RTSP (RFC 2326) over one TCP connection with interleaved media: DESCRIBE, SETUP of every track, PLAY.
+//! The asking side of RTSP (RFC 2326) over one TCP connection with interleaved media: DESCRIBE, SETUP of every track, PLAY;
+//! with Digest (RFC 2617) when it is asked for and the URL names an account.
 
 use std::io;
 use std::net::SocketAddr;
 
 use camagent_core::Codec;
+
+use crate::rtsp_camera::digest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -33,6 +36,10 @@ pub struct Connection {
     buffer: Vec<u8>,
     at: usize,
     url: String,
+    /// User and password.
+    account: Option<(String, String)>,
+    /// Realm and nonce of the last challenge.
+    challenge: Option<(String, String)>,
     sequence: u32,
     session: Option<String>,
 }
@@ -40,7 +47,10 @@ pub struct Connection {
 impl Connection {
     /// Connects to the server of `url`; `receive_buffer` limits what the kernel takes for a reader that does not read.
     pub async fn open(url: &str, receive_buffer: Option<u32>) -> io::Result<Self> {
-        let place = url.strip_prefix("rtsp://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+        let (place, path) = url.strip_prefix("rtsp://").and_then(|rest| rest.split_once('/')).unwrap_or_default();
+        let (account, place) = place.rsplit_once('@').map_or((None, place), |(account, place)| (Some(account), place));
+        let account =
+            account.and_then(|account| account.split_once(':')).map(|(user, word)| (decoded(user), decoded(word)));
         let address: SocketAddr = place.parse().map_err(|_| io::Error::other(format!("{url}: no address")))?;
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_buffer {
@@ -48,7 +58,8 @@ impl Connection {
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new(), at: 0, url: url.to_owned(), sequence: 0, session: None })
+        let url = format!("rtsp://{place}/{path}");
+        Ok(Self { stream, buffer: Vec::new(), at: 0, url, account, challenge: None, sequence: 0, session: None })
     }
 
     /// Asks for all tracks and plays them. The error is what the server said.
@@ -65,18 +76,49 @@ impl Connection {
         Ok(tracks)
     }
 
-    async fn ask(&mut self, method: &str, suffix: &str, headers: &str) -> Result<(String, String), String> {
-        self.sequence += 1;
-        let session = self.session.as_ref().map(|session| format!("Session: {session}\r\n")).unwrap_or_default();
-        let (url, sequence) = (&self.url, self.sequence);
-        let request = format!("{method} {url}{suffix} RTSP/1.0\r\nCSeq: {sequence}\r\n{session}{headers}\r\n");
-        self.stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-        match self.next().await {
-            Ok(Incoming::Response(head, body)) if head.starts_with("RTSP/1.0 200") => Ok((head, body)),
-            Ok(Incoming::Response(head, _)) => Err(head.lines().next().unwrap_or_default().to_owned()),
-            Ok(Incoming::Packet(channel, _)) => Err(format!("a packet on channel {channel} before PLAY was answered")),
-            Err(error) => Err(error.to_string()),
+    /// One request to the URL with `suffix`, again with the account when that is asked for: head and body of the answer.
+    pub async fn ask(&mut self, method: &str, suffix: &str, headers: &str) -> Result<(String, String), String> {
+        for _ in 0..2 {
+            self.sequence += 1;
+            let session = self.session.as_ref().map(|session| format!("Session: {session}\r\n")).unwrap_or_default();
+            let (uri, sequence) = (format!("{}{suffix}", self.url), self.sequence);
+            let login = self.login(method, &uri);
+            let request = format!("{method} {uri} RTSP/1.0\r\nCSeq: {sequence}\r\n{login}{session}{headers}\r\n");
+            self.stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+            let (head, body) = match self.next().await {
+                Ok(Incoming::Response(head, body)) => (head, body),
+                Ok(Incoming::Packet(channel, _)) => {
+                    return Err(format!("a packet on channel {channel} before {method} was answered"));
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+            if head.starts_with("RTSP/1.0 200") {
+                return Ok((head, body));
+            }
+            let challenge = head.lines().find_map(|line| line.strip_prefix("WWW-Authenticate: Digest "));
+            let first = self.challenge.is_none();
+            self.challenge = challenge.map(|text| {
+                let values = digest::values(text);
+                let value = |name: &str| values.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+                (value("realm").to_owned(), value("nonce").to_owned())
+            });
+            if self.account.is_none() || self.challenge.is_none() || !first {
+                return Err(head.lines().next().unwrap_or_default().to_owned());
+            }
         }
+        Err("the account is not believed".into())
+    }
+
+    fn login(&self, method: &str, uri: &str) -> String {
+        let (Some((user, password)), Some((realm, nonce))) = (&self.account, &self.challenge) else {
+            return String::new();
+        };
+        let account = digest::hex(&format!("{user}:{realm}:{password}"));
+        let response = digest::hex(&format!("{account}:{nonce}:{}", digest::hex(&format!("{method}:{uri}"))));
+        format!(
+            "Authorization: Digest username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", uri=\"{uri}\", \
+             response=\"{response}\"\r\n"
+        )
     }
 
     /// The next packet or response.
@@ -120,6 +162,19 @@ impl Connection {
         self.at += end + 4 + length;
         Ok(Some(Incoming::Response(head, body)))
     }
+}
+
+/// Percent-encoded octets (RFC 3986) as they are meant.
+pub(crate) fn decoded(text: &str) -> String {
+    let (mut octets, mut rest) = (Vec::new(), text);
+    while let Some((plain, coded)) = rest.split_once('%') {
+        octets.extend(plain.bytes());
+        let (number, behind) = coded.split_at_checked(2).unwrap_or((coded, ""));
+        octets.push(u8::from_str_radix(number, 16).expect("two hexadecimal digits"));
+        rest = behind;
+    }
+    octets.extend(rest.bytes());
+    String::from_utf8(octets).expect("UTF-8")
 }
 
 /// The tracks of a session description (RFC 8866).

@@ -65,7 +65,8 @@ pub(super) fn nonce() -> String {
     format!("{random:016x}")
 }
 
-fn hex(text: &str) -> String {
+/// MD5 in hexadecimal digits.
+pub(crate) fn hex(text: &str) -> String {
     Md5::digest(text.as_bytes()).iter().fold(String::new(), |mut out, byte| {
         // Writing to a String cannot fail.
         let _ = write!(out, "{byte:02x}");
@@ -74,7 +75,7 @@ fn hex(text: &str) -> String {
 }
 
 /// `name=value` or `name="value"`, separated by commas; no value here holds a quotation mark.
-fn values(text: &str) -> Vec<(&str, &str)> {
+pub(crate) fn values(text: &str) -> Vec<(&str, &str)> {
     let (mut values, mut rest) = (Vec::new(), text);
     while let Some((name, behind)) = rest.split_once('=') {
         let name = name.trim_start_matches([',', ' ']).trim_end();

@@ -7,7 +7,7 @@
 //! [`crate::camera`] is something else: the program on a camera that pushes frames.
 
 mod connection;
-mod digest;
+pub(crate) mod digest;
 mod encoder;
 mod snapshot;
 mod transport;

@@ -1,0 +1,83 @@
+//! A camera behind NAT, of other people's parts: Debian's GStreamer RTSP server with Digest in a network namespace whose
+//! router masquerades. Dialling it fails; through the tunnel it is a device of the server's own machine.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use camagent_testkit::core::Codec;
+use camagent_testkit::gstreamer_camera::{self, GStreamerCamera, PASSWORD, USER};
+use camagent_testkit::nal::{self, Digest};
+use camagent_testkit::netns::{CAMERA, ROUTER};
+use camagent_testkit::players::{TcpTransportOptions, Transport, UdpTransportOptions};
+use camagent_testkit::rtsp_camera::{MAIN, SUB};
+use camagent_testkit::{Nat, players};
+
+/// The camera's own ports.
+const RTSP: u16 = 554;
+const HTTP: u16 = 80;
+
+#[test]
+fn directly_it_is_a_camera_on_its_site_and_nothing_from_outside() {
+    let Some((nat, camera, folder)) = network() else { return };
+    let tcp = || Transport::Tcp(TcpTransportOptions::default());
+    nat.site.block_on(async {
+        for path in [MAIN, SUB] {
+            let url = url(CAMERA, RTSP, path);
+            let (codec, units) = GStreamerCamera::units(path);
+            let got = tokio::join!(
+                players::ffmpeg(&url, codec, folder.path()),
+                players::gstreamer(&url, codec, folder.path()),
+                players::retina(&url, codec, tcp()),
+                players::retina(&url, codec, Transport::Udp(UdpTransportOptions::default())),
+            );
+            is_run("ffmpeg", &units, &got.0.expect("installed"));
+            is_run("GStreamer", &units, &got.1.expect("installed"));
+            is_run("retina", &units, &got.2.expect("it plays"));
+            is_run("retina over UDP", &units, &got.3.expect("it plays"));
+        }
+        let wrong = url(CAMERA, RTSP, MAIN).replace(PASSWORD, "wrong");
+        let refused = players::retina(&wrong, Codec::H265, tcp()).await.expect_err("Digest");
+        assert!(refused.contains("401"), "{refused}");
+        assert_eq!(picture((CAMERA, HTTP).into()).await, camera.picture());
+    });
+    nat.cloud.within(|| {
+        for (host, port) in [(CAMERA, RTSP), (CAMERA, HTTP), (ROUTER, RTSP), (ROUTER, HTTP)] {
+            let address = SocketAddr::from((host, port));
+            let dialled = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5));
+            assert!(dialled.is_err(), "{address} answers");
+        }
+    });
+}
+
+/// The namespaces, the camera in `site`, a folder; nothing where this machine lacks something.
+fn network() -> Option<(Nat, GStreamerCamera, tempfile::TempDir)> {
+    if !GStreamerCamera::is_possible() {
+        return None;
+    }
+    let nat = Nat::make()?;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let camera = GStreamerCamera::start(nat.site.command(gstreamer_camera::PYTHON), folder.path(), RTSP, HTTP);
+    Some((nat, camera, folder))
+}
+
+fn url(host: Ipv4Addr, port: u16, path: &str) -> String {
+    format!("rtsp://{USER}:{PASSWORD}@{host}:{port}{path}")
+}
+
+/// The camera's picture over HTTP.
+async fn picture(address: SocketAddr) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the camera's HTTP server accepts");
+    let request = format!("GET /cgi-bin/snapshot.cgi HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("it answers");
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    answer.split_off(end + 4)
+}
+
+fn is_run(who: &str, made: &[Digest], received: &[Digest]) {
+    if let Err(hole) = nal::find_run(made, received) {
+        panic!("{who}: {hole}");
+    }
+}
