@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use camagent_core::{Agent, CameraConfig, Config, Error, Host, Policy, SOFTWARE, ServiceMode, Trust};
+use camagent_core::{Agent, CameraConfig, Config, Host, Policy, SOFTWARE, ServiceMode, Trust};
 
 use crate::{
     log::Logger,
@@ -107,7 +107,7 @@ fn attend(agent: &Agent, signals: &Signals, logger: &Logger) -> Result<(), Strin
             }
             Ok(None) => {
                 logger.look();
-                still_runs(agent)?;
+                agent.check().map_err(|error| error.to_string())?;
             }
             Err(error) => return Err(format!("cannot wait for signals: {error}")),
         }
@@ -119,14 +119,6 @@ fn attend(agent: &Agent, signals: &Signals, logger: &Logger) -> Result<(), Strin
         return Err(format!("the agent did not stop within {} s", begun.elapsed().as_secs()));
     }
     Ok(())
-}
-
-/// Any call tells that the agent's thread has ended because of a bug. This one does nothing else: the daemon has no tracks.
-fn still_runs(agent: &Agent) -> Result<(), String> {
-    match agent.remove_track(0) {
-        Err(fault @ Error::Fault(_)) => Err(fault.to_string()),
-        _ => Ok(()),
-    }
 }
 
 fn load(file: &Path) -> Result<Config, String> {

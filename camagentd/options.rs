@@ -18,9 +18,10 @@ usage: camagentd [--config FILE] [--log-file [FILE]]
        camagentd --help | --version
 
 Runs the edge agent of a configuration file: it dials the server of that file and
-keeps dialling, registers its cameras, sends heartbeats with statistics and
-answers the command `restart`. One process serves all cameras of the file.
-SIGTERM and SIGINT stop it within a few seconds.
+keeps dialling, registers its cameras, fetches their streams from their RTSP servers,
+and lets the server reach their services, those that the file names and no others.
+One process serves all cameras of the file. SIGTERM and SIGINT stop it within a few
+seconds.
 
   --config FILE      the configuration, JSON; default /etc/camera_agent/config.json
   --check-config     read it, print what it means and what is wrong, and end

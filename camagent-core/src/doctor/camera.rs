@@ -190,10 +190,14 @@ async fn key_frames<T: FnMut(&Check)>(
         }
     };
     let (mut frames, mut keys, mut trouble) = (0_u32, Vec::new(), None);
+    // Some cameras send nothing until their next key frame: that wait is no slow encoder.
+    let (mut first_frame, mut last_frame) = (None, Duration::ZERO);
     while keys.len() < KEY_FRAMES {
         match timeout_at(until, playing.next()).await {
             Ok(Some(Ok(CodecItem::VideoFrame(frame)))) => {
                 frames += 1;
+                last_frame = began.elapsed();
+                first_frame.get_or_insert(last_frame);
                 if frame.is_random_access_point() {
                     keys.push(began.elapsed());
                 }
@@ -226,7 +230,8 @@ async fn key_frames<T: FnMut(&Check)>(
         };
         return report.fail("key_frame", subject, measured, advice);
     };
-    let rate = f64::from(frames) / watched.as_secs_f64();
+    let during = last_frame.saturating_sub(first_frame.unwrap_or_default());
+    let rate = f64::from(frames - 1) / during.as_secs_f64().max(0.001);
     let mut measured = format!("{what}: first after {}, {rate:.0} pictures/s", millis(*first));
     let interval = match keys.len() {
         1 => watched - *first,
