@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use camagent_core::Codec;
 use futures_util::StreamExt;
-use retina::client::{
-    Credentials, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions, Transport,
-};
+use retina::client::{Credentials, InitialTimestampPolicy, PlayOptions, Session, SessionOptions, SetupOptions};
 use retina::codec::CodecItem;
 
 pub use retina::client::{TcpTransportOptions, Transport, UdpTransportOptions};
