@@ -187,6 +187,21 @@ async fn a_camera_that_restarts_or_drops_or_falls_silent_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_never_answers_holds_nothing_up() {
+    // The kernel accepts for it; nobody reads.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = silent.local_addr().expect("bound").port();
+    let pulling = Pulling::start(RtspCamera::start().await, |json| {
+        json["streaming"]["rtsp_port"] = json!(port);
+    })
+    .await;
+    wait::until("a session", SOON, || pulling.agent.is_connected()).await;
+    wait::until("a warning", SOON, || !pulling.warnings().is_empty()).await;
+    assert!(pulling.warnings()[0].contains("no answer to DESCRIBE within 3 s"), "{:?}", pulling.warnings());
+    assert!(pulling.agent.stop(Duration::ZERO).expect("not on its own thread").has_ended);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_once_and_a_right_one_is_enough() {
     let setup = Setup::default().account("admin", "the old one");
     let camera = setup.start().await.expect("free ports");

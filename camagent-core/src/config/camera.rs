@@ -195,6 +195,9 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
         Some(Value::String(text)) => Some(Secret::new(text.clone())),
         Some(_) => return Err(camera.wrong_secret("password", "a string")),
     };
+    if password.is_some() && user.is_none() {
+        camera.warn(format!("camera {id} has a password and no user: neither is used"));
+    }
     let own = sources(camera)?;
     let services = services::merge(&common.services, &services::read(camera)?, &host, (rtsp_port, has_streams));
     if services.len() > MAX_SERVICES {

@@ -148,6 +148,7 @@ fn a_pin_is_read_as_the_server_prints_it() {
 #[test]
 fn secrets_stay_out_of_debug_output() {
     let config = with(|value| value["camera"]["password"] = "hunter2".into()).unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.contains("has a password and no user")));
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("your-secret-token\""), "{shown}");
 }
