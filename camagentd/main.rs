@@ -102,8 +102,9 @@ fn attend(agent: &Agent, signals: &Signals, logger: &Logger) -> Result<(), Strin
         match signals.wait(LOOK_EVERY) {
             Ok(Some(Asked::Stop(name))) => break name,
             Ok(Some(Asked::Reopen)) => {
-                logger.reopen();
-                logger.info(format_args!("SIGHUP: the log goes on here"));
+                if logger.reopen() {
+                    logger.info(format_args!("SIGHUP: the log goes on here"));
+                }
             }
             Ok(None) => {
                 logger.look();

@@ -50,13 +50,14 @@ impl Logger {
         self.log(&Record::builder().level(Level::Error).args(text).build());
     }
 
-    /// Somebody says that the file was moved away, or that the disk has room again.
-    pub(crate) fn reopen(&self) {
-        let Some(target) = &self.file else { return };
+    /// Somebody says that the file was moved away, or that the disk has room again. Whether there is a file.
+    pub(crate) fn reopen(&self) -> bool {
+        let Some(target) = &self.file else { return false };
         let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
         target.file.try_at_once();
         // The next line tells what is wrong.
         let _ = target.file.reopen();
+        true
     }
 
     /// Opens the file again when it was moved away and nobody said so.

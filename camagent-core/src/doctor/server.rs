@@ -33,6 +33,8 @@ const PINGS: u8 = 5;
 const SLOW: Duration = Duration::from_millis(800);
 /// A clock that is further off than this is wrong, not imprecise.
 const CLOCK_OFF: u64 = 60;
+/// No build is used for so long: the clock is wrong.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// A certificate that ends within this is somebody's task now.
 const ENDS_SOON: [u64; 4] = [1, 3, 7, 14];
 
@@ -92,6 +94,14 @@ fn clock<T: FnMut(&Check)>(report: &mut Report<T>) {
         let measured = format!("{shown} is before this program was built ({})", rfc3339(build_time()));
         let advice = "set the clock, by NTP for one; certificates are judged by the date of the build until then";
         report.warn("clock", "", measured, advice);
+    } else if now > build_time() + FAR_FUTURE {
+        let measured = format!("{shown} is long after this program was built ({})", rfc3339(build_time()));
+        report.warn(
+            "clock",
+            "",
+            measured,
+            "set the clock, by NTP for one: to a clock in the future all certificates have ended",
+        );
     } else {
         report.ok("clock", "", shown);
     }
