@@ -27,6 +27,11 @@ impl Daemon {
         assert_eq!(unsafe { libc::kill(process, signal) }, 0);
     }
 
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.0.try_wait().expect("can be waited for").is_none()

@@ -13,7 +13,7 @@
 //!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges
 //! * [`daemon`] the program `camagentd`, running
 //! * [`c_library`] the C library as a vendor has it, and C programs linked with it
-//! * [`raw_agent`] a WebSocket that says whatever a test wants said
+//! * [`raw_agent`], [`raw_server`] either end of the WebSocket, saying whatever a test wants said
 //! * [`logs`] everything that was logged; [`wait`] conditions with deadlines
 
 pub mod c_library;
@@ -31,6 +31,7 @@ pub mod netns;
 pub mod players;
 pub mod program;
 pub mod raw_agent;
+pub mod raw_server;
 pub mod rtsp;
 pub mod rtsp_camera;
 pub mod script;
@@ -45,6 +46,7 @@ pub use gstreamer_camera::GStreamerCamera;
 pub use http::Api;
 pub use link::Link;
 pub use netns::Nat;
+pub use raw_server::RawServer;
 pub use rtsp_camera::RtspCamera;
 pub use script::Script;
 pub use server::CloudServer;

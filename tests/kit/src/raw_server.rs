@@ -1,0 +1,167 @@
+//! A server that says whatever a test wants said to an agent: right, wrong or hostile. It speaks plain `ws://`.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use camagent_core::Config;
+use camagent_proto::frame::{Frame, MAX_RECORD, Open, OpenOutcome, RecordReader, RecordWriter};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
+
+use crate::raw_agent::SUBPROTOCOL;
+use crate::wait::{SOON, within};
+
+/// A listener for agents.
+pub struct RawServer {
+    listener: TcpListener,
+}
+
+impl RawServer {
+    /// On a free port of loopback.
+    pub async fn start() -> Self {
+        Self { listener: TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port") }
+    }
+
+    /// Where agents dial.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("bound")
+    }
+
+    /// A configuration of an agent of this server, whose camera has these services.
+    pub fn agent_json(&self, id: &str, services: &Value) -> Value {
+        json!({
+            "agent": {"agent_id": id, "cloud_server_url": format!("ws://{}/agent", self.address()), "cloud_server_token": "t"},
+            "network": {"reconnect_interval": 1, "heartbeat_interval": 60},
+            "camera": {"services": services},
+        })
+    }
+
+    /// The same, read.
+    pub fn agent(&self, id: &str, services: &Value) -> Config {
+        Config::from_json(&self.agent_json(id, services).to_string()).expect("a good file")
+    }
+
+    /// The next agent that comes and registers, registered.
+    pub async fn session(&self) -> RawSession {
+        within("an agent", SOON, async {
+            loop {
+                let (stream, _) = self.listener.accept().await.expect("agents come");
+                // An agent that stops in the middle of a dial is none.
+                if let Some(session) = RawSession::begin(stream).await {
+                    return session;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A session with one agent.
+pub struct RawSession {
+    socket: WebSocketStream<TcpStream>,
+    /// What the agent said of itself.
+    pub register: Value,
+    opened: u64,
+    frames: Vec<Frame>,
+}
+
+impl RawSession {
+    async fn begin(stream: TcpStream) -> Option<Self> {
+        #[allow(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+        let agree = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+            response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
+            Ok(response)
+        };
+        let mut socket = accept_hdr_async(stream, agree).await.ok()?;
+        let Some(Ok(Message::Text(text))) = socket.next().await else { return None };
+        let mut register: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(register["type"], "register");
+        let tunnels = json!({"streams": 0, "stream_bytes": 1 << 20, "bytes": 64 << 20, "opens_per_second": 0});
+        let registered = json!({
+            "version": 1, "session_id": "raw", "generation": 1, "heartbeat_interval_ms": 0, "limits": {"tunnels": tunnels},
+        });
+        let text = json!({"type": "registered", "data": registered}).to_string();
+        socket.send(Message::text(text)).await.ok()?;
+        Some(Self { socket, register: register["data"].take(), opened: 0, frames: Vec::new() })
+    }
+
+    /// Sends frames, as many in a record as fit; `false` when the agent has left.
+    pub async fn push(&mut self, frames: &[Frame]) -> bool {
+        let mut frames = frames.iter().peekable();
+        while frames.peek().is_some() {
+            let mut record = RecordWriter::new(MAX_RECORD);
+            while frames.next_if(|frame| record.push(frame)).is_some() {}
+            let octets = Bytes::from(record.finish().to_vec());
+            assert!(!octets.is_empty(), "a frame that fits into no record");
+            if self.socket.send(Message::Binary(octets)).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// An OPEN with the next number, not sent.
+    pub fn next_open(&mut self, camera: &str, service: &str) -> (u64, Frame) {
+        let stream = 4 * self.opened + 1;
+        self.opened += 1;
+        let [camera, service, visitor] = [camera, service, "203.0.113.9:1"].map(String::from);
+        (stream, Frame::Open(Open { stream, camera, service, visitor }))
+    }
+
+    /// Opens a stream: its number, and what the agent says.
+    pub async fn open(&mut self, camera: &str, service: &str) -> (u64, OpenOutcome) {
+        let (stream, frame) = self.next_open(camera, service);
+        self.push(&[frame]).await;
+        let outcome = self.hear("OPEN_RESULT", |frame| match frame {
+            Frame::OpenResult(result) if result.stream == stream => Some(result.outcome),
+            _ => None,
+        });
+        (stream, outcome.await)
+    }
+
+    /// How many OPENs were made so far.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// Waits for a frame that `pick` takes; the others go by.
+    pub async fn hear<T>(&mut self, what: &str, pick: impl FnMut(&Frame) -> Option<T>) -> T {
+        match self.hear_or_closed(pick).await {
+            Ok(picked) => picked,
+            Err(code) => panic!("closed with {code} instead of {what}"),
+        }
+    }
+
+    /// Waits for a frame that `pick` takes, or for the agent's close: its code.
+    pub async fn hear_or_closed<T>(&mut self, mut pick: impl FnMut(&Frame) -> Option<T>) -> Result<T, u16> {
+        loop {
+            while !self.frames.is_empty() {
+                if let Some(picked) = pick(&self.frames.remove(0)) {
+                    return Ok(picked);
+                }
+            }
+            match within("a frame of the agent", SOON, self.socket.next()).await {
+                Some(Ok(Message::Binary(octets))) => {
+                    let mut reader = RecordReader::new(octets).expect("a record");
+                    while let Some(frame) = reader.next_frame().expect("good frames") {
+                        self.frames.push(frame);
+                    }
+                }
+                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                None | Some(Err(_)) => return Err(1006),
+            }
+        }
+    }
+
+    /// Waits for the agent's close: its code; 1006 when the connection ended without.
+    pub async fn closed(&mut self) -> u16 {
+        let never = |_: &Frame| None::<u16>;
+        self.hear_or_closed(never).await.unwrap_or_else(|code| code)
+    }
+}
