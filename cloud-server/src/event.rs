@@ -45,6 +45,18 @@ pub enum Event {
     ViewerLeft { camera: String, source: String, address: String, reason: String },
     /// Somebody wanted to watch with a name or secret that is not known.
     ViewerRefused { name: String, address: String },
+    /// A service of a camera can be reached at this address of the server.
+    TunnelListening { camera: String, service: String, address: String },
+    /// The address of a service cannot be had now; it is tried again.
+    TunnelBlocked { camera: String, service: String, address: String, reason: String },
+    /// The agent does not offer a service any more; its port stays reserved.
+    TunnelWithdrawn { camera: String, service: String },
+    /// A visitor was turned away before the agent was asked.
+    VisitorRefused { camera: String, service: String, address: String, reason: String },
+    /// The agent did not connect a visitor with the service.
+    TunnelRefused { camera: String, service: String, address: String, reason: String },
+    /// A visitor's connection to a service is over.
+    VisitEnded { camera: String, service: String, address: String, reason: String, to_visitor: u64, to_camera: u64 },
     /// The database cannot be written (a full disk, as a rule). Live video goes on.
     DiskTrouble { what: String, reason: String },
     /// A command was given to an agent.
@@ -76,6 +88,12 @@ impl Event {
             Self::ViewerSkipped { .. } => "viewer_skipped",
             Self::ViewerLeft { .. } => "viewer_left",
             Self::ViewerRefused { .. } => "viewer_refused",
+            Self::TunnelListening { .. } => "tunnel_listening",
+            Self::TunnelBlocked { .. } => "tunnel_blocked",
+            Self::TunnelWithdrawn { .. } => "tunnel_withdrawn",
+            Self::VisitorRefused { .. } => "visitor_refused",
+            Self::TunnelRefused { .. } => "tunnel_refused",
+            Self::VisitEnded { .. } => "visit_ended",
             Self::DiskTrouble { .. } => "disk_trouble",
             Self::CommandSent { .. } => "command_sent",
             Self::ServerStarted { .. } => "server_started",
@@ -95,6 +113,9 @@ impl Event {
                 | Self::FrameRefused { .. }
                 | Self::ViewerSkipped { .. }
                 | Self::ViewerRefused { .. }
+                | Self::TunnelBlocked { .. }
+                | Self::VisitorRefused { .. }
+                | Self::TunnelRefused { .. }
                 | Self::DiskTrouble { .. }
         )
     }

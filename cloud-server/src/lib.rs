@@ -6,7 +6,8 @@
 //! * [`clock`], [`config`], [`event`], [`shutdown`] time, the TOML file, what happened, the graceful stop
 //! * [`store`] SQLite: agents, API tokens, who owns which camera
 //! * [`agents`], [`auth`], [`live`] who is connected, who may, and the shared frame logs viewers read from
-//! * [`gateway`], [`rtsp`] the two ends that meet in the row above: agents come in, viewers go out
+//! * [`rtsp`] viewers go out
+//! * [`gateway`], [`tunnel`] agents come in; visitors of their cameras' own services come in too
 //! * [`api`] HTTP
 //! * [`server`] builds and wires everything: [`Server::start`] is the door for tests and `main`
 
@@ -23,6 +24,7 @@ pub mod rtsp;
 pub mod server;
 pub mod shutdown;
 pub mod store;
+pub mod tunnel;
 
 pub use config::Config;
 pub use error::{Error, Result};

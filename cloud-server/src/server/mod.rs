@@ -26,6 +26,7 @@ use crate::live::Hub;
 use crate::rtsp::{Accounts, Relay};
 use crate::shutdown::{Shutdown, Stopper};
 use crate::store::Store;
+use crate::tunnel::Tunnels;
 
 use self::certificate::Identity;
 
@@ -58,6 +59,7 @@ pub struct Server {
     hub: Arc<Hub>,
     agents: Arc<Agents>,
     events: Arc<Events>,
+    tunnels: Tunnels,
     stopper: Stopper,
     http: Handle<SocketAddr>,
     tls: Handle<SocketAddr>,
@@ -128,6 +130,16 @@ impl Server {
             accounts: Accounts::new(store.clone(), clock)?,
             login: config.rtsp.login || !addresses.rtsp.ip().is_loopback(),
         };
+        let tunnels = Tunnels::start(
+            config.tunnels.clone(),
+            store.clone(),
+            Arc::clone(&agents),
+            Relay { login: config.rtsp.login || !config.tunnels.bind.is_loopback(), ..relay.clone() },
+            clock,
+            [addresses.http, addresses.tls, addresses.rtsp].map(|address| address.port()),
+            stopper.handle(),
+        )
+        .await?;
         let rtsp_listener = listen::into_tokio(rtsp_listener)?;
         tokio::spawn(relay.serve(rtsp_listener, stopper.handle()));
         tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), stopper.handle()));
@@ -140,7 +152,7 @@ impl Server {
             tls: addresses.tls.to_string(),
             rtsp: addresses.rtsp.to_string(),
         });
-        Ok(Self { addresses, identity, store, auth, hub, agents, events, stopper, http, tls })
+        Ok(Self { addresses, identity, store, auth, hub, agents, events, tunnels, stopper, http, tls })
     }
 
     /// The real addresses.
@@ -182,6 +194,12 @@ impl Server {
     #[must_use]
     pub fn agents(&self) -> &Arc<Agents> {
         &self.agents
+    }
+
+    /// The tunnels.
+    #[must_use]
+    pub fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
     }
 
     /// What happens.

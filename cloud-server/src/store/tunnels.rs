@@ -1,6 +1,7 @@
 //! The table of tunnels: which port of the server is which service of which camera, for as long as the camera exists.
 //! A server writes the state that it last saw, so that the command line can show it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use camagent_proto::message::ServiceMode;
@@ -111,6 +112,12 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// The cameras and services of all tunnels.
+    pub async fn tunnel_keys(&self) -> Result<BTreeSet<(String, String)>> {
+        let rows = sqlx::query("SELECT camera_id, service FROM tunnels").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     /// Adds a tunnel. False when the camera is not the agent's (yet), or tunnel or port exist already.

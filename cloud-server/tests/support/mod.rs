@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each promise uses its part")]
 
+pub mod agent;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -174,14 +176,19 @@ impl Drop for Pushing {
 }
 
 /// Whether a program is there; without it the test says so, and fails where nothing may be left out.
-#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
 pub fn installed(program: &str, package: &str) -> bool {
     let there = std::process::Command::new(program).arg("--version").output().is_ok();
     if !there {
-        assert!(std::env::var_os("CAMAGENT_CI_STRICT").is_none(), "{program} is missing (Debian package {package})");
-        eprintln!("SKIPPED: {program} is not installed (Debian package {package})");
+        loud(&format!("{program} is not installed (Debian package {package})"));
     }
     there
+}
+
+/// Says that a test proves nothing here; where nothing may be left out it fails.
+#[allow(clippy::print_stderr, reason = "a test that proves nothing must say so")]
+pub fn loud(reason: &str) {
+    assert!(std::env::var_os("CAMAGENT_CI_STRICT").is_none(), "{reason}");
+    eprintln!("SKIPPED: {reason}");
 }
 
 /// Runs a program to its end without keeping the test's own tasks from running.

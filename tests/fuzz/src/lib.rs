@@ -21,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "control_json", body: camagent_proto::fuzz::control_json },
     Target { name: "session", body: camagent_proto::fuzz::session },
     Target { name: "rtsp_request", body: cloud_server::rtsp::fuzz_request },
+    Target { name: "rtsp_watch", body: cloud_server::tunnel::fuzz_watch },
 ];
 
 /// The target of this name.
