@@ -183,7 +183,24 @@ async fn a_camera_that_restarts_or_drops_or_falls_silent_comes_back() {
     wait::until("silence is noticed", SOON * 3, || pulling.logs.text().contains("no frame for 3 s")).await;
     pulling.camera.behave(|behaviour| *behaviour = Behaviour::default());
     viewer.wait_count(0, viewer.count(0) + PICTURES, SOON * 2).await;
+
+    let plays = pulling.camera.traffic(MAIN).plays;
+    pulling.camera.behave(|behaviour| behaviour.hides_pictures = true);
+    wait::until("sound alone is not enough", SOON, || pulling.camera.traffic(MAIN).plays > plays).await;
+    pulling.camera.behave(|behaviour| *behaviour = Behaviour::default());
+    viewer.wait_count(0, viewer.count(0) + PICTURES, SOON * 2).await;
     assert!(viewer.ended().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_kept_alive() {
+    let camera = RtspCamera::start().await;
+    camera.behave(|behaviour| behaviour.session_timeout = Some(Duration::from_secs(4)));
+    let pulling = Pulling::start(camera, |json| json["streaming"]["stream_paths"] = json!([THIRD])).await;
+    let viewer = pulling.viewer("main").await;
+    // Fifty pieces are a second.
+    pulling.gets(&viewer, THIRD, 500).await;
+    assert_eq!((pulling.camera.traffic(THIRD).plays, pulling.warnings().len()), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

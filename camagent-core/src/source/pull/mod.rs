@@ -219,7 +219,10 @@ impl Puller {
                 return Err(Ending::Refused);
             }
             self.logger.debug(format_args!("{self}: asking {}", self.url));
-            session::describe(self, sessions).await?
+            session::describe(self, sessions).await.map_err(|ending| match ending {
+                Ending::Lost(why) => Ending::Lost(format!("{}: {why}", self.url)),
+                other => other,
+            })?
         };
         if self.door.set(None) {
             self.logger.info(format_args!("camera {} takes the password now", self.camera));

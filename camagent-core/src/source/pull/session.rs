@@ -234,6 +234,8 @@ impl Playing {
         let Self { demuxed, tracks, timeline, .. } = self;
         let mut demuxed = pin!(demuxed);
         let mut deadline = Instant::now() + puller.pace.silence;
+        // Sound may pause; pictures that do are a camera in trouble, sound or not.
+        let has_video = tracks.iter().any(|track| track.codec.is_video());
         let mut refused_told = false;
         loop {
             let item = match timeout_at(deadline, demuxed.next()).await {
@@ -247,10 +249,12 @@ impl Playing {
                 CodecItem::AudioFrame(frame) => (frame.stream_id(), frame.timestamp(), frame.loss(), frame.data()),
                 _ => continue,
             };
-            deadline = Instant::now() + puller.pace.silence;
             let Some((index, track)) = tracks.iter_mut().enumerate().find(|(_, track)| track.stream == stream) else {
                 continue;
             };
+            if track.codec.is_video() || !has_video {
+                deadline = Instant::now() + puller.pace.silence;
+            }
             let is_first = track.last_dts_us == i64::MIN;
             if track.waits_for_key && !camagent_media::codec::is_key(track.codec, Framing::AnnexB, data) {
                 continue;

@@ -73,13 +73,16 @@ impl Drop for Playing<'_> {
 impl<'a> Connection<'a> {
     async fn run(&mut self) -> io::Result<()> {
         let mut buffer = Vec::new();
+        let mut asked_at = tokio::time::Instant::now();
         loop {
             while let Some((message, length)) = parse(&buffer)? {
                 buffer.drain(..length);
                 if let Message::Request(request) = message {
+                    asked_at = tokio::time::Instant::now();
                     self.answer(&request).await?;
                 }
             }
+            let expires = asked_at + self.shared.behaviour().session_timeout();
             let frame = async {
                 match &mut self.playing {
                     Some(playing) => playing.frames.recv().await,
@@ -88,6 +91,7 @@ impl<'a> Connection<'a> {
             };
             tokio::select! {
                 read = self.stream.read_buf(&mut buffer) => if read? == 0 { return Ok(()) },
+                () = tokio::time::sleep_until(expires) => return Ok(()),
                 frame = frame => match frame {
                     Ok(live) => if !self.forward(&live).await? { return Ok(()) },
                     Err(_) => if let Some(playing) = &mut self.playing { playing.waits_for_key = true },
@@ -103,7 +107,7 @@ impl<'a> Connection<'a> {
         let behaviour = self.shared.behaviour().clone();
         if live.is_video {
             let is_late = playing.since.elapsed() < behaviour.late_key_frame;
-            if is_late && live.key || playing.waits_for_key && !live.key {
+            if behaviour.hides_pictures || is_late && live.key || playing.waits_for_key && !live.key {
                 return Ok(true);
             }
             playing.waits_for_key = false;
@@ -188,7 +192,8 @@ impl<'a> Connection<'a> {
             _ => answer.status = StatusCode::MethodNotAllowed,
         }
         if !self.outlets.is_empty() {
-            answer.header(headers::SESSION, format!("{SESSION};timeout=60"));
+            let timeout = shared.behaviour().session_timeout().as_secs();
+            answer.header(headers::SESSION, format!("{SESSION};timeout={timeout}"));
         }
         Ok(())
     }

@@ -58,10 +58,20 @@ pub struct Behaviour {
     pub drop_after: Option<u64>,
     /// Sends nothing more after so many frames of a PLAY, and holds the connection.
     pub silent_after: Option<u64>,
+    /// Sends sound, and no pictures.
+    pub hides_pictures: bool,
+    /// Ends a session without a request for so long. Default 60 s.
+    pub session_timeout: Option<Duration>,
     /// Answers 461 to SETUP with interleaved media.
     pub refuses_tcp: bool,
     /// Answers 461 to SETUP with UDP.
     pub refuses_udp: bool,
+}
+
+impl Behaviour {
+    fn session_timeout(&self) -> Duration {
+        self.session_timeout.unwrap_or(Duration::from_secs(60))
+    }
 }
 
 /// What went over one path so far.
