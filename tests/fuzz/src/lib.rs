@@ -20,6 +20,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frame", body: camagent_proto::fuzz::frame },
     Target { name: "control_json", body: camagent_proto::fuzz::control_json },
     Target { name: "session", body: camagent_proto::fuzz::session },
+    Target { name: "tunnels", body: camagent_proto::fuzz::tunnels },
     Target { name: "rtsp_request", body: cloud_server::rtsp::fuzz_request },
     Target { name: "rtsp_watch", body: cloud_server::tunnel::fuzz_watch },
 ];
