@@ -7,7 +7,7 @@ use bytes::Bytes;
 use camagent_core::{Codec, Framing};
 use camagent_proto::{
     CloseCode, Error,
-    frame::{Body, Frame, FrameStart, Reader, Skip, TrackInfo},
+    frame::{Body, Frame, FrameStart, OpenOutcome, Reader, Skip, StreamError, TrackInfo},
     message::Message,
     varint,
 };
@@ -61,6 +61,8 @@ const OBJECTS: &[(&str, &str, &str, &[&str])] = &[
     ("register", "register", "", &[]),
     ("camera", "register", "/cameras/0", &["model", "max_fps"]),
     ("source", "register", "/cameras/0/sources/0", &[]),
+    ("service", "register", "/cameras/0/services/0", &[]),
+    ("tunnels", "register", "/tunnels", &[]),
     ("cameras", "cameras", "", &[]),
     ("registered", "registered", "", &[]),
     ("limits", "registered", "/limits", &[]),
@@ -134,9 +136,11 @@ fn wrong_values(kind: &str) -> Vec<Value> {
         _ if kind.starts_with("list of integers") => vec![json!(7), json!(["x"])],
         _ if kind.starts_with("list of strings") => vec![json!("x"), json!([7])],
         _ if kind.starts_with("list of") => vec![json!(7), json!([7])],
-        "always, on_demand or off" | "live" | "ok or error" | "32 hexadecimal digits" => vec![json!(7), json!("x")],
+        "always, on_demand or off" | "live" | "ok or error" | "raw or shared" | "32 hexadecimal digits" => {
+            vec![json!(7), json!("x")]
+        }
         _ if kind.starts_with("string") || kind == "name" => vec![json!(7), json!({})],
-        "limits" | "statistics" => vec![json!(7), json!("x")],
+        "limits" | "tunnel limits" | "statistics" => vec![json!(7), json!("x")],
         _ if kind.starts_with("error") => vec![json!(7), json!({})],
         other => panic!("{other} is a type that this test does not know"),
     }
@@ -166,14 +170,51 @@ fn bodies_are_laid_out_as_their_tables_say() {
                 let value = match field[1].as_str() {
                     "integer" | "integer32" => json!(reader.integer("sample").expect("an integer")),
                     "signed" => json!(reader.signed("sample").expect("an integer")),
-                    "text" => json!(reader.text(64, "sample").expect("text")),
-                    "octets" => json!(format!("{:02x}", reader.octets(2_048, "sample").expect("octets"))),
+                    "text" => json!(reader.text(most(&field[2]), "sample").expect("text")),
+                    "octets" => json!(format!("{:02x}", reader.octets(most(&field[2]), "sample").expect("octets"))),
                     "rest" => json!(format!("{:02x}", reader.rest())),
                     other => panic!("{other} is no type"),
                 };
                 assert_eq!(reader.remaining(), 0, "{}: {}", sample["name"], field[0]);
                 assert_eq!(value, as_on_the_wire(&field[0], means), "{}: {}", sample["name"], field[0]);
             }
+        }
+    }
+}
+
+/// How many octets a field may have, as its row says.
+fn most(row: &str) -> usize {
+    let (_, behind) = row.split_once("t most ").unwrap_or_else(|| panic!("{row:?} tells no length"));
+    let (number, _) = behind.split_once(" octets").unwrap_or_else(|| panic!("{row:?} tells no octets"));
+    decimal(&number.replace(' ', "")) as usize
+}
+
+#[test]
+fn texts_and_octets_are_as_long_as_their_tables_say() {
+    for row in table("records.md", "table: frames") {
+        let fields = table("records.md", &format!("body: {}", row[1]));
+        let sample = &file(&format!("frames/{}.json", row[1].to_lowercase()))[0];
+        let parts: Vec<Vec<u8>> =
+            text(&sample["hex"]).split(' ').skip(2).map(|part| octets(&json!(part)).to_vec()).collect();
+        for (at, field) in
+            fields.iter().enumerate().filter(|(_, field)| ["text", "octets"].contains(&field[1].as_str()))
+        {
+            let with = |length: usize| {
+                let mut parts = parts.clone();
+                parts[at].clear();
+                varint::put(length as u64, &mut parts[at]);
+                parts[at].extend(std::iter::repeat_n(b'a', length));
+                let body = parts.concat();
+                let mut record = Vec::new();
+                varint::put(hexadecimal(&row[0]), &mut record);
+                varint::put(body.len() as u64, &mut record);
+                record.extend(body);
+                read(record.into())
+            };
+            let most = most(&field[2]);
+            assert!(with(most).is_ok(), "{} {}: {most} octets", row[1], field[0]);
+            let error = with(most + 1).expect_err("one too many");
+            assert_eq!(error.close_code(), CloseCode::LimitExceeded, "{} {}: {error}", row[1], field[0]);
         }
     }
 }
@@ -190,8 +231,30 @@ fn as_on_the_wire(field: &str, means: &Value) -> Value {
             let rows = table("records.md", "table: reasons");
             json!(decimal(&rows.iter().find(|row| row[1] == *word).expect("a reason of the table")[0]))
         }
+        ("fin", Value::Bool(fin)) => json!(u64::from(*fin)),
+        ("outcome", Value::String(word)) => named("outcomes", word),
+        ("error", Value::String(word)) => named("stream errors", word),
         (_, value) => value.clone(),
     }
+}
+
+fn named(table_name: &str, word: &str) -> Value {
+    let rows = table("records.md", &format!("table: {table_name}"));
+    json!(decimal(&rows.iter().find(|row| row[1] == word).expect("a word of the table")[0]))
+}
+
+#[test]
+fn outcomes_and_stream_errors_have_their_numbers() {
+    let outcomes = table("records.md", "table: outcomes");
+    for row in &outcomes {
+        assert_eq!(OpenOutcome::from_number(decimal(&row[0])).name(), row[1]);
+    }
+    assert_eq!(OpenOutcome::from_number(outcomes.len() as u64).name(), "other");
+    let errors = table("records.md", "table: stream errors");
+    for row in &errors {
+        assert_eq!(StreamError::from_number(decimal(&row[0])).name(), row[1]);
+    }
+    assert_eq!(StreamError::from_number(errors.len() as u64).name(), "other");
 }
 
 #[test]
@@ -262,6 +325,10 @@ fn the_record_on_the_page_is_the_sample() {
     let (_, sample) = page.split_once("## Sample").expect("a sample");
     let hex = sample.split("```").nth(1).expect("a fence");
     assert_eq!(octets(&json!(hex)), octets(&file("records/first.json")["hex"]));
+    let page = wire::pages::page("tunnels.md");
+    let (_, sample) = page.split_once("## Sample").expect("a sample");
+    let hex = sample.split("```").nth(1).expect("a fence");
+    assert_eq!(octets(&json!(hex)), octets(&file("records/tunnel-opened.json")["hex"]));
     let page = wire::pages::page("records.md");
     let (_, sample) = page.split_once("Sample, a key frame of 3 octets").expect("a sample");
     let (sample, _) = sample.split_once("\n\n").expect("an end");

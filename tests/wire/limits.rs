@@ -1,16 +1,17 @@
 //! Every number of the page on limits, tried on the code: what is at the limit passes, one more does not.
 
 use bytes::Bytes;
-use camagent_proto::mux::NoStreams;
 use camagent_proto::{
     CloseCode, Duration, Instant,
     frame::{
-        Frame, FrameHead, FrameStart, MAX_CONFIG, MAX_FRAMES, MAX_NAME, MAX_RECORD, MIN_RECORD, RecordReader,
-        RecordWriter, TrackInfo,
+        Data, Frame, FrameHead, FrameStart, MAX_CONFIG, MAX_DETAIL, MAX_FRAMES, MAX_NAME, MAX_RECORD, MIN_RECORD,
+        MaxData, Open, OpenOutcome, RecordReader, RecordWriter, ResetStream, StopSending, StreamError, TrackInfo,
     },
     message::{
-        Command, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, SourceState, is_name,
+        Command, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, SourceState, TunnelLimits,
+        is_name,
     },
+    mux::{Mux, NoStreams},
     pair::TestJournal,
     session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Transmit},
     transfer::Receiver,
@@ -88,6 +89,7 @@ fn sizes_are_those_of_the_table() {
         ("tracks", u64::from(Limits::default().tracks)),
         ("name", MAX_NAME as u64),
         ("track configuration", MAX_CONFIG as u64),
+        ("visitor, words of an answer", MAX_DETAIL as u64),
         ("integer in JSON", MAX_INTEGER),
         ("integer in frames", varint::MAX),
     ];
@@ -111,6 +113,15 @@ fn a_server_holds_what_it_says() {
     assert_eq!((most % 256, closes(&mut server)), (0, None));
     tell(&mut server, "cameras", json!({"cameras": cameras(most, most + 1)}));
     assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let services = |count: u64| {
+        let (mut server, _) = welcomed(Accept::default());
+        let services = (0..count).map(|n| json!({"name": format!("s{n}"), "port": 80})).collect::<Vec<_>>();
+        tell(&mut server, "cameras", json!({"cameras": [{"id": "a", "services": services}]}));
+        closes(&mut server)
+    };
+    assert_eq!(services(limit("services of a camera")), None);
+    assert_eq!(services(limit("services of a camera") + 1), Some(CloseCode::LimitExceeded));
 
     let (mut server, _) = welcomed(Accept::default());
     (0..limit("heartbeats")).for_each(|_| tell(&mut server, "heartbeat", json!({"sent_us": 1})));
@@ -232,4 +243,73 @@ fn a_record_limit_is_kept_within_bounds() {
     let mut record = RecordWriter::new(1);
     while record.push_payload(0x25, &[0], 100, |_| true).is_some() {}
     assert!(record.finish().len() as u64 <= limit("smallest record limit"));
+}
+
+/// An agent's end of tunnels, long after the beginning of its clock.
+fn tunnels(opens_per_second: u64) -> (Mux, Instant) {
+    let takes = TunnelLimits { streams: 1 << 20, stream_bytes: 1 << 16, bytes: 1 << 40, opens_per_second };
+    let now = Instant::from_micros(1 << 40);
+    (Mux::acceptor(takes, Limits::default().tunnels, now), now)
+}
+
+/// Which of these frames, the first of which opens stream 1, is one too many; counted from 1, the first left out.
+fn one_too_many(opens_per_second: u64, mut frame: impl FnMut(u64) -> Frame) -> u64 {
+    let (mut mux, now) = tunnels(opens_per_second);
+    mux.handle(now, open(0)).expect("the first stream");
+    let wrong = (1..100_000).find_map(|count| mux.handle(now, frame(count)).err().map(|error| (count, error)));
+    let (count, error) = wrong.expect("too many at last");
+    assert_eq!(error.close_code(), CloseCode::LimitExceeded, "{error}");
+    count
+}
+
+fn open(number: u64) -> Frame {
+    let [camera, service, visitor] = ["gate", "rtsp", ""].map(String::from);
+    Frame::Open(Open { stream: 4 * number + 1, camera, service, visitor })
+}
+
+#[test]
+fn tunnels_hold_what_the_table_says() {
+    let pace = limit("streams opened, for each a second that the agent takes");
+    assert_eq!(one_too_many(3, open), 3 * pace);
+    let stop = |_| Frame::StopSending(StopSending { stream: 1, error: StreamError::Broken });
+    let resets = "RESET_STREAM and STOP_SENDING";
+    assert_eq!(one_too_many(1, stop), limit(resets) + 1);
+    assert_eq!(one_too_many(100, stop), 2 * 100 * pace + 1, "never fewer than two for each stream");
+    let useless = "tunnel frames without effect";
+    assert_eq!(one_too_many(1, |_| Frame::MaxData(MaxData { limit: 0 })), limit(useless) + 1);
+    let empty = |_| Frame::Data(Data { stream: 1, fin: false, octets: Bytes::new() });
+    assert_eq!(one_too_many(1, empty), limit("empty DATA on a stream") + 1);
+    assert_eq!((limit("window of a stream"), limit("pause of a window")), (1 << 20, 10_000));
+
+    let (mut mux, now) = tunnels(10);
+    mux.handle(now, open(0)).expect("the first stream");
+    mux.answer(1, OpenOutcome::Connected, "");
+    let (mut mux_limit, mut now) = (1 << 16, now);
+    // Emptied at once, whatever comes: the window doubles up to its largest, and not beyond.
+    let mut largest = 0;
+    let mut received = 0;
+    for pause in [1; 12].into_iter().chain([limit("pause of a window") + 1, 1]) {
+        while received < mux_limit {
+            let octets = Bytes::from(vec![0; (mux_limit - received).min(10_000) as usize]);
+            received += octets.len() as u64;
+            mux.handle(now, Frame::Data(Data { stream: 1, fin: false, octets })).expect("within its credit");
+            mux.consumed(1, usize::MAX);
+        }
+        now = now + Duration::from_millis(pause);
+        let mut record = RecordWriter::new(MAX_RECORD);
+        mux.fill_control(now, &mut record);
+        let mut frames = RecordReader::new(record.finish()).expect("a record");
+        while let Some(frame) = frames.next_frame().expect("a frame") {
+            if let Frame::MaxStreamData(max) = frame {
+                mux_limit = max.limit;
+            }
+        }
+        largest = largest.max(mux_limit - received);
+        if pause > 1 {
+            assert_eq!(mux_limit - received, 1 << 16, "after a pause");
+        }
+    }
+    assert_eq!(largest, limit("window of a stream"));
+    let reset = Frame::ResetStream(ResetStream { stream: 1, error: StreamError::Broken, final_size: received });
+    mux.handle(now, reset).expect("the size is right");
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use camagent_proto::frame::{
-    Frame, FrameAbort, FrameHead, FrameMore, FrameStart, MAX_RECORD, Mack, RecordReader, RecordWriter, Skip,
-    SkipReason, TrackInfo,
+    Data, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, MAX_RECORD, Mack, MaxData, MaxStreamData, MaxStreams,
+    Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip, SkipReason, StopSending, StreamError,
+    TrackInfo,
 };
 use serde_json::{Value, json};
 
@@ -93,14 +94,37 @@ pub(crate) fn readable(frame: &Frame) -> Value {
         Frame::Mack(mack) => {
             json!({"kind": "MACK", "track": mack.track, "epoch": mack.epoch, "received": mack.received})
         }
-        other => panic!("no sample of {other:?} yet"),
+        Frame::Open(open) => json!({
+            "kind": "OPEN", "stream": open.stream, "camera": open.camera, "service": open.service, "visitor": open.visitor,
+        }),
+        Frame::OpenResult(result) => json!({
+            "kind": "OPEN_RESULT", "stream": result.stream, "detail": result.detail,
+            "outcome": match result.outcome { OpenOutcome::Other(number) => json!(number), known => json!(known.name()) },
+        }),
+        Frame::Data(data) => {
+            json!({"kind": "DATA", "stream": data.stream, "fin": data.fin, "octets": hex(&data.octets)})
+        }
+        Frame::ResetStream(reset) => json!({
+            "kind": "RESET_STREAM", "stream": reset.stream, "error": stream_error(reset.error),
+            "final_size": reset.final_size,
+        }),
+        Frame::StopSending(stop) => {
+            json!({"kind": "STOP_SENDING", "stream": stop.stream, "error": stream_error(stop.error)})
+        }
+        Frame::MaxData(max) => json!({"kind": "MAX_DATA", "limit": max.limit}),
+        Frame::MaxStreamData(max) => json!({"kind": "MAX_STREAM_DATA", "stream": max.stream, "limit": max.limit}),
+        Frame::MaxStreams(max) => json!({"kind": "MAX_STREAMS", "limit": max.limit}),
     }
 }
 
 /// The frame of readable fields.
 pub(crate) fn frame(means: &Value) -> Frame {
+    let kind = text(&means["kind"]);
+    if let Some(frame) = tunnel_frame(kind, means) {
+        return frame;
+    }
     let track = number32(&means["track"]);
-    match text(&means["kind"]) {
+    match kind {
         "TRACK" => Frame::Track(TrackInfo {
             track,
             epoch: number(&means["epoch"]),
@@ -139,6 +163,56 @@ pub(crate) fn frame(means: &Value) -> Frame {
         }
         "MACK" => Frame::Mack(Mack { track, epoch: number(&means["epoch"]), received: number(&means["received"]) }),
         other => panic!("a sample of a {other}"),
+    }
+}
+
+fn tunnel_frame(kind: &str, means: &Value) -> Option<Frame> {
+    let stream = || number(&means["stream"]);
+    let limit = || number(&means["limit"]);
+    let words = |field: &str| text(&means[field]).to_owned();
+    let error = || match &means["error"] {
+        Value::String(name) if name == "cancelled" => StreamError::Cancelled,
+        Value::String(name) if name == "broken" => StreamError::Broken,
+        Value::String(name) if name == "stalled" => StreamError::Stalled,
+        other => StreamError::Other(number(other)),
+    };
+    let outcome = || match &means["outcome"] {
+        Value::String(name) if name == "connected" => OpenOutcome::Connected,
+        Value::String(name) if name == "not_allowed" => OpenOutcome::NotAllowed,
+        Value::String(name) if name == "unreachable" => OpenOutcome::Unreachable,
+        Value::String(name) if name == "busy" => OpenOutcome::Busy,
+        other => OpenOutcome::Other(number(other)),
+    };
+    Some(match kind {
+        "OPEN" => Frame::Open(Open {
+            stream: stream(),
+            camera: words("camera"),
+            service: words("service"),
+            visitor: words("visitor"),
+        }),
+        "OPEN_RESULT" => {
+            Frame::OpenResult(OpenResult { stream: stream(), outcome: outcome(), detail: words("detail") })
+        }
+        "DATA" => {
+            let fin = means["fin"].as_bool().expect("true or false");
+            Frame::Data(Data { stream: stream(), fin, octets: octets(&means["octets"]) })
+        }
+        "RESET_STREAM" => {
+            let final_size = number(&means["final_size"]);
+            Frame::ResetStream(ResetStream { stream: stream(), error: error(), final_size })
+        }
+        "STOP_SENDING" => Frame::StopSending(StopSending { stream: stream(), error: error() }),
+        "MAX_DATA" => Frame::MaxData(MaxData { limit: limit() }),
+        "MAX_STREAM_DATA" => Frame::MaxStreamData(MaxStreamData { stream: stream(), limit: limit() }),
+        "MAX_STREAMS" => Frame::MaxStreams(MaxStreams { limit: limit() }),
+        _ => return None,
+    })
+}
+
+fn stream_error(error: StreamError) -> Value {
+    match error {
+        StreamError::Other(number) => json!(number),
+        known => json!(known.name()),
     }
 }
 

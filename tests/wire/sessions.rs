@@ -1,14 +1,13 @@
 //! The sample sessions, played by both ends of the implementation: each says exactly what the sample says, at its time.
 
-use camagent_proto::mux::NoStreams;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use camagent_proto::{
     CloseCode, Duration, Instant,
     frame::Frame,
-    message::{CommandError, CommandStatus, Goaway, Message},
-    pair::TestJournal,
+    message::{CommandError, CommandStatus, Goaway, Limits, Message},
+    pair::{TestJournal, TestStreams},
     session::{Accept, Agent, AgentConfig, AgentEvent, CommandToken, Server, ServerConfig, ServerEvent, Transmit},
 };
 use serde_json::Value;
@@ -20,6 +19,9 @@ struct Play {
     agent: Agent,
     server: Server,
     journal: TestJournal,
+    server_events: Vec<ServerEvent>,
+    visitors: TestStreams,
+    services: TestStreams,
     commands: Vec<(CommandToken, String)>,
     under_way: VecDeque<(u64, bool, Transmit)>,
     agent_ahead: Duration,
@@ -38,15 +40,22 @@ impl Play {
             cameras: register.cameras,
             capabilities: register.capabilities,
             heartbeat_interval: Duration::from_secs(30),
-            tunnels: Default::default(),
+            tunnels: register.tunnels,
         });
         let agent_ahead = Duration::from_millis(number(&session["agent_clock_ahead_ms"]));
         agent.connected(Instant::ZERO + agent_ahead, Instant::ZERO + agent_ahead + Duration::from_secs(30));
         let utc_us = i64::try_from(number(&session["server_utc_ms"]) * 1_000).expect("a time");
         let mut play = Self {
             agent,
-            server: Server::new(ServerConfig::default(), Instant::ZERO, utc_us),
+            server: Server::new(
+                ServerConfig { limits: limits(session), ..ServerConfig::default() },
+                Instant::ZERO,
+                utc_us,
+            ),
             journal: TestJournal::default(),
+            server_events: Vec::new(),
+            visitors: TestStreams::default(),
+            services: TestStreams::default(),
             commands: Vec::new(),
             under_way: VecDeque::new(),
             agent_ahead,
@@ -75,9 +84,19 @@ impl Play {
                 match event {
                     AgentEvent::Command(token, command) => self.commands.push((token, command.id.unwrap_or_default())),
                     AgentEvent::Failed(error) => panic!("the agent at {arrives} ms: {error}"),
+                    AgentEvent::Stream(event) => self.services.hear(event, self.agent.tunnels()),
                     _ => {}
                 }
             }
+            self.services.take(self.agent.tunnels());
+            while let Some(event) = self.server.poll_event() {
+                match event {
+                    ServerEvent::Failed(error) => panic!("the server at {arrives} ms: {error}"),
+                    ServerEvent::Stream(event) => self.visitors.hear(event, self.server.tunnels()),
+                    other => self.server_events.push(other),
+                }
+            }
+            self.visitors.take(self.server.tunnels());
         }
     }
 
@@ -93,6 +112,11 @@ impl Play {
                 Frame::Frame(start) => {
                     while self.journal.push(start.track, 1, start.head, start.payload.clone()) < start.sequence {}
                 }
+                Frame::OpenResult(result) => {
+                    self.agent.tunnels().answer(result.stream, result.outcome, &result.detail);
+                }
+                Frame::Data(data) => self.services.send(data.stream, &data.octets, data.fin),
+                Frame::ResetStream(reset) => self.agent.tunnels().abandon(reset.stream, reset.error),
                 _ => {}
             }
         }
@@ -124,9 +148,17 @@ impl Play {
 
     /// Lets the server's driver do what makes the server say this.
     fn prompt_server(&mut self, step: &Value, now: Instant) {
-        let mut events: Vec<ServerEvent> = std::iter::from_fn(|| self.server.poll_event()).collect();
-        if let Some(ServerEvent::Failed(error)) = events.iter().find(|event| matches!(event, ServerEvent::Failed(_))) {
-            panic!("the server: {error}");
+        let mut events = std::mem::take(&mut self.server_events);
+        for means in step["means"].as_array().into_iter().flatten() {
+            match frame(means) {
+                Frame::Open(open) => {
+                    let opened = self.server.tunnels().open(now, &open.camera, &open.service, &open.visitor);
+                    assert_eq!(opened, Ok(open.stream));
+                }
+                Frame::Data(data) => self.visitors.send(data.stream, &data.octets, data.fin),
+                Frame::ResetStream(reset) => self.server.tunnels().abandon(reset.stream, reset.error),
+                _ => {}
+            }
         }
         let Some(message) = step.get("text") else { return };
         match Message::read(&message.to_string()).expect("is right").expect("is known") {
@@ -158,11 +190,24 @@ impl Play {
 
     fn says(&mut self, by_agent: bool, now: Instant) -> Option<Transmit> {
         if by_agent {
-            self.agent.poll_transmit(now, &mut self.journal, &mut NoStreams)
+            self.agent.tunnels().look_again();
+            self.agent.poll_transmit(now, &mut self.journal, &mut self.services)
         } else {
-            self.server.poll_transmit(now, &mut NoStreams)
+            self.server.tunnels().look_again();
+            self.server.poll_transmit(now, &mut self.visitors)
         }
     }
+}
+
+/// What the server of a session takes.
+fn limits(session: &Value) -> Limits {
+    let steps = session["steps"].as_array().expect("a list");
+    let messages = steps.iter().filter_map(|step| Message::read(&step.get("text")?.to_string()).ok()?);
+    let mut welcome = messages.filter_map(|message| match message {
+        Message::Registered(registered) => Some(registered.limits),
+        _ => None,
+    });
+    welcome.next_back().expect("the server welcomes the agent")
 }
 
 /// Whether this goes on with a track that the agent had before the session began.

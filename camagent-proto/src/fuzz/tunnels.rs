@@ -67,7 +67,7 @@ impl Streams for Sides {
             *octet = expected(stream, *sent);
             *sent += 1;
         }
-        if self.mood % 8 > 0 {
+        if !self.mood.is_multiple_of(8) {
             // Once, then nothing more.
             self.mood = 4;
         }
@@ -207,7 +207,7 @@ fn forged(which: u64, amount: u8) -> Frame {
     match which & 7 {
         0 => Frame::Open(Open { stream: 4 * value + 1, camera: text.clone(), service: text.clone(), visitor: text }),
         1 => Frame::OpenResult(OpenResult { stream, outcome: OpenOutcome::from_number(value % 5), detail: text }),
-        2 => Frame::Data(Data { stream, fin: amount % 2 == 0, octets: vec![amount; words * 60].into() }),
+        2 => Frame::Data(Data { stream, fin: amount.is_multiple_of(2), octets: vec![amount; words * 60].into() }),
         3 => Frame::ResetStream(ResetStream { stream, error: StreamError::Broken, final_size: value }),
         4 => Frame::StopSending(StopSending { stream, error: StreamError::Stalled }),
         5 => Frame::MaxData(MaxData { limit: value << (which >> 1) }),

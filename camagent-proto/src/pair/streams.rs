@@ -62,6 +62,13 @@ impl TestStreams {
         self.sides.values().all(|side| side.is_closed)
     }
 
+    /// A local side sends more, and ends then or not.
+    pub fn send(&mut self, stream: u64, octets: &[u8], ends: bool) {
+        let side = self.side(stream);
+        side.outgoing.extend_from_slice(octets);
+        side.ends = ends;
+    }
+
     /// What a driver does with an event.
     pub fn hear(&mut self, event: StreamEvent, mux: &mut Mux) {
         match event {

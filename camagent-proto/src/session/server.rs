@@ -28,6 +28,8 @@ const MAX_UNKNOWN: u64 = 1_000;
 const MAX_HEARTBEATS_A_MINUTE: u32 = 240;
 /// Cameras of one agent.
 const MAX_CAMERAS: usize = 1_024;
+/// Services of one camera.
+const MAX_SERVICES: usize = 16;
 
 /// What holds for every agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -364,6 +366,13 @@ impl Server {
             check_name(&camera.id, "camera id")?;
             for source in &camera.sources {
                 check_name(&source.name, "source name")?;
+            }
+            if camera.services.len() > MAX_SERVICES {
+                let (allowed, got) = (MAX_SERVICES as u64, camera.services.len() as u64);
+                return Err(Error::Limit { limit: "services of a camera", allowed, got });
+            }
+            for service in &camera.services {
+                check_name(&service.name, "service name")?;
             }
         }
         Ok(())
