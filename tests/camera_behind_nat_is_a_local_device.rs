@@ -2,15 +2,19 @@
 //! router masquerades. Dialling it fails; through the tunnel it is a device of the server's own machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use camagent_testkit::core::Codec;
 use camagent_testkit::gstreamer_camera::{self, GStreamerCamera, PASSWORD, USER};
 use camagent_testkit::nal::{self, Digest};
-use camagent_testkit::netns::{CAMERA, ROUTER};
+use camagent_testkit::netns::{CAMERA, CLOUD, ROUTER};
 use camagent_testkit::players::{TcpTransportOptions, Transport, UdpTransportOptions};
 use camagent_testkit::rtsp_camera::{MAIN, SUB};
-use camagent_testkit::{Nat, players};
+use camagent_testkit::wait::{self, SOON};
+use camagent_testkit::{CloudServer, Daemon, Nat, players};
+use serde_json::{Value, json};
 
 /// The camera's own ports.
 const RTSP: u16 = 554;
@@ -19,21 +23,14 @@ const HTTP: u16 = 80;
 #[test]
 fn directly_it_is_a_camera_on_its_site_and_nothing_from_outside() {
     let Some((nat, camera, folder)) = network() else { return };
-    let tcp = || Transport::Tcp(TcpTransportOptions::default());
     nat.site.block_on(async {
         for path in [MAIN, SUB] {
             let url = url(CAMERA, RTSP, path);
+            everybody_plays(&url, path, folder.path()).await;
             let (codec, units) = GStreamerCamera::units(path);
-            let got = tokio::join!(
-                players::ffmpeg(&url, codec, folder.path()),
-                players::gstreamer(&url, codec, folder.path()),
-                players::retina(&url, codec, tcp()),
-                players::retina(&url, codec, Transport::Udp(UdpTransportOptions::default())),
-            );
-            is_run("ffmpeg", &units, &got.0.expect("installed"));
-            is_run("GStreamer", &units, &got.1.expect("installed"));
-            is_run("retina", &units, &got.2.expect("it plays"));
-            is_run("retina over UDP", &units, &got.3.expect("it plays"));
+            let udp = Transport::Udp(UdpTransportOptions::default());
+            let got = players::retina(&url, codec, udp).await.expect("it plays");
+            is_run("retina over UDP", &units, &got);
         }
         let wrong = url(CAMERA, RTSP, MAIN).replace(PASSWORD, "wrong");
         let refused = players::retina(&wrong, Codec::H265, tcp()).await.expect_err("Digest");
@@ -47,6 +44,54 @@ fn directly_it_is_a_camera_on_its_site_and_nothing_from_outside() {
             assert!(dialled.is_err(), "{address} answers");
         }
     });
+}
+
+#[test]
+fn the_daemon_fetches_it_and_the_relay_shows_it() {
+    let Some((nat, _camera, folder)) = network() else { return };
+    nat.cloud.block_on(async {
+        let (server, _daemon) = connected(&nat, folder.path(), json!({})).await;
+        for (source, path) in [("main", MAIN), ("sub", SUB)] {
+            wait::until(source, SOON, || server.frames("gate", source) > 0).await;
+            everybody_plays(&server.url("gate", source), path, folder.path()).await;
+        }
+    });
+}
+
+/// The server in `cloud`, and a daemon in `site` with a session, which fetches main and sub.
+async fn connected(nat: &Nat, folder: &Path, services: Value) -> (CloudServer, Daemon) {
+    let server = CloudServer::with(|config| config.listen.tls = (CLOUD, 0).into()).await;
+    let token = server.add_agent("gate").await;
+    let mut config = server.agent_json("gate", &token, server.addresses().tls);
+    config["agent"]["log_file"] = json!(folder.join("agent.log"));
+    config["streaming"]["stream_paths"] = json!([MAIN, SUB]);
+    config["camera"] = json!({"host": CAMERA, "user": USER, "password": PASSWORD, "services": services});
+    let file = folder.join("agent.json");
+    std::fs::write(&file, config.to_string()).expect("the folder can be written");
+    let mut command: Command = nat.site.command(env!("CARGO_BIN_EXE_camagentd"));
+    let daemon = Daemon::spawn(command.arg("--config").arg(file));
+    let online = || server.server().agents().status("gate").is_some_and(|status| status.online);
+    wait::until("the daemon", SOON, online).await;
+    (server, daemon)
+}
+
+/// ffmpeg, GStreamer and retina get what the camera has, at the same time.
+async fn everybody_plays(url: &str, path: &str, folder: &Path) {
+    let (codec, units) = GStreamerCamera::units(path);
+    let got = tokio::join!(
+        players::ffmpeg(url, codec, folder),
+        players::gstreamer(url, codec, folder),
+        players::retina(url, codec, tcp()),
+    );
+    is_run("ffmpeg", &units, &got.0.expect("installed"));
+    if let Some(got) = got.1 {
+        is_run("GStreamer", &units, &got);
+    }
+    is_run("retina", &units, &got.2.unwrap_or_else(|error| panic!("retina: {error}")));
+}
+
+fn tcp() -> Transport {
+    Transport::Tcp(TcpTransportOptions::default())
 }
 
 /// The namespaces, the camera in `site`, a folder; nothing where this machine lacks something.
