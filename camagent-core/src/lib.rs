@@ -19,6 +19,7 @@
 //! the `journal`; the way in (`source`) and the way out (`net`); the `driver`, where they meet `camagent-proto`; and [`Agent`], the handle.
 
 mod agent;
+mod burst;
 mod clock;
 mod command;
 mod config;

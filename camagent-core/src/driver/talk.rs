@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{Driver, Shared};
 use crate::{
+    burst::Burst,
     clock,
     error::Error,
     net::{Connection, Ending, Incoming, Traffic},
@@ -29,6 +30,7 @@ const READ_BURST: usize = 32;
 /// What one connection needs until it ends.
 pub(super) struct Talk {
     pub(super) connection: Connection,
+    burst: Burst,
     timer: Pin<Box<Sleep>>,
     woken: Pin<Box<OwnedNotified>>,
     pub(super) established_at: Option<Instant>,
@@ -45,6 +47,7 @@ impl Talk {
     pub(super) fn new(connection: Connection, shared: &Shared) -> Self {
         Self {
             connection,
+            burst: Burst::new(clock::now()),
             timer: Box::pin(sleep(Duration::ZERO)),
             woken: Box::pin(Arc::clone(&shared.wake).notified_owned()),
             established_at: None,
@@ -127,21 +130,29 @@ impl Driver {
         Read::More
     }
 
-    /// Writes as long as the socket takes something: the next thing is chosen only then.
+    /// Writes as long as the socket takes something: the next things are chosen only when those before have left.
     fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> Result<(), Error> {
         let lost = |detail| Error::Session(ProtocolError::ClosedByPeer { code: 1006, detail });
-        while let Poll::Ready(writable) = talk.connection.poll_writable(cx) {
-            writable.map_err(lost)?;
-            let mut journal = &self.shared.intake;
+        let mut octets = 0;
+        loop {
+            match talk.connection.poll_flush(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(flushed) => flushed.map_err(lost)?,
+            }
             let now = clock::now();
-            let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut self.tunnels.sides(cx)) else {
-                break;
-            };
-            talk.connection.send(transmit).map_err(lost)?;
-        }
-        match talk.connection.poll_flush(cx) {
-            Poll::Ready(flushed) => flushed.map_err(lost),
-            Poll::Pending => Ok(()),
+            talk.burst.sent(now, octets);
+            self.session.tunnels().set_quantum(talk.burst.size());
+            octets = 0;
+            while octets < talk.burst.size() {
+                let mut journal = &self.shared.intake;
+                let mut sides = self.tunnels.sides(cx, talk.burst.size());
+                let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides) else { break };
+                octets += transmit.octets();
+                talk.connection.send(transmit).map_err(lost)?;
+            }
+            if octets == 0 {
+                return Ok(());
+            }
         }
     }
 

@@ -22,14 +22,14 @@ use tokio_tungstenite::{
 };
 
 use super::{Traffic, counted::Counted, dial::dial, tls::Tls};
-use crate::{config::Config, error::Error};
+use crate::{burst::MAX_BURST, config::Config, error::Error};
 
 /// Octets that are read at once.
 const READ_BUFFER: usize = 8 << 10;
-/// What may wait in the WebSocket layer: the record that is being written, and one that was just chosen.
-const WRITE_LIMIT: usize = 2 * (MAX_RECORD + MAX_REGISTER);
-/// What may wait in the TLS layer besides.
-const TLS_BUFFER: usize = MAX_RECORD + 1_024;
+/// What may wait in the WebSocket layer: the burst that is being written, its headers, and a control message.
+const WRITE_LIMIT: usize = MAX_BURST + 2 * (MAX_RECORD + MAX_REGISTER);
+/// What may wait in the TLS layer besides: the burst as TLS records.
+const TLS_BUFFER: usize = MAX_BURST + 1_024;
 
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
@@ -76,7 +76,7 @@ pub(crate) async fn upgrade(
 ) -> Result<(WebSocketStream<Box<dyn Socket>>, Response<Option<Vec<u8>>>), Error> {
     let sizes = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
+        .write_buffer_size(MAX_BURST)
         .max_write_buffer_size(WRITE_LIMIT)
         .max_message_size(Some(MAX_RECORD.max(MAX_REGISTER)))
         .max_frame_size(Some(MAX_RECORD.max(MAX_REGISTER)));
@@ -115,12 +115,7 @@ impl Connection {
         }
     }
 
-    /// Whether the socket takes a message at once.
-    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
-        Pin::new(&mut self.socket).poll_ready(cx).map_err(|error| error.to_string())
-    }
-
-    /// Writes a message; only after [`Connection::poll_writable`] said yes.
+    /// Adds a message to the burst that [`Connection::poll_flush`] writes; only after that said that the one before has left.
     pub(crate) fn send(&mut self, transmit: Transmit) -> Result<(), String> {
         let message = match transmit {
             Transmit::Text(text) => Message::text(text),
@@ -130,7 +125,7 @@ impl Connection {
         Pin::new(&mut self.socket).start_send(message).map_err(|error| error.to_string())
     }
 
-    /// Pushes what was sent into the socket.
+    /// Pushes what was sent into the socket; ready when it has taken all.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         Pin::new(&mut self.socket).poll_flush(cx).map_err(|error| error.to_string())
     }

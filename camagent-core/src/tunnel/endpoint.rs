@@ -21,6 +21,8 @@ use tokio::{
 use super::{CONNECT_WITHIN, STALLED_AFTER};
 use crate::config::ServiceConfig;
 
+/// A read of so many octets shows that the service sends faster than record by record.
+const WHOLE_READ: usize = 8 << 10;
 /// Chunks that are passed on in one call.
 const CHUNKS: usize = 16;
 
@@ -46,6 +48,8 @@ pub(super) struct Endpoint {
     is_shut: bool,
     /// Since when the service has taken nothing, while octets wait for it.
     stuck_since: Option<Instant>,
+    /// The last read filled what it was given.
+    has_more: bool,
 }
 
 impl Endpoint {
@@ -58,7 +62,15 @@ impl Endpoint {
                 Err(_) => Err(format!("{host}:{port}: no connection within {} s", CONNECT_WITHIN.as_secs())),
             }
         };
-        Self { stream, camera, names, side: Side::Connecting(Box::pin(connect)), is_shut: false, stuck_since: None }
+        Self {
+            stream,
+            camera,
+            names,
+            side: Side::Connecting(Box::pin(connect)),
+            is_shut: false,
+            stuck_since: None,
+            has_more: false,
+        }
     }
 
     pub(super) fn stream(&self) -> u64 {
@@ -126,9 +138,19 @@ impl Endpoint {
         Progress::Goes
     }
 
+    /// Whether there is probably more than one record to read.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let Side::Connected(socket) = &mut self.side else { return Poll::Pending };
         let mut buffer = ReadBuf::new(into);
-        Pin::new(socket).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+        let read = Pin::new(socket).poll_read(cx, &mut buffer);
+        // A piece for the rest of a record says nothing.
+        if buffer.capacity() >= WHOLE_READ {
+            self.has_more = buffer.filled().len() >= WHOLE_READ;
+        }
+        read.map_ok(|()| buffer.filled().len())
     }
 }

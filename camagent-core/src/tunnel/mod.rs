@@ -1,9 +1,11 @@
 //! The agent's end of tunnels: which services of which cameras may be reached, and the TCP connections to them.
 //!
 //! A peer names a camera and a service and nothing else; where that leads stands in the configuration of this side, which is asked at each
-//! OPEN. Octets wait in the mux or in the kernel, never here.
+//! OPEN. Octets wait in the mux or in the kernel, and on a fast uplink a burst of
+//! one stream here.
 //! What does not belong here: the protocol of the streams (`camagent_proto::mux`), the way to the server (`net`).
 
+mod ahead;
 mod endpoint;
 
 use std::{
@@ -19,6 +21,7 @@ use camagent_proto::{
 };
 
 use crate::config::{CameraConfig, ServiceConfig};
+use ahead::Ahead;
 use endpoint::{Endpoint, Progress};
 
 /// Streams of one camera at once.
@@ -46,17 +49,19 @@ pub(crate) enum Happening {
 pub(crate) struct Tunnels {
     cameras: Vec<(String, Vec<ServiceConfig>)>,
     endpoints: Vec<Endpoint>,
+    ahead: Ahead,
 }
 
 impl Tunnels {
     pub(crate) fn new(cameras: &[CameraConfig]) -> Self {
         let cameras = cameras.iter().map(|camera| (camera.id.clone(), camera.services.clone()));
-        Self { cameras: cameras.collect(), endpoints: Vec::new() }
+        Self { cameras: cameras.collect(), endpoints: Vec::new(), ahead: Ahead::default() }
     }
 
     /// The session is over, and all streams with it.
     pub(crate) fn clear(&mut self) {
         self.endpoints.clear();
+        self.ahead = Ahead::default();
     }
 
     /// What the mux says.
@@ -92,6 +97,7 @@ impl Tunnels {
     pub(crate) fn turn(&mut self, cx: &mut Context<'_>, mux: &mut Mux, now: Instant) -> Vec<Happening> {
         mux.look_again();
         let mut happenings = Vec::new();
+        let ahead = &mut self.ahead;
         self.endpoints.retain_mut(|endpoint| match endpoint.turn(cx, mux, now) {
             Progress::Goes => true,
             Progress::Unreachable(why) => {
@@ -100,6 +106,7 @@ impl Tunnels {
                 false
             }
             Progress::Over(error) => {
+                ahead.forget(endpoint.stream());
                 mux.abandon(endpoint.stream(), error);
                 happenings.push(Happening::Closed(format!("{}: {}", endpoint.names(), error.name())));
                 false
@@ -113,9 +120,9 @@ impl Tunnels {
         self.endpoints.iter().filter_map(Endpoint::deadline).min()
     }
 
-    /// The local sides, for the mux to read from.
-    pub(crate) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>) -> Sides<'a, 'c> {
-        Sides { endpoints: &mut self.endpoints, cx }
+    /// The local sides, for the mux to read from, in pieces of `burst` octets when there is so much.
+    pub(crate) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>, burst: usize) -> Sides<'a, 'c> {
+        Sides { endpoints: &mut self.endpoints, ahead: &mut self.ahead, burst, cx }
     }
 
     fn allowed(&self, camera: &str, service: &str) -> Option<&ServiceConfig> {
@@ -125,6 +132,7 @@ impl Tunnels {
 
     fn remove(&mut self, stream: u64, how: &str) -> Option<Happening> {
         let at = self.endpoints.iter().position(|endpoint| endpoint.stream() == stream)?;
+        self.ahead.forget(stream);
         Some(Happening::Closed(format!("{}: {how}", self.endpoints.remove(at).names())))
     }
 }
@@ -147,20 +155,28 @@ pub(crate) fn limits(cameras: &[CameraConfig], opens_per_second: u64) -> TunnelL
 /// The local sides while the loop turns.
 pub(crate) struct Sides<'a, 'c> {
     endpoints: &'a mut Vec<Endpoint>,
+    ahead: &'a mut Ahead,
+    burst: usize,
     cx: &'a mut Context<'c>,
 }
 
 impl Streams for Sides<'_, '_> {
     fn read(&mut self, stream: u64, into: &mut [u8]) -> Read {
+        if let Some(count) = self.ahead.take(stream, into) {
+            return Read::Octets(count);
+        }
         // Streams are opened in the order of their numbers.
-        match self.endpoints.binary_search_by_key(&stream, Endpoint::stream) {
-            Ok(at) => match self.endpoints[at].poll_read(self.cx, into) {
-                Poll::Pending => Read::Pending,
-                Poll::Ready(Ok(0)) => Read::End,
-                Poll::Ready(Ok(count)) => Read::Octets(count),
-                Poll::Ready(Err(_)) => Read::Broken,
-            },
-            Err(_) => Read::Broken,
+        let Ok(at) = self.endpoints.binary_search_by_key(&stream, Endpoint::stream) else { return Read::Broken };
+        let endpoint = &mut self.endpoints[at];
+        let read = match self.ahead.room(self.burst).filter(|_| endpoint.has_more()) {
+            Some(room) => endpoint.poll_read(self.cx, room).map_ok(|count| self.ahead.fill(stream, count, into)),
+            None => endpoint.poll_read(self.cx, into),
+        };
+        match read {
+            Poll::Pending => Read::Pending,
+            Poll::Ready(Ok(0)) => Read::End,
+            Poll::Ready(Ok(count)) => Read::Octets(count),
+            Poll::Ready(Err(_)) => Read::Broken,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Read, Streams,
     multiplexer::Mux,
-    stream::{Incoming, Outgoing},
+    stream::{Incoming, Outgoing, Stream},
 };
 use crate::{
     frame::{
@@ -52,29 +52,37 @@ impl Mux {
         }
     }
 
+    /// How many octets a stream that has more may send before the next has its turn: what leaves together, so that a local side is read in
+    /// pieces of that size. Default 0: one record.
+    pub fn set_quantum(&mut self, octets: usize) {
+        self.quantum = octets as u64;
+    }
+
     /// Fills the rest of a record with octets of the local sides, stream by stream in turns.
     pub fn fill(&mut self, record: &mut RecordWriter, streams: &mut dyn Streams) {
         for young in [true, false] {
             while record.room() > LEAST_ROOM {
                 let Some(at) = self.next_to_send(young) else { break };
-                self.turns[usize::from(young)] = self.streams[at].id;
-                if !self.send(at, record, streams) {
+                let (id, before) = (self.streams[at].id, self.streams[at].allowance.used());
+                self.turns[usize::from(young)] = id;
+                if !self.send(at, record, streams)
+                    && let Some(at) = self.find(id)
+                {
                     self.streams[at].parked = true;
                 }
+                let used = self.find(id).map_or(before, |at| self.streams[at].allowance.used());
+                self.in_turn += used - before;
             }
         }
         self.reap();
     }
 
     /// The next stream in turn that may send.
-    fn next_to_send(&self, young: bool) -> Option<usize> {
+    fn next_to_send(&mut self, young: bool) -> Option<usize> {
         if self.allowance.left() == 0 {
             return None;
         }
-        let start = self.streams.partition_point(|stream| stream.id <= self.turns[usize::from(young)]);
-        let count = self.streams.len();
-        (start..count).chain(0..start).find(|&at| {
-            let stream = &self.streams[at];
+        let may_send = |stream: &Stream| {
             stream.outgoing == Outgoing::Open
                 && !stream.parked
                 && stream.open.is_none()
@@ -82,7 +90,18 @@ impl Mux {
                 && stream.reset.is_none()
                 && stream.allowance.left() > 0
                 && (!young || stream.allowance.used() < YOUNG)
-        })
+        };
+        let turn = self.turns[usize::from(young)];
+        if self.in_turn < self.quantum
+            && let Some(at) = self.find(turn)
+            && may_send(&self.streams[at])
+        {
+            return Some(at);
+        }
+        self.in_turn = 0;
+        let start = self.streams.partition_point(|stream| stream.id <= turn);
+        let count = self.streams.len();
+        (start..count).chain(0..start).find(|&at| may_send(&self.streams[at]))
     }
 
     /// Reads from a local side into the record; `false` when it has nothing now.

@@ -46,6 +46,10 @@ pub struct Mux {
     pub(super) events: VecDeque<StreamEvent>,
     /// The streams that sent last, the young and the others: the next one has its turn.
     pub(super) turns: [u64; 2],
+    /// What the stream whose turn it is has sent in it.
+    pub(super) in_turn: u64,
+    /// What it may send in it.
+    pub(super) quantum: u64,
     pub(super) open_pace: Pace,
     pub(super) reset_pace: Pace,
     pub(super) useless_pace: Pace,
@@ -76,6 +80,8 @@ impl Mux {
             round_trip: Duration::ZERO,
             events: VecDeque::new(),
             turns: [0; 2],
+            in_turn: 0,
+            quantum: 0,
             open_pace: Pace::default(),
             reset_pace: Pace::default(),
             useless_pace: Pace::default(),

@@ -27,3 +27,14 @@ pub enum Transmit {
     /// A WebSocket close with this code and reason; the last thing of a connection.
     Close(CloseCode, String),
 }
+
+impl Transmit {
+    /// Octets of the message.
+    pub fn octets(&self) -> usize {
+        match self {
+            Transmit::Text(text) => text.len(),
+            Transmit::Binary(record) => record.len(),
+            Transmit::Close(_, reason) => 2 + reason.len(),
+        }
+    }
+}

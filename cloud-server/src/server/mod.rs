@@ -3,6 +3,7 @@
 
 pub mod certificate;
 mod listen;
+mod read_ahead;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::store::Store;
 use crate::tunnel::Tunnels;
 
 use self::certificate::Identity;
+use self::read_ahead::ReadAheadAcceptor;
 
 /// How long a graceful stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -247,7 +249,7 @@ fn serve_tls(
     identity: &Identity,
 ) -> Result<()> {
     let config = RustlsConfig::from_config(identity.server_config());
-    let acceptor = RustlsAcceptor::new(config).acceptor(NoDelayAcceptor::new());
+    let acceptor = RustlsAcceptor::new(config).acceptor(ReadAheadAcceptor);
     let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the TLS listener".to_owned(), source })?
         .acceptor(acceptor)
