@@ -40,6 +40,7 @@ impl Pulling {
         config.pull_pace.longest = Duration::from_millis(500);
         config.pull_pace.refused = Duration::from_millis(300);
         config.pull_pace.silence = Duration::from_secs(3);
+        config.pull_pace.without_server = Duration::from_secs(1);
         let (events, logs) = (Recorder::default(), Logs::default());
         let keeper = events.clone();
         let host = Host {
@@ -152,6 +153,24 @@ async fn what_nobody_watches_costs_the_camera_nothing() {
     }
     assert_eq!((pulling.camera.traffic(SUB).plays, pulling.camera.traffic(THIRD).plays), (0, 0));
     assert_eq!(pulling.warnings(), [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_server_nothing_on_demand_is_fetched_for_long() {
+    let mut pulling = Pulling::start(RtspCamera::start().await, |json| {
+        json["streaming"]["stream_paths"] = json!([MAIN]);
+        json["streaming"]["quality"] = json!("medium");
+    })
+    .await;
+    let viewer = pulling.viewer("main").await;
+    pulling.gets(&viewer, MAIN, PICTURES).await;
+    pulling.server.stop().await;
+    wait::until("the camera is left", SOON, || pulling.camera.traffic(MAIN).playing == 0).await;
+    pulling.server.start_again().await;
+    // What the journal still held may come first.
+    let viewer = pulling.viewer("main").await;
+    viewer.wait_count(0, PICTURES * 2, SOON * 2).await;
+    assert_eq!(pulling.camera.traffic(MAIN).plays, 2);
 }
 
 fn main_only(json: &mut serde_json::Value) {

@@ -13,6 +13,8 @@ pub struct PullPace {
     pub refused: Duration,
     /// What one request may take, and how long a camera that plays may send no frame. Default 10 s.
     pub silence: Duration,
+    /// How long a source on demand is still fetched without a server, for the journal to carry over a short outage. Default 30 s.
+    pub without_server: Duration,
 }
 
 impl Default for PullPace {
@@ -22,6 +24,7 @@ impl Default for PullPace {
             longest: Duration::from_secs(30),
             refused: Duration::from_secs(60),
             silence: Duration::from_secs(10),
+            without_server: Duration::from_secs(30),
         }
     }
 }

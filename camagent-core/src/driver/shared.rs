@@ -133,6 +133,10 @@ impl crate::source::pull::Home for Shared {
         self.wake.notify_one();
     }
 
+    fn is_connected(&self) -> bool {
+        self.counts.read().is_connected
+    }
+
     fn warn(&self, message: String) {
         // When a thousand orders wait, one warning is not missed.
         let _ = self.order(Order::Warn(message));

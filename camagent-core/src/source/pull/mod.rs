@@ -39,6 +39,8 @@ use session::{Ending, Numbers};
 const FAREWELL: Duration = Duration::from_millis(500);
 /// A session that brought frames for so long ends an outage.
 const STABLE: Duration = Duration::from_secs(10);
+/// How often a source on demand looks whether there is a server.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The pause after a bug in a task.
 const AFTER_BUG: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,8 @@ pub(crate) trait Home: Send + Sync + 'static {
     fn intake(&self) -> &Intake;
     /// A track or a frame is there to be sent.
     fn wake(&self);
+    /// Whether there is a session with the server.
+    fn is_connected(&self) -> bool;
     /// Something that the operator should know; it is logged as well.
     fn warn(&self, message: String);
 }
@@ -271,18 +275,29 @@ impl Puller {
         pause
     }
 
-    /// Waits until the source is to be uploaded, or no longer.
+    /// Waits until the source is to be uploaded, or no longer. What is on demand begins with a server only, and ends some time after one.
     async fn until_wanted<H: Home>(&self, home: &H, wanted: bool) {
-        let mut changes = home.intake().watch_wanted();
-        loop {
-            let is_wanted = self.policy == Policy::Always || home.intake().is_wanted(&self.camera, &self.source);
-            if is_wanted == wanted {
-                return;
-            }
-            if changes.changed().await.is_err() {
-                // The intake outlives its tasks; without it there is nothing to wait for.
+        if self.policy == Policy::Always {
+            if !wanted {
                 std::future::pending::<()>().await;
             }
+            return;
+        }
+        let mut changes = home.intake().watch_wanted();
+        let mut alone_since = None;
+        loop {
+            let has_server = if home.is_connected() {
+                alone_since = None;
+                true
+            } else {
+                let alone = alone_since.get_or_insert_with(Instant::now).elapsed();
+                !wanted && alone < self.pace.without_server
+            };
+            if (has_server && home.intake().is_wanted(&self.camera, &self.source)) == wanted {
+                return;
+            }
+            // Either what is wanted changes, or it is time to look for the server.
+            let _ = timeout(LOOK_EVERY, changes.changed()).await;
         }
     }
 }
