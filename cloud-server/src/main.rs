@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use cloud_server::auth::Auth;
 use cloud_server::clock::{Clock, rfc3339};
 use cloud_server::error::{Error, Result};
-use cloud_server::store::Store;
+use cloud_server::store::{Store, TunnelState};
+use cloud_server::tunnel;
 use cloud_server::{Config, Server};
 
 /// The server that camagent edge agents dial.
@@ -50,6 +51,8 @@ enum Command {
     /// Tokens for the HTTP API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Show where the services of all cameras are found on this server.
+    Tunnels,
     /// Accounts of viewers, for RTSP.
     #[command(subcommand)]
     Viewer(ViewerCommand),
@@ -140,6 +143,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Serve => serve(config).await,
         Command::Agent(command) => agent(&config, command).await,
         Command::Token(command) => token(&config, command).await,
+        Command::Tunnels => tunnels(&config).await,
         Command::Viewer(command) => viewer(&config, command).await,
         Command::Config => say(config.to_string().trim_end()),
         Command::Openapi => say(cloud_server::api::openapi::text().trim_end()),
@@ -262,4 +266,35 @@ async fn viewer(config: &Config, command: ViewerCommand) -> Result<()> {
         }
         ViewerCommand::Remove { name } => store.remove_viewer(&name).await,
     }
+}
+
+/// A line for each URL; columns are as wide as their longest word.
+async fn tunnels(config: &Config) -> Result<()> {
+    let store = Store::open(&config.storage.data_dir).await?;
+    let mut lines = vec![["CAMERA", "SERVICE", "STATE", "URL"].map(str::to_owned)];
+    for row in store.tunnels().await? {
+        let address = tunnel::address(&row, &config.tunnels);
+        let urls = address.map(|address| tunnel::urls(&row, address)).unwrap_or_default();
+        // Whether the server is there, its own port tells: what nobody holds nobody answers.
+        let is_free = address.is_some_and(|address| std::net::TcpListener::bind(address).is_ok());
+        let state = match row.state {
+            TunnelState::Listening if is_free => "not running".to_owned(),
+            state => state.word().to_owned(),
+        };
+        let reason = row.reason.filter(|_| row.state == TunnelState::Blocked);
+        let mut urls = if urls.is_empty() { vec!["-".to_owned()] } else { urls };
+        if let Some((reason, last)) = reason.zip(urls.last_mut()) {
+            last.push_str(&format!("  ({reason})"));
+        }
+        lines.extend(urls.into_iter().map(|url| [row.camera.clone(), row.service.clone(), state.clone(), url]));
+    }
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let (camera, service, state) = (width(0), width(1), width(2));
+    for line in &lines {
+        say(&format!("{:camera$}  {:service$}  {:state$}  {}", line[0], line[1], line[2], line[3]))?;
+    }
+    if lines.len() == 1 {
+        say("No agent has offered a service of a camera yet; \"services\" of its configuration names them.")?;
+    }
+    Ok(())
 }

@@ -134,3 +134,34 @@ fn the_description_of_the_api_is_printed() {
     let description: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(description["paths"]["/agents/{id}/control"].is_object());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_are_shown_with_ready_urls() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    free_ports(folder.path());
+    let table = || text(&run(folder.path(), &["tunnels"]).stdout);
+    assert!(table().contains("No agent has offered"), "{}", table());
+    let mut config = cloud_server::Config::for_tests(&folder.path().join("data"));
+    config.tunnels.first_port = 0;
+    let server = cloud_server::Server::start(config.clone()).await.expect("starts");
+    let mut gate = support::agent::shared_camera("gate", &[("main", "/live?a=1&b=2"), ("sub", "/live2")]);
+    gate.services.extend(support::agent::camera("gate", &[("http", 80)]).services);
+    let agent = support::agent::FakeAgent::join(&server, "a", vec![gate], std::collections::BTreeMap::new()).await;
+    let listening =
+        || server.tunnels().of_agent("a").iter().filter(|status| status.row.state.word() == "listening").count();
+    support::eventually("both to listen", || listening() == 2).await;
+    let shown = table();
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["CAMERA", "SERVICE", "STATE", "URL"]);
+    assert_eq!(lines[1][..3], ["gate", "http", "listening"], "{shown}");
+    let address = server.tunnels().of_agent("a")[1].address.expect("has one");
+    assert_eq!(lines[2], ["gate", "rtsp", "listening", &format!("rtsp://{address}/live?a=1&b=2")], "{shown}");
+    assert_eq!(lines[3][3], format!("rtsp://{address}/live2"), "{shown}");
+    drop(agent);
+    assert!(server.stop().await);
+    assert_eq!(table().matches("not running").count(), 3, "{}", table());
+    let _thief = std::net::TcpListener::bind(address).expect("free now");
+    let server = cloud_server::Server::start(config).await.expect("starts");
+    assert!(table().contains("blocked") && table().contains("another program uses"), "{}", table());
+    assert!(server.stop().await);
+}

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use camagent_proto::message::Camera;
 use camagent_proto::stats::Statistics;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::services::CameraBody;
 use crate::agents::AgentStatus;
 use crate::clock::rfc3339;
 use crate::live::{SourceStatus, TrackStatus};
 use crate::store::AgentRow;
+use crate::tunnel::TunnelStatus;
 
 /// `GET /health`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,9 +48,8 @@ pub struct AgentBody {
     pub software: Option<String>,
     /// The server's count of its connections since the server started.
     pub generation: u64,
-    /// Its cameras, as it registered them.
-    #[schema(value_type = Vec<Object>)]
-    pub cameras: Vec<Camera>,
+    /// Its cameras, with their services.
+    pub cameras: Vec<CameraBody>,
     /// Commands it answers beside `restart`.
     pub capabilities: Vec<String>,
     /// The numbers of its last heartbeat: bytes_sent, bytes_received, packets_lost, reconnections, uptime, buffer_size
@@ -154,9 +154,9 @@ pub struct ControlResultBody {
 }
 
 impl AgentBody {
-    /// What the database and the registry know together.
+    /// What the database, the registry and the tunnels know together.
     #[must_use]
-    pub fn new(row: AgentRow, status: Option<AgentStatus>) -> Self {
+    pub fn new(row: AgentRow, status: Option<AgentStatus>, tunnels: Vec<TunnelStatus>) -> Self {
         let status = status.unwrap_or_default();
         let known = |text: String| (!text.is_empty()).then_some(text);
         Self {
@@ -169,7 +169,7 @@ impl AgentBody {
             address: known(status.address),
             software: known(status.software),
             generation: status.generation,
-            cameras: status.cameras,
+            cameras: CameraBody::all(status.cameras, tunnels),
             capabilities: status.capabilities,
             statistics: status.statistics,
         }

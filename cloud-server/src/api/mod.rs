@@ -1,12 +1,13 @@
 //! The HTTP API: what the owner's clients call. Everything but `/health` needs `Authorization: Bearer <API token>`.
 //!
-//! * [`routes`] the handlers, [`body`] what they say, [`refusal`] what they say instead
+//! * [`routes`] the handlers, [`body`] and [`services`] what they say, [`refusal`] what they say instead
 //! * [`openapi`] the description, generated from both
 
 pub mod body;
 pub mod openapi;
 pub mod refusal;
 pub mod routes;
+pub mod services;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::clock::Clock;
 use crate::event::Events;
 use crate::live::Hub;
 use crate::store::Store;
+use crate::tunnel::Tunnels;
 
 /// What the handlers see of the server.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub struct Api {
     pub agents: Arc<Agents>,
     /// What can be watched.
     pub hub: Arc<Hub>,
+    /// What can be reached.
+    pub tunnels: Tunnels,
     /// What happened how often.
     pub events: Arc<Events>,
     /// The clock.

@@ -34,9 +34,11 @@ pub fn router(api: Api) -> Router {
         .route("/streams", get(streams))
         .route("/openapi.json", get(description))
         .route_layer(from_fn_with_state(api.clone(), guard));
+    let all = Router::new().route("/health", get(health)).merge(guarded);
     Router::new()
-        .route("/health", get(health))
-        .merge(guarded)
+        .merge(all.clone())
+        // The same under a versioned name, for clients that outlive servers.
+        .nest("/api/v1", all)
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -76,8 +78,8 @@ pub(super) async fn health(State(api): State<Api>) -> Json<HealthBody> {
 pub(super) async fn agents(State(api): State<Api>) -> Result<Json<AgentsBody>, Refusal> {
     let rows = api.store.agents().await?;
     let agents = rows.into_iter().map(|row| {
-        let status = api.agents.status(&row.id);
-        AgentBody::new(row, status)
+        let (status, tunnels) = (api.agents.status(&row.id), api.tunnels.of_agent(&row.id));
+        AgentBody::new(row, status, tunnels)
     });
     Ok(Json(AgentsBody { agents: agents.collect() }))
 }
@@ -90,7 +92,7 @@ pub(super) async fn agents(State(api): State<Api>) -> Result<Json<AgentsBody>, R
 ))]
 pub(super) async fn agent(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<AgentBody>, Refusal> {
     let row = api.store.agents().await?.into_iter().find(|row| row.id == id).ok_or_else(|| unknown_agent(&id))?;
-    Ok(Json(AgentBody::new(row, api.agents.status(&id))))
+    Ok(Json(AgentBody::new(row, api.agents.status(&id), api.tunnels.of_agent(&id))))
 }
 
 /// Gives an agent a command and waits for what comes of it.

@@ -103,28 +103,6 @@ impl Server {
             let _ = hub.claim(&camera.id, &camera.agent_id);
         }
 
-        let gateway = Gateway {
-            auth: auth.clone(),
-            store: store.clone(),
-            agents: Arc::clone(&agents),
-            hub: Arc::clone(&hub),
-            events: Arc::clone(&events),
-            clock,
-            shutdown: stopper.handle(),
-        };
-        let api = Api {
-            auth: auth.clone(),
-            store: store.clone(),
-            agents: Arc::clone(&agents),
-            hub: Arc::clone(&hub),
-            events: Arc::clone(&events),
-            clock,
-            rtsp_address: addresses.rtsp.to_string(),
-        };
-        let agent_route =
-            Router::new().route("/agent/{id}", any(crate::gateway::endpoint::upgrade)).with_state(gateway);
-        let router = crate::api::routes::router(api).merge(agent_route);
-
         let relay = Relay {
             hub: Arc::clone(&hub),
             events: Arc::clone(&events),
@@ -142,6 +120,30 @@ impl Server {
             stopper.handle(),
         )
         .await?;
+
+        let gateway = Gateway {
+            auth: auth.clone(),
+            store: store.clone(),
+            agents: Arc::clone(&agents),
+            hub: Arc::clone(&hub),
+            events: Arc::clone(&events),
+            clock,
+            shutdown: stopper.handle(),
+        };
+        let api = Api {
+            auth: auth.clone(),
+            store: store.clone(),
+            agents: Arc::clone(&agents),
+            hub: Arc::clone(&hub),
+            tunnels: tunnels.clone(),
+            events: Arc::clone(&events),
+            clock,
+            rtsp_address: addresses.rtsp.to_string(),
+        };
+        let agent_route =
+            Router::new().route("/agent/{id}", any(crate::gateway::endpoint::upgrade)).with_state(gateway);
+        let router = crate::api::routes::router(api).merge(agent_route);
+
         let rtsp_listener = listen::into_tokio(rtsp_listener)?;
         tokio::spawn(relay.serve(rtsp_listener, stopper.handle()));
         tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), stopper.handle()));
