@@ -7,7 +7,7 @@ use camagent_proto::{
         RecordWriter, ResetStream, StopSending, StreamError,
     },
     message::TunnelLimits,
-    mux::{Mux, NoStreams, NotOpened, StreamEvent},
+    mux::{Mux, NoStreams, NotOpened, Read, StreamEvent, Streams},
 };
 
 const AGENT: TunnelLimits = TunnelLimits { streams: 8, stream_bytes: 1_000, bytes: 8_000, opens_per_second: 5 };
@@ -236,6 +236,31 @@ fn what_came_before_the_service_was_reached_is_told_when_it_is() {
     assert!(!mux.is_ended(1));
     mux.consumed(1, 10);
     assert!(mux.is_ended(1) && !mux.has_ended_sending(1));
+}
+
+/// A local side whose connection broke.
+struct Torn;
+
+impl Streams for Torn {
+    fn read(&mut self, _: u64, _: &mut [u8]) -> Read {
+        Read::Broken
+    }
+}
+
+#[test]
+fn a_local_side_that_broke_is_told_in_the_record_that_found_it() {
+    let mut mux = agent();
+    hear(&mut mux, [open(0)]).unwrap();
+    mux.answer(1, OpenOutcome::Connected, "");
+    written(&mut mux);
+    mux.look_again();
+    let mut record = RecordWriter::new(MAX_RECORD);
+    mux.fill_control(NOW, &mut record);
+    mux.fill(&mut record, &mut Torn);
+    let mut reader = RecordReader::new(record.finish()).unwrap();
+    let told: Vec<Frame> = std::iter::from_fn(|| reader.next_frame().unwrap()).collect();
+    let stop = Frame::StopSending(StopSending { stream: 1, error: StreamError::Broken });
+    assert_eq!(told, [stop, reset_of(1, StreamError::Broken, 0)], "there may be no other record to tell it in");
 }
 
 #[test]
