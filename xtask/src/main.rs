@@ -19,6 +19,7 @@ mod process;
 mod shell;
 mod site;
 mod test;
+mod verdict;
 mod viewer;
 
 use std::process::ExitCode;

@@ -47,6 +47,11 @@ impl Running {
         Ok(Self { name: name.to_owned(), child })
     }
 
+    /// The name it was started under.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// An error when the program has ended by itself.
     pub(crate) fn still_runs(&mut self) -> Result<(), String> {
         match self.child.try_wait() {

@@ -1,4 +1,4 @@
-//! What runs during `cargo xtask demo`: the server, the cameras, and how they are watched.
+//! What runs during `cargo xtask demo`: the server and the cameras; where they can be watched, and what the server counts.
 
 use std::io::{IsTerminal, Read, Write};
 use std::net::TcpStream;
@@ -9,25 +9,57 @@ use serde_json::Value;
 
 use crate::process::{self, Running};
 use crate::shell::Outcome;
-use crate::viewer::{self, Seen};
+use crate::viewer::Account;
 
-/// A camera of the demo: who it is, and the clips it loops.
+/// How the frames of a camera get to the server.
+pub(crate) enum Feed {
+    /// The C example pushes these clips.
+    Pushed { video: &'static str, audio: &'static str },
+    /// The daemon pulls them from a camera with RTSP and HTTP servers of its own, and offers these through tunnels.
+    Pulled,
+}
+
+/// A camera of the demo, and what a viewer must find there.
 pub(crate) struct Camera {
     pub(crate) id: &'static str,
-    pub(crate) video: &'static str,
-    pub(crate) audio: &'static str,
+    pub(crate) feed: Feed,
     codecs: [&'static str; 2],
 }
 
 pub(crate) const CAMERAS: &[Camera] = &[
-    Camera { id: "front-door", video: "main.h264", audio: "main.aac", codecs: ["H264", "MPEG4-GENERIC"] },
-    Camera { id: "car-park", video: "second.h265", audio: "second.alaw", codecs: ["H265", "PCMA"] },
+    Camera {
+        id: "front-door",
+        feed: Feed::Pushed { video: "main.h264", audio: "main.aac" },
+        codecs: ["H264", "MPEG4-GENERIC"],
+    },
+    Camera {
+        id: "car-park",
+        feed: Feed::Pushed { video: "second.h265", audio: "second.alaw" },
+        codecs: ["H265", "PCMA"],
+    },
+    Camera { id: BEHIND_NAT, feed: Feed::Pulled, codecs: ["H265", "PCMA"] },
 ];
 
-/// The frame rate of the bundled clips.
-const FRAMES_PER_SECOND: f64 = 25.0;
-/// How long `--check` watches each camera: three groups of pictures.
-const WATCH: Duration = Duration::from_secs(6);
+/// The camera that the daemon stands in front of.
+pub(crate) const BEHIND_NAT: &str = "dahua-2449s-il-001";
+/// The streams on that camera's own RTSP server: main and sub.
+pub(crate) const PATHS: [&str; 2] = ["/cam/realmonitor?channel=1&subtype=0", "/cam/realmonitor?channel=1&subtype=1"];
+/// Where that camera's own web server has a picture.
+const SNAPSHOT: &str = "/cgi-bin/snapshot.cgi";
+/// That camera's account. The daemon knows it; a viewer needs it in the tunnel, where he speaks with the camera itself.
+pub(crate) const ACCOUNT: Account = Account { user: "admin", password: "demo-camera" };
+
+/// One way to watch a camera.
+pub(crate) struct View {
+    /// `relay` or `tunnel`.
+    pub(crate) way: &'static str,
+    pub(crate) camera: &'static str,
+    pub(crate) url: String,
+    pub(crate) account: Option<Account>,
+    /// As SDP names them.
+    pub(crate) codecs: [&'static str; 2],
+}
+
 /// How long the cameras may take to appear.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,21 +96,62 @@ impl Places {
 /// What runs.
 pub(crate) struct Site {
     pub(crate) server: Running,
-    pub(crate) cameras: Vec<Running>,
+    /// The C examples and the daemon.
+    pub(crate) agents: Vec<Running>,
+    /// The camera that the daemon stands in front of.
+    pub(crate) device: Option<Running>,
     pub(crate) places: Places,
     pub(crate) token: String,
     pub(crate) folder: PathBuf,
 }
 
 impl Site {
-    pub(crate) fn relay(&self, camera: &Camera) -> String {
-        self.places.relay.replace("{camera}", camera.id).replace("{source}", "main")
+    /// Everything that can be watched; waits until the server offers the tunnels.
+    pub(crate) fn views(&mut self) -> Result<Vec<View>, String> {
+        let mut views = Vec::new();
+        for camera in CAMERAS {
+            let url = self.places.relay.replace("{camera}", camera.id).replace("{source}", "main");
+            views.push(View { way: "relay", camera: camera.id, url, account: None, codecs: camera.codecs });
+            if let Feed::Pulled = camera.feed {
+                let url = self.tunnel()?;
+                let account = Some(ACCOUNT);
+                views.push(View { way: "tunnel", camera: camera.id, url, account, codecs: camera.codecs });
+            }
+        }
+        Ok(views)
+    }
+
+    /// Where the camera's own RTSP server can be reached on this machine.
+    fn tunnel(&mut self) -> Result<String, String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let agent = get(&self.places.http, &format!("/api/v1/agents/{BEHIND_NAT}"), &self.token);
+            let urls = agent.as_ref().map(|agent| service_urls(agent, "rtsp")).unwrap_or_default();
+            if let Some(url) = urls.into_iter().find(|url| url.ends_with(PATHS[0])) {
+                return Ok(url);
+            }
+            self.all_run()?;
+            if Instant::now() > deadline || process::asked_to_stop() {
+                let answer = agent.map_or_else(|problem| problem, |agent| agent.to_string());
+                let log = end_of_log(&self.folder, BEHIND_NAT);
+                return Err(format!("the server offers no tunnel to {BEHIND_NAT}\n{answer}\n{log}"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The page of the camera's own web server that shows a picture, through its tunnel.
+    pub(crate) fn snapshot(&self) -> Option<String> {
+        let agent = get(&self.places.http, &format!("/api/v1/agents/{BEHIND_NAT}"), &self.token).ok()?;
+        let url = service_urls(&agent, "http").into_iter().next()?;
+        Some(format!("{}{SNAPSHOT}", url.trim_end_matches('/')))
     }
 
     pub(crate) fn all_run(&mut self) -> Outcome {
-        self.server.still_runs().map_err(|problem| format!("{problem}\n{}", end_of_log(&self.folder, "server")))?;
-        for (camera, running) in CAMERAS.iter().zip(&mut self.cameras) {
-            running.still_runs().map_err(|problem| format!("{problem}\n{}", end_of_log(&self.folder, camera.id)))?;
+        for running in [&mut self.server].into_iter().chain(&mut self.agents).chain(&mut self.device) {
+            if let Err(problem) = running.still_runs() {
+                return Err(format!("{problem}\n{}", end_of_log(&self.folder, running.name())));
+            }
         }
         Ok(())
     }
@@ -109,7 +182,7 @@ impl Site {
         Ok(())
     }
 
-    /// What the server says of both cameras; `last` holds the bytes of the call before, for the rate.
+    /// What the server says of the cameras; `last` holds the bytes of the call before, for the rate.
     fn counters(&self, last: &mut [u64]) -> Result<String, String> {
         let streams = get(&self.places.http, "/streams", &self.token)?;
         let agents = get(&self.places.http, "/agents", &self.token)?;
@@ -124,105 +197,23 @@ impl Site {
             let stream = find(&streams["streams"], "camera");
             let agent = find(&agents["agents"], "id");
             let bytes = stream["bytes"].as_u64().unwrap_or(0);
-            parts.push(format!(
-                "{}: {} {} frames {} kbit/s {} viewers, lost {}",
+            let mut part = format!(
+                "{} {} kbit/s {} viewers",
                 camera.id,
-                if agent["online"] == true { "online" } else { "offline" },
-                stream["frames"].as_u64().unwrap_or(0),
                 bytes.saturating_sub(*last) * 8 / 1000,
-                stream["viewers"].as_u64().unwrap_or(0),
-                agent["statistics"]["packets_lost"].as_u64().unwrap_or(0),
-            ));
+                stream["viewers"].as_u64().unwrap_or(0)
+            );
+            if agent["online"] != true {
+                part.push_str(" OFFLINE");
+            }
+            match agent["statistics"]["packets_lost"].as_u64() {
+                Some(lost) if lost > 0 => part.push_str(&format!(" lost {lost}")),
+                _ => {}
+            }
+            parts.push(part);
             *last = bytes;
         }
         Ok(parts.join(" | "))
-    }
-
-    /// Plays both cameras at the same time and judges what came.
-    pub(crate) fn check(&mut self) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
-        for camera in CAMERAS {
-            println!("\nwaiting for {}", camera.id);
-            // A source can be described once its first key frame is there.
-            while let Err(problem) =
-                viewer::watch(&self.relay(camera), Duration::from_millis(1), &process::asked_to_stop)
-            {
-                self.all_run()?;
-                if process::asked_to_stop() || Instant::now() > deadline {
-                    return Err(format!(
-                        "{} cannot be watched: {problem}\n{}",
-                        camera.id,
-                        end_of_log(&self.folder, camera.id)
-                    ));
-                }
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        }
-        let viewers: Vec<_> = CAMERAS
-            .iter()
-            .map(|camera| {
-                let url = self.relay(camera);
-                std::thread::spawn(move || viewer::watch(&url, WATCH, &process::asked_to_stop))
-            })
-            .collect();
-        let mut problems = Vec::new();
-        for (camera, viewer) in CAMERAS.iter().zip(viewers) {
-            match viewer.join().unwrap_or_else(|_| Err("the viewer panicked".to_owned())) {
-                Ok(seen) => report(camera, &seen, &mut problems),
-                Err(problem) => problems.push(format!("{}: {problem}", camera.id)),
-            }
-        }
-        self.all_run()?;
-        if process::asked_to_stop() {
-            return Err("was stopped before it had seen enough".to_owned());
-        }
-        if problems.is_empty() {
-            println!("\ncheck passed: a viewer receives both cameras without a gap");
-            Ok(())
-        } else {
-            Err(format!("check failed\n  {}\n  logs: {}", problems.join("\n  "), self.folder.display()))
-        }
-    }
-}
-
-/// Prints what a viewer saw of a camera, and notes what is wrong with it.
-fn report(camera: &Camera, seen: &Seen, problems: &mut Vec<String>) {
-    let seconds = seen.watched.as_secs_f64();
-    println!("\n{} in {seconds:.1} s:", camera.id);
-    match seen.first_key {
-        Some(time) => println!("  connect to first key frame  {:.1} ms", time.as_secs_f64() * 1e3),
-        None => problems.push(format!("{}: no key frame came", camera.id)),
-    }
-    for track in &seen.tracks {
-        println!(
-            "  {:<5} {:<13} {:>5} packets {:>3} missing {:>4} frames ({:.1}/s) {:>2} key frames {:>7.1} kbit/s",
-            track.kind,
-            track.codec,
-            track.packets,
-            track.missing,
-            track.frames,
-            track.frames as f64 / seconds,
-            track.key_frames,
-            track.bytes as f64 * 8.0 / seconds / 1e3,
-        );
-        if track.missing > 0 {
-            problems.push(format!("{}: {} packets of {} are missing", camera.id, track.missing, track.codec));
-        }
-        if track.packets == 0 {
-            problems.push(format!("{}: nothing came of {}", camera.id, track.codec));
-        }
-        // The group of pictures before the viewer came adds frames; a machine that is busy may take some away.
-        if track.kind == "video" && (track.frames as f64) < FRAMES_PER_SECOND * seconds * 0.8 {
-            problems.push(format!("{}: only {} frames in {seconds:.1} s", camera.id, track.frames));
-        }
-        if track.kind == "video" && track.key_frames < 2 {
-            problems.push(format!("{}: {} key frames in {seconds:.1} s", camera.id, track.key_frames));
-        }
-    }
-    for codec in camera.codecs {
-        if !seen.tracks.iter().any(|track| track.codec == codec) {
-            problems.push(format!("{}: the description names no {codec}", camera.id));
-        }
     }
 }
 
@@ -245,6 +236,14 @@ fn get(place: &str, path: &str, token: &str) -> Result<Value, String> {
     serde_json::from_str(body).map_err(|error| format!("GET {path}: {error}"))
 }
 
+/// The URLs of a service that listens, of all cameras of an agent.
+fn service_urls(agent: &Value, name: &str) -> Vec<String> {
+    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let services = all(&agent["cameras"]).into_iter().flat_map(|camera| all(&camera["services"]));
+    let listening = services.filter(|service| service["name"] == name && service["state"] == "listening");
+    listening.flat_map(|service| all(&service["urls"])).filter_map(|url| url.as_str().map(str::to_owned)).collect()
+}
+
 pub(crate) fn end_of_log(folder: &Path, name: &str) -> String {
     let text = std::fs::read_to_string(folder.join(format!("{name}.log"))).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -254,6 +253,15 @@ pub(crate) fn end_of_log(folder: &Path, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_of_listening_services_are_found_and_no_others() {
+        let service = |name: &str, state: &str| serde_json::json!({"name": name, "state": state, "urls": [format!("{name}://{state}")]});
+        let services = [service("rtsp", "listening"), service("rtsp", "blocked"), service("http", "listening")];
+        let agent = serde_json::json!({"id": "a", "cameras": [{"id": "b", "services": services}]});
+        assert_eq!(service_urls(&agent, "rtsp"), ["rtsp://listening"]);
+        assert!(service_urls(&serde_json::json!({}), "rtsp").is_empty());
+    }
 
     #[test]
     fn the_servers_first_lines_say_where_it_is() {

@@ -1,4 +1,5 @@
-//! A small RTSP viewer for `cargo xtask demo --check`: it plays a relayed source over interleaved TCP (RFC 2326) and counts.
+//! A small RTSP viewer for `cargo xtask demo --check`: it plays a source over interleaved TCP (RFC 2326), with Digest when it is asked
+//! for a password (RFC 2617), and counts.
 //!
 //! Not a player, and on purpose not camagent-media either: what checks the server must not share its parsers.
 
@@ -41,10 +42,22 @@ pub(crate) struct Seen {
     pub(crate) watched: Duration,
 }
 
-/// Watches `url` for `time`, or until `stop` says so.
-pub(crate) fn watch(url: &str, time: Duration, stop: &dyn Fn() -> bool) -> Result<Seen, String> {
+/// User and password.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    pub(crate) user: &'static str,
+    pub(crate) password: &'static str,
+}
+
+/// Watches `url` for `time`, or until `stop` says so. The account is used when the server asks for one.
+pub(crate) fn watch(
+    url: &str,
+    account: Option<Account>,
+    time: Duration,
+    stop: &dyn Fn() -> bool,
+) -> Result<Seen, String> {
     let start = Instant::now();
-    let mut connection = Connection::open(url)?;
+    let mut connection = Connection::open(url, account)?;
     connection.request("OPTIONS", url, &[])?;
     let description = connection.request("DESCRIBE", url, &[("Accept", "application/sdp")])?;
     let base = description.header("content-base").unwrap_or(url).trim_end_matches('/').to_owned();
@@ -174,11 +187,17 @@ fn read_description(sdp: &str) -> Result<Vec<Track>, String> {
 }
 
 struct Response {
+    status: String,
     headers: BTreeMap<String, String>,
     body: String,
 }
 
 impl Response {
+    /// The status code with the blank before it; nothing when this is no RTSP.
+    fn code(&self) -> &str {
+        self.status.strip_prefix("RTSP/1.0").and_then(|rest| rest.get(..4)).unwrap_or_default()
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
@@ -189,10 +208,13 @@ struct Connection {
     stream: BufReader<TcpStream>,
     sequence: u32,
     session: Option<String>,
+    account: Option<Account>,
+    /// What answers the server's challenge, once there was one.
+    digest: Option<http_auth::PasswordClient>,
 }
 
 impl Connection {
-    fn open(url: &str) -> Result<Self, String> {
+    fn open(url: &str, account: Option<Account>) -> Result<Self, String> {
         let rest = url.strip_prefix("rtsp://").ok_or_else(|| format!("{url} does not start with rtsp://"))?;
         let host = rest.split('/').next().unwrap_or_default();
         let stream = TcpStream::connect(host).map_err(|error| format!("{host}: {error}"))?;
@@ -200,7 +222,13 @@ impl Connection {
             .set_nodelay(true)
             .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(10))))
             .map_err(|error| format!("{host}: {error}"))?;
-        Ok(Self { stream: BufReader::with_capacity(1 << 16, stream), sequence: 0, session: None })
+        Ok(Self {
+            stream: BufReader::with_capacity(1 << 16, stream),
+            sequence: 0,
+            session: None,
+            account,
+            digest: None,
+        })
     }
 
     fn send(&mut self, method: &str, url: &str, headers: &[(&str, &str)]) -> Result<(), String> {
@@ -212,20 +240,42 @@ impl Connection {
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
+        if let (Some(digest), Some(account)) = (&mut self.digest, self.account) {
+            let Account { user: username, password } = account;
+            let request = http_auth::PasswordParams { username, password, uri: url, method, body: Some(&[]) };
+            let answer = digest.respond(&request).map_err(|error| format!("{method}: {error}"))?;
+            text.push_str(&format!("Authorization: {answer}\r\n"));
+        }
         text.push_str("\r\n");
         self.stream.get_mut().write_all(text.as_bytes()).map_err(|error| format!("{method}: {error}"))
     }
 
+    /// Asks; when the server wants to know who does, asks again and says so.
     fn request(&mut self, method: &str, url: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
+        let mut answer = self.exchange(method, url, headers)?;
+        if let (" 401", Some(challenge), true) =
+            (answer.code(), answer.header("www-authenticate"), self.account.is_some() && self.digest.is_none())
+        {
+            let client = http_auth::PasswordClient::try_from(challenge);
+            self.digest = Some(client.map_err(|error| format!("{method} {url}: {challenge}: {error}"))?);
+            answer = self.exchange(method, url, headers)?;
+        }
+        if answer.code() != " 200" {
+            return Err(format!("{method} {url} was answered with `{}`", answer.status));
+        }
+        Ok(answer)
+    }
+
+    fn exchange(&mut self, method: &str, url: &str, headers: &[(&str, &str)]) -> Result<Response, String> {
         self.send(method, url, headers)?;
-        let answer = || format!("{method} {url}");
-        let mut status = self.line().map_err(|error| format!("{}: {error}", answer()))?;
+        let told = |error: std::io::Error| format!("{method} {url}: {error}");
+        let mut status = self.line().map_err(told)?;
         while status.is_empty() {
-            status = self.line().map_err(|error| format!("{}: {error}", answer()))?;
+            status = self.line().map_err(told)?;
         }
         let mut headers = BTreeMap::new();
         loop {
-            let line = self.line().map_err(|error| format!("{}: {error}", answer()))?;
+            let line = self.line().map_err(told)?;
             if line.is_empty() {
                 break;
             }
@@ -235,11 +285,8 @@ impl Connection {
         }
         let length: usize = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length.min(1 << 20)];
-        self.stream.read_exact(&mut body).map_err(|error| format!("{}: {error}", answer()))?;
-        if !status.starts_with("RTSP/1.0 200") {
-            return Err(format!("{} was answered with `{status}`", answer()));
-        }
-        Ok(Response { headers, body: String::from_utf8_lossy(&body).into_owned() })
+        self.stream.read_exact(&mut body).map_err(told)?;
+        Ok(Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     fn line(&mut self) -> std::io::Result<String> {
@@ -333,7 +380,7 @@ mod tests {
         assert!(read_description("v=0\r\n").is_err());
     }
 
-    /// Answers the five requests of a viewer as a server does, then sends two pictures and a sender report.
+    /// Answers the requests of a viewer as a camera does, which wants to know who watches, then sends two pictures and a sender report.
     fn serve_once(listener: &std::net::TcpListener) -> std::io::Result<Vec<String>> {
         let (stream, _) = listener.accept()?;
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -357,7 +404,14 @@ mod tests {
                 "SETUP" => "Session: 7;timeout=60\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\r\n".to_owned(),
                 _ => "\r\n".to_owned(),
             };
+            let is_stranger = method != "OPTIONS" && !head.contains("\r\nAuthorization: Digest ");
             requests.push(head);
+            if is_stranger {
+                let challenge = "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\"";
+                let answer = format!("RTSP/1.0 401 Unauthorized\r\nCSeq: {}\r\n{challenge}\r\n\r\n", requests.len());
+                (&stream).write_all(answer.as_bytes())?;
+                continue;
+            }
             if method == "TEARDOWN" {
                 // Nobody waits for this answer.
                 return Ok(requests);
@@ -379,13 +433,17 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let url = format!("rtsp://{}/c/main", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || serve_once(&listener).unwrap());
-        let seen = watch(&url, Duration::from_millis(300), &|| false).unwrap();
+        let account = Account { user: "admin", password: "secret" };
+        let seen = watch(&url, Some(account), Duration::from_millis(300), &|| false).unwrap();
         assert_eq!((seen.tracks[0].packets, seen.tracks[0].key_frames, seen.tracks[0].missing), (2, 1, 0));
         assert!(seen.first_key.is_some());
         let requests = server.join().unwrap();
         let methods: Vec<&str> = requests.iter().map(|request| request.split(' ').next().unwrap()).collect();
-        assert_eq!(methods, ["OPTIONS", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]);
-        assert!(requests[2].starts_with("SETUP rtsp://x/c/main/video "), "{}", requests[2]);
-        assert!(requests[3].contains("Session: 7\r\n"), "{}", requests[3]);
+        assert_eq!(methods, ["OPTIONS", "DESCRIBE", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]);
+        let uri = requests[2].split(' ').nth(1).unwrap();
+        assert!(requests[2].contains(&format!("uri=\"{uri}\"")) && requests[2].contains("username=\"admin\""));
+        assert!(!requests.concat().contains("secret"));
+        assert!(requests[3].starts_with("SETUP rtsp://x/c/main/video "), "{}", requests[3]);
+        assert!(requests[4].contains("Session: 7\r\n"), "{}", requests[4]);
     }
 }
