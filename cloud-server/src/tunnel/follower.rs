@@ -37,6 +37,8 @@ pub(super) struct Head {
 pub(super) struct Follower {
     head: Vec<u8>,
     line_start: usize,
+    /// The first octets of a frame, which were passed already.
+    frame: Vec<u8>,
     /// Octets of a frame or a body to come.
     rest: usize,
     in_message: bool,
@@ -45,7 +47,7 @@ pub(super) struct Follower {
 impl Follower {
     /// True between messages and frames.
     pub(super) fn is_between(&self) -> bool {
-        self.head.is_empty() && self.rest == 0 && !self.in_message
+        self.head.is_empty() && self.frame.is_empty() && self.rest == 0 && !self.in_message
     }
 
     /// The octets of an incomplete head.
@@ -65,7 +67,9 @@ impl Follower {
             self.in_message = false;
             return Piece::End;
         }
-        let Some(first) = self.head.first().or(octets.first()).copied() else { return Piece::More };
+        let Some(first) = self.frame.first().or(self.head.first()).or(octets.first()).copied() else {
+            return Piece::More;
+        };
         match first {
             _ if octets.is_empty() => Piece::More,
             b'\r' | b'\n' => Piece::Pass(octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count()),
@@ -76,11 +80,11 @@ impl Follower {
     }
 
     fn next_frame(&mut self, octets: &[u8]) -> Piece {
-        let count = octets.len().min(4 - self.head.len());
-        self.head.extend_from_slice(&octets[..count]);
-        if let [_, _, high, low] = self.head[..] {
+        let count = octets.len().min(4 - self.frame.len());
+        self.frame.extend_from_slice(&octets[..count]);
+        if let [_, _, high, low] = self.frame[..] {
             self.rest = usize::from(u16::from_be_bytes([high, low]));
-            self.head.clear();
+            self.frame.clear();
         }
         Piece::Pass(count)
     }

@@ -331,6 +331,10 @@ mod tests {
         assert_eq!(line.viewer("SETUP rtsp://h RT").0, "", "kept back until it is known");
         line.watch.viewer_ended(&mut line.to_camera);
         assert_eq!(line.out().0, "SETUP rtsp://h RT");
+        let mut line = Line::new();
+        assert_eq!(line.viewer("$\u{1}").0, "$\u{1}", "a frame is never kept back");
+        line.watch.viewer_ended(&mut line.to_camera);
+        assert_eq!(line.out().0, "", "and comes once");
     }
 
     #[test]
