@@ -1,7 +1,7 @@
 //! A camera behind NAT, of other people's parts: Debian's GStreamer RTSP server with Digest in a network namespace whose
 //! router masquerades. Dialling it fails; through the tunnel it is a device of the server's own machine.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -19,20 +19,22 @@ use serde_json::{Value, json};
 /// The camera's own ports.
 const RTSP: u16 = 554;
 const HTTP: u16 = 80;
+/// Viewers at once.
+const VIEWERS: usize = 10;
 
 #[test]
 fn directly_it_is_a_camera_on_its_site_and_nothing_from_outside() {
     let Some((nat, camera, folder)) = network() else { return };
     nat.site.block_on(async {
         for path in [MAIN, SUB] {
-            let url = url(CAMERA, RTSP, path);
+            let url = url((CAMERA, RTSP).into(), path);
             everybody_plays(&url, path, folder.path()).await;
             let (codec, units) = GStreamerCamera::units(path);
             let udp = Transport::Udp(UdpTransportOptions::default());
             let got = players::retina(&url, codec, udp).await.expect("it plays");
             is_run("retina over UDP", &units, &got);
         }
-        let wrong = url(CAMERA, RTSP, MAIN).replace(PASSWORD, "wrong");
+        let wrong = url((CAMERA, RTSP).into(), MAIN).replace(PASSWORD, "wrong");
         let refused = players::retina(&wrong, Codec::H265, tcp()).await.expect_err("Digest");
         assert!(refused.contains("401"), "{refused}");
         assert_eq!(picture((CAMERA, HTTP).into()).await, camera.picture());
@@ -42,6 +44,37 @@ fn directly_it_is_a_camera_on_its_site_and_nothing_from_outside() {
             let address = SocketAddr::from((host, port));
             let dialled = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(5));
             assert!(dialled.is_err(), "{address} answers");
+        }
+    });
+}
+
+#[test]
+fn through_the_tunnel_it_is_a_device_of_this_machine() {
+    let Some((nat, camera, folder)) = network() else { return };
+    nat.cloud.block_on(async {
+        let (server, _daemon) = connected(&nat, folder.path(), json!({"rtsp": RTSP, "http": HTTP})).await;
+        let rtsp = server.tunnel("gate", "rtsp").await;
+        let [main, sub] = [MAIN, SUB].map(|path| url(rtsp, path));
+        tokio::join!(everybody_plays(&main, MAIN, folder.path()), everybody_plays(&sub, SUB, folder.path()));
+
+        let (codec, units) = GStreamerCamera::units(MAIN);
+        let viewers = (0..VIEWERS).map(|_| players::retina(&main, codec, tcp()));
+        for got in futures_util::future::join_all(viewers).await {
+            is_run("one of ten", &units, &got.unwrap_or_else(|error| panic!("one of ten: {error}")));
+        }
+
+        // The camera does talk over UDP, which does not pass: players that can do both then ask for TCP.
+        let udp = Transport::Udp(UdpTransportOptions::default());
+        let refused = players::retina(&main, codec, udp).await.expect_err("UDP does not pass");
+        assert!(refused.contains("461"), "{refused}");
+        let wrong = main.replace(PASSWORD, "wrong");
+        let refused = players::retina(&wrong, codec, tcp()).await.expect_err("it is the camera that asks");
+        assert!(refused.contains("401"), "{refused}");
+
+        let http = server.tunnel("gate", "http").await;
+        let pictures = (0..VIEWERS).map(|_| picture(http));
+        for got in futures_util::future::join_all(pictures).await {
+            assert!(got == camera.picture(), "{} octets", got.len());
         }
     });
 }
@@ -105,8 +138,8 @@ fn network() -> Option<(Nat, GStreamerCamera, tempfile::TempDir)> {
     Some((nat, camera, folder))
 }
 
-fn url(host: Ipv4Addr, port: u16, path: &str) -> String {
-    format!("rtsp://{USER}:{PASSWORD}@{host}:{port}{path}")
+fn url(place: SocketAddr, path: &str) -> String {
+    format!("rtsp://{USER}:{PASSWORD}@{place}{path}")
 }
 
 /// The camera's picture over HTTP.

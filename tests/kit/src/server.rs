@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use camagent_core::{Config as AgentConfig, Trust};
+use cloud_server::store::TunnelState;
 use cloud_server::{Addresses, Config, Server};
 use serde_json::{Value, json};
 
 use crate::http::Api;
+use crate::wait;
 
 /// A server that may be down.
 pub struct CloudServer {
@@ -88,6 +90,22 @@ impl CloudServer {
     /// Where players find a source.
     pub fn url(&self, camera: &str, source: &str) -> String {
         format!("rtsp://{}/{camera}/{source}", self.addresses().rtsp)
+    }
+
+    /// Where a service of an agent's only camera is, once it can be knocked at.
+    pub async fn tunnel(&self, agent: &str, service: &str) -> SocketAddr {
+        let listening = || {
+            let all = self.server().tunnels().of_agent(agent);
+            let own = all.into_iter().find(|status| status.row.service == service)?;
+            (own.row.state == TunnelState::Listening).then_some(own.address).flatten()
+        };
+        wait::found(&format!("a port for {service} of {agent}"), wait::SOON, listening).await
+    }
+
+    /// Visitors of a service of an agent's only camera now, those who wait included.
+    pub fn visitors(&self, agent: &str, service: &str) -> usize {
+        let all = self.server().tunnels().of_agent(agent);
+        all.iter().filter(|status| status.row.service == service).map(|status| status.visitors).sum()
     }
 
     /// A configuration file in the owner's form for an agent that dials wss:// at `address` and pins this server's key.
