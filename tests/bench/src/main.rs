@@ -72,7 +72,7 @@ fn finish(measured: &page::Measured, json: bool, is_enough: bool) -> ExitCode {
     if json {
         measured.rows.iter().for_each(|row| println!("{row}"));
     } else {
-        println!("{}", measured.table());
+        println!("{}\n\n{}", measured.text, measured.table());
     }
     if cfg!(debug_assertions) || !is_enough {
         eprintln!("bench: built without optimisation or measured too little, so sdk-docs/benchmarks.md stays as it is");
