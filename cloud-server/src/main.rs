@@ -103,7 +103,7 @@ enum ViewerCommand {
     },
     /// Show the names of all accounts.
     List,
-    /// Remove an account; a running server lets it begin nothing more.
+    /// Remove an account; a running server refuses it at once, and ends what it watches within seconds.
     Remove {
         /// Its name.
         name: String,

@@ -49,6 +49,58 @@ async fn gstreamer_logs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_watches_with_an_account_that_is_removed_is_sent_away() {
+    if !installed("ffmpeg", "ffmpeg") {
+        return;
+    }
+    let (running, pushing, secret) = with_login().await;
+    let other = running.server.add_viewer("other").await.expect("adds");
+    let address = running.server.addresses().rtsp;
+    let play = |name: &str, secret: &str| {
+        let url = format!("rtsp://{name}:{secret}@{address}/cam/main");
+        let mut command = std::process::Command::new("ffmpeg");
+        command.args([
+            "60",
+            "ffmpeg",
+            "-v",
+            "error",
+            "-rtsp_transport",
+            "tcp",
+            "-i",
+            &url,
+            "-f",
+            "null",
+            "-c",
+            "copy",
+            "-",
+        ]);
+        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        Player(command.spawn().expect("runs"))
+    };
+    let mut players = [play("ops", &secret), play("other", &other)];
+    eventually("both to watch", || pushing.source.status().viewers == 2).await;
+    let mut events = running.server.events().subscribe();
+    running.server.store().remove_viewer("ops").await.expect("removes");
+    eventually("one to be sent away", || pushing.source.status().viewers == 1).await;
+    let reason = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
+        cloud_server::event::Event::ViewerLeft { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(reason.as_deref(), Some("account removed"));
+    assert!(players[1].0.try_wait().expect("asks").is_none(), "the other watches on");
+}
+
+/// Ended with the test.
+struct Player(std::process::Child);
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn beyond_loopback_the_server_needs_an_account() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut config = Config::for_tests(folder.path());

@@ -1,7 +1,10 @@
 //! Viewer accounts: looks up in the database what [`super::digest`] judges. Nothing is remembered, so an account that was
-//! removed opens nothing any more.
+//! removed opens nothing any more; and whoever watches with one is woken when accounts change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::digest::{Answer, Digest, Verdict};
 use crate::clock::Clock;
@@ -14,6 +17,8 @@ pub struct Accounts {
     store: Store,
     clock: Clock,
     digest: Arc<Digest>,
+    /// The names, as they were at the last look.
+    names: watch::Sender<BTreeSet<String>>,
 }
 
 /// What a request shows.
@@ -28,8 +33,8 @@ pub struct Claim {
 /// What becomes of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judgement {
-    /// It may pass.
-    Granted,
+    /// It may pass, with this account.
+    Granted(String),
     /// It may not, but the same with this `WWW-Authenticate` answered may.
     Challenged(String),
     /// The same, after a wrong name or secret.
@@ -46,7 +51,29 @@ impl Accounts {
     pub fn new(store: Store, clock: Clock) -> Result<Self> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| Error::Refused(format!("no randomness: {error}")))?;
-        Ok(Self { store, clock, digest: Arc::new(Digest::new(&secret)) })
+        Ok(Self { store, clock, digest: Arc::new(Digest::new(&secret)), names: watch::Sender::default() })
+    }
+
+    /// Looks whether accounts came or went, and wakes those who watch when they did.
+    pub async fn look(&self) -> Result<()> {
+        let names: BTreeSet<String> = self.store.viewers().await?.into_iter().map(|row| row.name).collect();
+        self.names.send_if_modified(|known| {
+            let changed = *known != names;
+            *known = names;
+            changed
+        });
+        Ok(())
+    }
+
+    /// Is woken when accounts came or went.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.names.subscribe()
+    }
+
+    /// False when the account is certainly gone.
+    pub async fn may_go_on(&self, name: &str) -> bool {
+        !matches!(self.store.viewer_ha1(name).await, Ok(None))
     }
 
     /// Judges a request.
@@ -60,7 +87,7 @@ impl Accounts {
             None
         });
         match self.digest.judge(&answer, &claim.method, ha1.as_deref(), now_us) {
-            Verdict::Granted => Judgement::Granted,
+            Verdict::Granted => Judgement::Granted(answer.username),
             Verdict::Stale => Judgement::Challenged(self.digest.challenge(now_us, true)),
             Verdict::Wrong => {
                 Judgement::Refused { challenge: self.digest.challenge(now_us, false), name: answer.username }

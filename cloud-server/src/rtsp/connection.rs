@@ -44,6 +44,8 @@ enum End {
     Stopping,
     #[error("format changed")]
     FormatChanged,
+    #[error("account removed")]
+    AccountRemoved,
     #[error("camera gone")]
     CameraGone,
     #[error("{0}")]
@@ -60,6 +62,9 @@ struct Connection {
     started: Instant,
     next_report: Instant,
     liveness: Liveness,
+    /// The account that it watches with, and what wakes it to look whether that is still there.
+    account: Option<String>,
+    accounts: tokio::sync::watch::Receiver<std::collections::BTreeSet<String>>,
 }
 
 /// Serves one viewer until the connection ends; `said` is what was read of it before.
@@ -84,7 +89,10 @@ pub(super) async fn serve(
     session.receive(said);
     let now = Instant::now();
     let liveness = Liveness::new(relay.config.session_timeout, now);
+    let accounts = relay.accounts.watch();
     let mut connection = Connection {
+        account: None,
+        accounts,
         relay,
         stream,
         address,
@@ -133,12 +141,21 @@ impl Connection {
                     ready = self.stream.readable() => ready.map(|()| Happened::Input)?,
                     () = wait_until(deadline) => return Err(End::Idle),
                     () = wait_until(report_at) => Happened::ReportDue,
+                    Ok(()) = self.accounts.changed(), if self.account.is_some() => Happened::AccountsChanged,
                     frames = frames => Happened::Frames(frames),
                 }
             };
             match happened {
                 Happened::Input => self.read(&mut input)?,
                 Happened::ReportDue => self.report().await?,
+                Happened::AccountsChanged => {
+                    if let Some(name) = &self.account
+                        && !self.relay.accounts.may_go_on(name).await
+                    {
+                        self.goodbye().await?;
+                        return Err(End::AccountRemoved);
+                    }
+                }
                 Happened::Frames(Ok(skip)) => {
                     if let Some((viewer, skip)) = self.viewer.as_ref().zip(skip) {
                         let source = viewer.source();
@@ -190,9 +207,13 @@ impl Connection {
                 Step::Send(bytes) => self.write(&[&bytes]).await?,
                 Step::Authenticate(claim) => {
                     let judgement = self.relay.accounts.judge(&claim).await;
-                    if let Judgement::Refused { name, .. } = &judgement {
-                        let name = name.chars().take(MOST_OF_A_NAME).collect();
-                        self.relay.events.emit(Event::ViewerRefused { name, address: self.address.to_string() });
+                    match &judgement {
+                        Judgement::Granted(name) => self.account = Some(name.clone()),
+                        Judgement::Challenged(_) => {}
+                        Judgement::Refused { name, .. } => {
+                            let name = name.chars().take(MOST_OF_A_NAME).collect();
+                            self.relay.events.emit(Event::ViewerRefused { name, address: self.address.to_string() });
+                        }
                     }
                     next = Some(self.session.judged(judgement));
                 }
@@ -329,6 +350,7 @@ impl Connection {
 enum Happened {
     Input,
     ReportDue,
+    AccountsChanged,
     Frames(Result<Option<crate::live::Skip>, Ended>),
 }
 

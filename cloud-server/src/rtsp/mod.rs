@@ -42,7 +42,7 @@ pub fn fuzz_request(data: &[u8]) {
                     assert_ne!(verdict, Some(digest::Verdict::Granted), "there is no account");
                     // Every other one passes, so that what lies behind is reached too.
                     session.judged(match claim.method.len() % 2 {
-                        0 => accounts::Judgement::Granted,
+                        0 => accounts::Judgement::Granted(String::new()),
                         _ => accounts::Judgement::Challenged(digest.challenge(1, false)),
                     });
                 }

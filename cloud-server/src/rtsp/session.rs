@@ -201,7 +201,7 @@ impl Session {
             return Step::Close;
         };
         let challenge = match judgement {
-            Judgement::Granted => {
+            Judgement::Granted(_) => {
                 self.login.granted = true;
                 return self.route(request);
             }

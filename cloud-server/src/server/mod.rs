@@ -103,11 +103,12 @@ impl Server {
             let _ = hub.claim(&camera.id, &camera.agent_id);
         }
 
+        let accounts = Accounts::new(store.clone(), clock)?;
         let relay = Relay {
             hub: Arc::clone(&hub),
             events: Arc::clone(&events),
             config: config.rtsp.clone(),
-            accounts: Accounts::new(store.clone(), clock)?,
+            accounts: accounts.clone(),
             login: config.rtsp.login || !addresses.rtsp.ip().is_loopback(),
         };
         let tunnels = Tunnels::start(
@@ -146,7 +147,7 @@ impl Server {
 
         let rtsp_listener = listen::into_tokio(rtsp_listener)?;
         tokio::spawn(relay.serve(rtsp_listener, stopper.handle()));
-        tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), stopper.handle()));
+        tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), accounts, stopper.handle()));
         let (http, tls) = (Handle::new(), Handle::new());
         serve_http(http_listener, router.clone(), http.clone())?;
         serve_tls(tls_listener, router, tls.clone(), &identity)?;
@@ -262,8 +263,9 @@ fn serve_tls(
     Ok(())
 }
 
-/// Ends sessions, and forgets cameras, of agents that were removed from the database by the command line.
-async fn enforce(store: Store, agents: Arc<Agents>, hub: Arc<Hub>, mut shutdown: Shutdown) {
+/// Ends sessions, and forgets cameras, of agents that were removed from the database by the command line; viewers whose
+/// account went are woken.
+async fn enforce(store: Store, agents: Arc<Agents>, hub: Arc<Hub>, accounts: Accounts, mut shutdown: Shutdown) {
     loop {
         tokio::select! {
             biased;
@@ -276,6 +278,9 @@ async fn enforce(store: Store, agents: Arc<Agents>, hub: Arc<Hub>, mut shutdown:
                 hub.retain_agents(|agent| rows.iter().any(|row| row.id == agent));
             }
             Err(error) => tracing::error!(%error, "cannot read the agents"),
+        }
+        if let Err(error) = accounts.look().await {
+            tracing::error!(%error, "cannot read the accounts of viewers");
         }
     }
 }

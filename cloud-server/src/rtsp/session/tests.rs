@@ -42,7 +42,7 @@ impl Talk {
                 Step::Authenticate(claim) => {
                     self.deeds.push(format!("authenticate {}", claim.method));
                     next = Some(self.session.judged(match claim.authorization.as_deref() {
-                        Some("right") => Judgement::Granted,
+                        Some("right") => Judgement::Granted("ops".into()),
                         None => Judgement::Challenged("Digest a".into()),
                         Some(_) => Judgement::Refused { challenge: "Digest b".into(), name: "ops".into() },
                     }));
