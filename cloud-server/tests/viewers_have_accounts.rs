@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use cloud_server::{Config, Server};
 use support::{Pushing, Running, eventually, ffprobe, gstreamer, installed};
 
@@ -60,8 +62,7 @@ async fn who_watches_with_an_account_that_is_removed_is_sent_away() {
         let url = format!("rtsp://{name}:{secret}@{address}/cam/main");
         let mut command = std::process::Command::new("ffmpeg");
         command.args([
-            "60",
-            "ffmpeg",
+            "-nostdin",
             "-v",
             "error",
             "-rtsp_transport",
@@ -74,19 +75,23 @@ async fn who_watches_with_an_account_that_is_removed_is_sent_away() {
             "copy",
             "-",
         ]);
-        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command.stdin(std::process::Stdio::null());
         Player(command.spawn().expect("runs"))
     };
     let mut players = [play("ops", &secret), play("other", &other)];
     eventually("both to watch", || pushing.source.status().viewers == 2).await;
     let mut events = running.server.events().subscribe();
     running.server.store().remove_viewer("ops").await.expect("removes");
-    eventually("one to be sent away", || pushing.source.status().viewers == 1).await;
-    let reason = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
-        cloud_server::event::Event::ViewerLeft { reason, .. } => Some(reason),
-        _ => None,
-    });
-    assert_eq!(reason.as_deref(), Some("account removed"));
+    let left = async {
+        loop {
+            if let cloud_server::event::Event::ViewerLeft { reason, .. } = events.recv().await.expect("the bus lives") {
+                return reason;
+            }
+        }
+    };
+    let reason = tokio::time::timeout(Duration::from_secs(20), left).await.expect("one is sent away");
+    assert_eq!(reason, "account removed");
+    eventually("the other to watch on", || pushing.source.status().viewers == 1).await;
     assert!(players[1].0.try_wait().expect("asks").is_none(), "the other watches on");
 }
 
