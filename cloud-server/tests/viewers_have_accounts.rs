@@ -43,8 +43,10 @@ async fn gstreamer_logs_in() {
     }
     let (running, pushing, secret) = with_login().await;
     let address = running.server.addresses().rtsp;
+    let mut events = running.server.events().subscribe();
     let (well, told) = gstreamer(&format!("rtsp://ops:{secret}@{address}/cam/main"), "tcp").await;
-    assert!(well, "{told}");
+    let happened: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    assert!(well, "{told} {happened:?}");
     let (well, _) = gstreamer(&format!("rtsp://ops:wrong@{address}/cam/main"), "tcp").await;
     assert!(!well);
     eventually("the viewers to leave", || pushing.source.status().viewers == 0).await;
