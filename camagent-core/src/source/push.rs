@@ -4,7 +4,7 @@
 //! most, never across the network. Taking a frame allocates nothing.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -83,6 +83,8 @@ struct State {
     journal: Journal,
     tracks: Box<[Option<Track>]>,
     wanted: HashMap<(String, String), bool>,
+    /// Sources that the configuration never uploads, whatever a server wants.
+    off: HashSet<(String, String)>,
     counts: IntakeCounts,
     /// Frames that were evicted since the host was told last.
     overflow: u64,
@@ -107,14 +109,19 @@ impl Intake {
             value: buffer_size.to_string(),
             allowed: "what this machine has memory for".into(),
         })?;
-        let wanted = cameras.iter().flat_map(|camera| {
-            let wanted = |policy| policy == Policy::Always;
-            camera.sources.iter().map(move |source| ((camera.id.clone(), source.name.clone()), wanted(source.policy)))
-        });
+        let sources = || {
+            cameras.iter().flat_map(|camera| {
+                let key = |name: &String| (camera.id.clone(), name.clone());
+                camera.sources.iter().map(move |source| (key(&source.name), source.policy))
+            })
+        };
+        let wanted = sources().map(|(source, policy)| (source, policy == Policy::Always));
+        let off = sources().filter(|(_, policy)| *policy == Policy::Off).map(|(source, _)| source);
         let state = State {
             journal,
             tracks: (0..MAX_TRACKS).map(|_| None).collect(),
             wanted: wanted.collect(),
+            off: off.collect(),
             counts: IntakeCounts::default(),
             overflow: 0,
             is_closed: false,
@@ -235,10 +242,13 @@ impl Intake {
         result.map(|(pushed, _)| pushed)
     }
 
-    /// A source is wanted now, or no longer: the tracks of the host that this changes.
+    /// A source is wanted now, or no longer: the tracks of the host that this changes. What the configuration switches off stays off.
     pub(crate) fn set_wanted(&self, camera: &str, source: &str, wanted: bool) -> Vec<u32> {
         let mut state = self.lock();
         let key = (camera.to_owned(), source.to_owned());
+        if state.off.contains(&key) {
+            return Vec::new();
+        }
         let of_source = |track: &Track| track.info.camera == camera && track.info.source == source;
         // A server that names other sources costs no memory.
         if state.wanted.contains_key(&key) || state.tracks.iter().flatten().any(of_source) {
@@ -511,6 +521,18 @@ mod tests {
             intake.set_pulled_track(None, &main).unwrap();
         }
         assert!(intake.set_pulled_track(None, &main).unwrap_err().to_string().contains("at most 128 tracks"));
+    }
+
+    #[test]
+    fn what_the_configuration_switches_off_no_server_switches_on() {
+        let config = crate::Config::from_json(
+            r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"streaming":{"quality":"low"}}"#,
+        );
+        let intake = Intake::new(1 << 20, &config.unwrap().cameras).unwrap();
+        intake.set_track(1, &TrackDescription::video("main", Codec::H264, Framing::AnnexB)).unwrap();
+        assert_eq!(intake.set_wanted("a", "main", true), [] as [u32; 0]);
+        assert_eq!(intake.push(Instant::ZERO, 1, at(0, KEY)).unwrap(), Pushed::NotWanted, "upload: off is never");
+        assert_eq!(intake.take_key_requests(), [] as [u32; 0]);
     }
 
     #[test]
