@@ -1,6 +1,6 @@
 //! Cameras in the configuration: what is reported at register, where their own servers are, and when their sources are uploaded.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use camagent_proto::message::{MAX_REGISTER, Policy, Retention, is_name};
 use serde_json::Value;
@@ -40,7 +40,7 @@ pub enum RtspTransport {
 pub struct CameraConfig {
     /// Its id, unique on the server.
     pub id: String,
-    /// Address of its own servers. Default 127.0.0.1: the agent runs on the camera.
+    /// Name or address of its own servers, IPv6 without brackets. Default 127.0.0.1: the agent runs on the camera.
     pub host: String,
     /// Port of its own RTSP server. Default 554.
     pub rtsp_port: u16,
@@ -180,10 +180,7 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
         }
         description.insert("features".into(), Value::from(features));
     }
-    let host = camera.string("host")?.unwrap_or_else(|| "127.0.0.1".into());
-    if !is_host(&host) {
-        return Err(camera.wrong("host", "a host name or an address"));
-    }
+    let host = host(camera)?.unwrap_or_else(|| "127.0.0.1".into());
     let paths = paths(camera)?.or_else(|| common.paths.clone());
     let rtsp_port = port(camera)?.or(common.rtsp_port);
     let has_streams = paths.is_some() || rtsp_port.is_some();
@@ -247,9 +244,23 @@ fn message_bytes(sources: &[SourceConfig], services: &[ServiceConfig], descripti
         + description
 }
 
-/// Whether a text can name a host.
-pub(super) fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_graphic())
+/// `host`: a name or an address. IPv6 may stand in brackets, as it does in URLs; they are no part of the address.
+pub(super) fn host(section: &Section<'_>) -> Result<Option<String>, Error> {
+    let Some(text) = section.string("host")? else { return Ok(None) };
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_ipv6 = |text: &str| {
+        // A link-local address names its interface behind a percent sign (RFC 4007 section 11).
+        let address = text.split_once('%').map_or(text, |(address, _)| address);
+        address.parse::<Ipv6Addr>().is_ok()
+    };
+    let is_host = match bare {
+        Some(address) => is_ipv6(address),
+        None => !text.contains(['[', ']']) && (!text.contains(':') || is_ipv6(&text)),
+    };
+    if !is_host || text.is_empty() || text.len() > 253 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(section.wrong("host", "a host name or an address, without port or path"));
+    }
+    Ok(Some(bare.map_or_else(|| text.clone(), String::from)))
 }
 
 fn port(section: &Section<'_>) -> Result<Option<u16>, Error> {

@@ -3,7 +3,7 @@
 use camagent_proto::message::{ServiceMode, is_name};
 use serde_json::Value;
 
-use super::{NAME, camera::is_host, reader::Section};
+use super::{NAME, camera::host, reader::Section};
 use crate::error::Error;
 
 /// A TCP service that may be reached through a tunnel. The server knows its name only; where it leads is this side's to say.
@@ -11,7 +11,7 @@ use crate::error::Error;
 pub struct ServiceConfig {
     /// `rtsp`, `http`, `onvif` or another name.
     pub name: String,
-    /// Address in the agent's network. Default: the camera's.
+    /// Name or address in the agent's network, IPv6 without brackets. Default: the camera's.
     pub host: String,
     /// TCP port.
     pub port: u16,
@@ -64,10 +64,7 @@ fn choice(all: &Section<'_>, name: &str) -> Result<Choice, Error> {
             if port.is_none() && name != RTSP {
                 return Err(service.wrong("port", "a whole number from 1 to 65535: only rtsp has a port without it"));
             }
-            let host = service.string("host")?;
-            if host.as_ref().is_some_and(|host| !is_host(host)) {
-                return Err(service.wrong("host", "a host name or an address"));
-            }
+            let host = host(&service)?;
             let mode = service.one_of("mode", MODES)?;
             if mode.is_some() && name != RTSP {
                 return Err(service.wrong("mode", "left out: only rtsp has modes"));
@@ -148,6 +145,18 @@ mod tests {
         let common = json!({"services": {"http": 80, "onvif": {"port": 81}, "snap": 8081}});
         let own = json!({"host": "cam", "services": {"http": {"port": 8080, "host": "proxy"}, "snap": false}});
         assert_eq!(with(common, own).unwrap(), ["http proxy:8080 Raw", "onvif cam:81 Raw"]);
+    }
+
+    #[test]
+    fn an_address_in_brackets_is_the_address_within() {
+        let own = json!({"host": "[::1]", "services": {"http": 80, "onvif": {"port": 81, "host": "[fe80::1%eth0]"}}});
+        assert_eq!(with(json!({}), own).unwrap(), ["http ::1:80 Raw", "onvif fe80::1%eth0:81 Raw"]);
+        let bare = json!({"host": "fd00::7", "services": {"http": 80}});
+        assert_eq!(with(json!({}), bare).unwrap(), ["http fd00::7:80 Raw"]);
+        for host in ["[::1", "::1]", "[]", "[cam]", "[192.0.2.4]", "192.0.2.4:554", "cam:554", "[::1]:554"] {
+            let error = with(json!({}), json!({"host": host})).unwrap_err();
+            assert!(error.contains("camera.host") && error.contains("without port"), "{error}");
+        }
     }
 
     #[test]

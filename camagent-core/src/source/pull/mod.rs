@@ -110,7 +110,7 @@ impl Pulls {
         let mut tasks = JoinSet::new();
         for camera in &config.cameras {
             let door = Arc::new(Door::default());
-            let place = if camera.host.contains(':') && !camera.host.starts_with('[') {
+            let place = if camera.host.contains(':') {
                 format!("[{}]:{}", camera.host, camera.rtsp_port)
             } else {
                 format!("{}:{}", camera.host, camera.rtsp_port)
