@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N]
+usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [--only WHO]
 
   join    from a viewer's connect to its first whole key frame, over loopback, at groups of 1, 4 and 10 s
   tunnel  a camera's port through camagent, rathole, ssh -R and chisel, over loopback, everybody encrypted:
@@ -20,6 +20,7 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N]
 --joins N   join: joins at each group length, at least 100 (200 without it)
 --rounds N  tunnel: rounds in which everybody has a turn (5 without it; less is not kept in the page)
 --seconds N tunnel: how long each load lasts (3 without it)
+--only WHO  tunnel: camagent, rathole, ssh or chisel alone; not kept in the page
 ";
 
 /// Rounds of a comparison that is kept.
@@ -31,8 +32,12 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next();
     let (mut json, mut joins) = (false, 200);
-    let mut amount = tunnel::Amount { rounds: ROUNDS, length: LENGTH };
+    let mut amount = tunnel::Amount { rounds: ROUNDS, length: LENGTH, only: None };
     while let Some(argument) = arguments.next() {
+        if argument == "--only" {
+            amount.only = arguments.next();
+            continue;
+        }
         let mut number = |least: u64| {
             let number = arguments.next().and_then(|count| count.parse().ok());
             number
@@ -55,8 +60,10 @@ fn main() -> ExitCode {
     }
     match name.as_deref() {
         Some("join") => finish(&join::run(joins), json, true),
-        Some("tunnel") => match tunnel::run(amount) {
-            Ok(measured) => finish(&measured, json, amount.rounds >= ROUNDS && amount.length >= LENGTH),
+        Some("tunnel") => match tunnel::run(&amount) {
+            Ok(measured) => {
+                finish(&measured, json, amount.rounds >= ROUNDS && amount.length >= LENGTH && amount.only.is_none())
+            }
             Err(error) => complain(&error),
         },
         None => {

@@ -19,17 +19,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use self::contender::{ALL, Contender, Ground};
+use self::contender::{ALL, Contender, Ground, Tunnel};
 use self::process::Usage;
 use crate::page::Measured;
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Amount {
     /// Rounds in which everybody has a turn.
     pub(crate) rounds: usize,
     /// How long each load lasts.
     pub(crate) length: Duration,
+    /// Only this contender.
+    pub(crate) only: Option<String>,
 }
 
 /// Streams at once, in the second of the two throughput loads.
@@ -55,7 +57,7 @@ const METRICS: &[(&str, &str, &str)] = &[
 type Values = BTreeMap<(&'static str, &'static str), Vec<f64>>;
 
 /// Measures everybody who is there.
-pub(crate) fn run(amount: Amount) -> Result<Measured, String> {
+pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
     let certificates = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     Ground::make_certificates(certificates.path())?;
     let own = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default();
@@ -66,7 +68,7 @@ pub(crate) fn run(amount: Amount) -> Result<Measured, String> {
         own,
     };
     let (mut present, mut people) = (Vec::new(), Vec::new());
-    for contender in ALL {
+    for contender in ALL.iter().filter(|contender| amount.only.as_deref().is_none_or(|only| only == contender.who)) {
         match (contender.introduce)(&ground) {
             Ok(introduction) => {
                 present.push(contender);
@@ -102,8 +104,20 @@ fn measure(
 ) -> Result<String, String> {
     let mut tunnel = (contender.start)(ground)?;
     tunnel.wait()?;
+    // What the programs said last is gone with their folder.
+    load(contender.who, ground, &tunnel, length, values)
+        .map_err(|error| format!("{error}; {}; {}", tunnel.server.last_words(), tunnel.agent.last_words()))
+}
+
+/// All loads, one after the other.
+fn load(
+    who: &'static str,
+    ground: &Ground,
+    tunnel: &Tunnel,
+    length: Duration,
+    values: &mut Values,
+) -> Result<String, String> {
     let suite = ground.suite(tunnel.port).map(|suite| format!(" {suite}")).unwrap_or_default();
-    let who = contender.who;
     let mut put = |metric, value: f64| values.entry((who, metric)).or_default().push(value);
     put("connect_p50", visitor::first_octet(tunnel.door, CONNECTS)?.as_secs_f64() * 1_000.0);
     let (requests, failed) = visitor::requests(tunnel.door, length);
@@ -128,7 +142,7 @@ fn measure(
     Ok(suite)
 }
 
-fn measured(present: &[&Contender], people: &[(&str, String)], amount: Amount, mut values: Values) -> Measured {
+fn measured(present: &[&Contender], people: &[(&str, String)], amount: &Amount, mut values: Values) -> Measured {
     let (mut rows, mut shown) = (Vec::new(), Vec::new());
     for (metric, unit, words) in METRICS {
         let mut line = json!({ "metric": words });
