@@ -67,6 +67,8 @@ pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
         peers: own.parent().unwrap_or(&own).join("peers/bin"),
         own,
     };
+    let busy = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let busy = busy.split(' ').next().unwrap_or("?").to_owned();
     let (mut present, mut people) = (Vec::new(), Vec::new());
     for contender in ALL.iter().filter(|contender| amount.only.as_deref().is_none_or(|only| only == contender.who)) {
         match (contender.introduce)(&ground) {
@@ -92,7 +94,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
             }
         }
     }
-    Ok(measured(&present, &people, amount, values))
+    Ok(measured(&present, &people, amount, &busy, values))
 }
 
 /// One turn of one contender: the suite that was negotiated.
@@ -142,7 +144,13 @@ fn load(
     Ok(suite)
 }
 
-fn measured(present: &[&Contender], people: &[(&str, String)], amount: &Amount, mut values: Values) -> Measured {
+fn measured(
+    present: &[&Contender],
+    people: &[(&str, String)],
+    amount: &Amount,
+    busy: &str,
+    mut values: Values,
+) -> Measured {
     let (mut rows, mut shown) = (Vec::new(), Vec::new());
     for (metric, unit, words) in METRICS {
         let mut line = json!({ "metric": words });
@@ -163,7 +171,7 @@ fn measured(present: &[&Contender], people: &[(&str, String)], amount: &Amount, 
         "From the camera's TCP service to its visitors, over loopback, everybody encrypted: the service, both ends of the \
          tunnel and the visitors share the machine. Median (least–most) of {} rounds in turn, {} s for each load, after \
          both ends were started anew; requests come from 8 visitors at once, each over a new connection; CPU and memory \
-         are those of the processes and their children. {}.\n\n{}",
+         are those of the processes and their children. The machine's load average was {busy} when it began. {}.\n\n{}",
         amount.rounds,
         amount.length.as_secs_f64(),
         people.join("; "),
