@@ -51,6 +51,7 @@ impl RawServer {
         within("an agent", SOON, async {
             loop {
                 let (stream, _) = self.listener.accept().await.expect("agents come");
+                stream.set_nodelay(true).expect("a socket");
                 // An agent that stops in the middle of a dial is none.
                 if let Some(session) = RawSession::begin(stream).await {
                     return session;
@@ -67,6 +68,7 @@ pub struct RawSession {
     /// What the agent said of itself.
     pub register: Value,
     opened: u64,
+    commands: u64,
     frames: Vec<Frame>,
 }
 
@@ -87,7 +89,30 @@ impl RawSession {
         });
         let text = json!({"type": "registered", "data": registered}).to_string();
         socket.send(Message::text(text)).await.ok()?;
-        Some(Self { socket, register: register["data"].take(), opened: 0, frames: Vec::new() })
+        Some(Self { socket, register: register["data"].take(), opened: 0, commands: 0, frames: Vec::new() })
+    }
+
+    /// Sends a control message; `false` when the agent has left.
+    pub async fn say(&mut self, kind: &str, data: Value) -> bool {
+        self.socket.send(Message::text(json!({"type": kind, "data": data}).to_string())).await.is_ok()
+    }
+
+    /// Waits until the agent has acted on everything that was said: it answers a command that no agent knows. Records go by.
+    pub async fn heard(&mut self) {
+        self.commands += 1;
+        let id = self.commands.to_string();
+        assert!(self.say("command", json!({"id": id, "action": "no such action"})).await, "the agent has left");
+        within("the agent's answer", SOON, async {
+            while let Some(Ok(message)) = self.socket.next().await {
+                let Message::Text(text) = message else { continue };
+                let text: Value = serde_json::from_str(&text).expect("JSON");
+                if text["type"] == "command_result" && text["data"]["id"] == id {
+                    return;
+                }
+            }
+            panic!("the agent has left");
+        })
+        .await;
     }
 
     /// Sends frames, as many in a record as fit; `false` when the agent has left.

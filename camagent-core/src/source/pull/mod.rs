@@ -21,10 +21,10 @@ use futures_util::{
     FutureExt,
     future::{Either, select},
 };
-use retina::client::SessionGroup;
+use retina::client::{Described, Session, SessionGroup};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::Intake;
@@ -163,23 +163,20 @@ impl Puller {
     async fn work<H: Home>(&self, home: &H, sessions: &Arc<SessionGroup>) {
         let mut patience = Patience::new(self.pace);
         let mut numbers = Numbers::default();
+        // A pause lasts, however often a server changes its mind meanwhile.
+        let mut not_before = Instant::now();
         loop {
             self.until_wanted(home, true).await;
-            let ending = {
-                let attempt = pin!(self.attempt(home, sessions, &mut patience, &mut numbers));
-                match select(attempt, pin!(self.until_wanted(home, false))).await {
-                    Either::Left((ending, _)) => Some(ending),
-                    Either::Right(_) => None,
-                }
-            };
-            let Some(ending) = ending else {
-                self.logger.info(format_args!("{self}: nobody watches any more"));
-                patience.calm_down();
+            if self.unless_unwanted(home, sleep_until(not_before)).await.is_none() {
                 continue;
-            };
-            let pause = match ending {
+            }
+            let pause = match self.attempt(home, sessions, &mut patience, &mut numbers).await {
                 Ending::Stopped => return,
                 Ending::Refused => self.refused(home, &mut patience),
+                Ending::Unwanted { soon } => {
+                    self.logger.info(format_args!("{self}: nobody watches any more"));
+                    if soon { patience.left_soon(random()) } else { Duration::ZERO }
+                }
                 Ending::Lost(why) => {
                     let is_first = patience.is_calm();
                     let pause = patience.next(random());
@@ -193,7 +190,7 @@ impl Puller {
                     pause
                 }
             };
-            select(pin!(sleep(pause)), pin!(self.until_wanted(home, false))).await;
+            not_before = Instant::now() + pause;
         }
     }
 
@@ -205,32 +202,43 @@ impl Puller {
         patience: &mut Patience,
         numbers: &mut Numbers,
     ) -> Ending {
-        match self.session(home, sessions, patience, numbers).await {
-            Ok(ending) | Err(ending) => ending,
+        // A question that was asked is heard to its end, wanted or not: how the camera takes the password is worth knowing.
+        let described = match self.describe(home, sessions).await {
+            Ok(described) => described,
+            Err(ending) => return ending,
+        };
+        let began = Instant::now();
+        match self.unless_unwanted(home, self.carry(described, home, patience, numbers)).await {
+            Some(Ok(ending) | Err(ending)) => ending,
+            None => Ending::Unwanted { soon: began.elapsed() < STABLE },
         }
     }
 
-    async fn session<H: Home>(
-        &self,
-        home: &H,
-        sessions: &Arc<SessionGroup>,
-        patience: &mut Patience,
-        numbers: &mut Numbers,
-    ) -> Result<Ending, Ending> {
-        let described = {
-            let _turn = self.door.one_at_a_time.lock().await;
-            if self.door.closed_until().is_some_and(|until| until > Instant::now()) {
-                return Err(Ending::Refused);
-            }
-            self.logger.debug(format_args!("{self}: asking {}", self.url));
-            session::describe(self, sessions).await.map_err(|ending| match ending {
-                Ending::Lost(why) => Ending::Lost(format!("{}: {why}", self.url)),
-                other => other,
-            })?
-        };
+    /// Asks the camera for the source, when it is this source's turn.
+    async fn describe<H: Home>(&self, home: &H, sessions: &Arc<SessionGroup>) -> Result<Session<Described>, Ending> {
+        let turn = self.unless_unwanted(home, self.door.one_at_a_time.lock()).await;
+        let Some(_turn) = turn else { return Err(Ending::Unwanted { soon: false }) };
+        if self.door.closed_until().is_some_and(|until| until > Instant::now()) {
+            return Err(Ending::Refused);
+        }
+        self.logger.debug(format_args!("{self}: asking {}", self.url));
+        let described = session::describe(self, sessions).await.map_err(|ending| match ending {
+            Ending::Lost(why) => Ending::Lost(format!("{}: {why}", self.url)),
+            other => other,
+        })?;
         if self.door.set(None) {
             self.logger.info(format_args!("camera {} takes the password now", self.camera));
         }
+        Ok(described)
+    }
+
+    async fn carry<H: Home>(
+        &self,
+        described: Session<Described>,
+        home: &H,
+        patience: &mut Patience,
+        numbers: &mut Numbers,
+    ) -> Result<Ending, Ending> {
         let mut playing = session::play(self, described, home.intake(), numbers).await?;
         home.wake();
         self.logger.info(format_args!("{self}: {} from {}", playing.what, self.url));
@@ -273,6 +281,14 @@ impl Puller {
             self.logger.info(format_args!("{message}"))
         }
         pause
+    }
+
+    /// What comes of `work`, or `None` when the source is not to be uploaded any more.
+    async fn unless_unwanted<H: Home, T>(&self, home: &H, work: impl Future<Output = T>) -> Option<T> {
+        match select(pin!(work), pin!(self.until_wanted(home, false))).await {
+            Either::Left((result, _)) => Some(result),
+            Either::Right(_) => None,
+        }
     }
 
     /// Waits until the source is to be uploaded, or no longer. What is on demand begins with a server only, and ends some time after one.

@@ -9,11 +9,13 @@ use crate::config::PullPace;
 pub(super) struct Patience {
     pace: PullPace,
     failures: u32,
+    /// Sessions in a row that ended soon because nobody wanted them any more.
+    short: u32,
 }
 
 impl Patience {
     pub(super) fn new(pace: PullPace) -> Self {
-        Self { pace, failures: 0 }
+        Self { pace, failures: 0, short: 0 }
     }
 
     /// A failure in a row of its own, the first of an outage?
@@ -23,14 +25,26 @@ impl Patience {
 
     /// The camera sends pictures for a while: the outage is over.
     pub(super) fn calm_down(&mut self) {
-        self.failures = 0;
+        (self.failures, self.short) = (0, 0);
     }
 
     /// The pause after another failure: `random` spreads it over the half below the whole.
     pub(super) fn next(&mut self, random: u64) -> Duration {
-        let doublings = self.failures.min(16);
+        let pause = self.doubled(self.failures);
         self.failures = self.failures.saturating_add(1);
-        jittered(self.pace.first.saturating_mul(1 << doublings).min(self.pace.longest), random)
+        jittered(pause, random)
+    }
+
+    /// The pause after a session that nobody wanted for long: a server that changes its mind all the time wears no camera out. It is no
+    /// failure.
+    pub(super) fn left_soon(&mut self, random: u64) -> Duration {
+        let pause = self.doubled(self.short);
+        self.short = self.short.saturating_add(1);
+        jittered(pause, random)
+    }
+
+    fn doubled(&self, times: u32) -> Duration {
+        self.pace.first.saturating_mul(1 << times.min(16)).min(self.pace.longest)
     }
 
     /// The pause after a refusal.
@@ -61,6 +75,16 @@ mod tests {
         patience.calm_down();
         assert_eq!(patience.next(0), Duration::from_millis(500));
         (0..100).for_each(|_| assert!(patience.next(u64::MAX) <= Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn short_sessions_pause_longer_and_longer_and_are_no_outage() {
+        let mut patience = Patience::new(PullPace::default());
+        let pauses: Vec<u64> = (0..3).map(|_| patience.left_soon(500).as_secs()).collect();
+        assert_eq!((pauses, patience.is_calm()), (vec![1, 2, 4], true));
+        assert_eq!(patience.next(500), Duration::from_secs(1));
+        patience.calm_down();
+        assert_eq!(patience.left_soon(500), Duration::from_secs(1));
     }
 
     #[test]

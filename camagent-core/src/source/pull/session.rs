@@ -42,6 +42,8 @@ pub(super) enum Ending {
     Stopped,
     /// The camera refuses the account.
     Refused,
+    /// The source is not to be uploaded any more; `soon` after it began to play.
+    Unwanted { soon: bool },
     /// In words.
     Lost(String),
 }
