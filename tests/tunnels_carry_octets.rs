@@ -125,3 +125,46 @@ async fn what_the_configuration_does_not_name_is_not_reached() {
     assert!(nobody.is_err(), "the first connection to the service that is not named was the test's own");
     site.agent.stop(Duration::from_secs(1)).expect("stops");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_in_the_middle_does_not_look_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (breaks, mut told_to_break) = tokio::sync::mpsc::channel::<()>(1);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            socket.write_all(b"half").await.expect("the first half");
+            // The first connection breaks by itself, the second with the session.
+            if told_to_break.recv().await.is_some() {
+                socket.set_zero_linger().expect("an option");
+            } else {
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    let site = site(json!({"breaks": port})).await;
+    for by_itself in [true, false] {
+        let door = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut visitor = TcpStream::connect(door.local_addr().expect("an address")).await.expect("connects");
+        let (far, _) = door.accept().await.expect("accepts");
+        let (farewell, _told) = oneshot::channel();
+        let visit = Visit {
+            camera: "gate".into(),
+            service: "breaks".into(),
+            visitor: "192.0.2.7:1234".into(),
+            socket: Box::new(far),
+            farewell,
+        };
+        site.server.server().agents().visit("gate", visit, PATIENCE).await.expect("the agent is there");
+        let mut half = [0; 4];
+        visitor.read_exact(&mut half).await.expect("what came before the break");
+        if by_itself {
+            breaks.send(()).await.expect("the service listens");
+        } else {
+            site.agent.stop(Duration::ZERO).expect("stops");
+        }
+        let end = tokio::time::timeout(PATIENCE, visitor.read(&mut half)).await.expect("an end");
+        let error = end.expect_err("an end that looks whole");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "by itself: {by_itself}");
+    }
+}

@@ -145,7 +145,7 @@ impl Driver {
             octets = 0;
             while octets < talk.burst.size() {
                 let mut journal = &self.shared.intake;
-                let mut sides = self.tunnels.sides(cx, talk.burst.size());
+                let mut sides = self.tunnels.sides(cx, talk.burst.size(), now);
                 let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides) else { break };
                 octets += transmit.octets();
                 talk.connection.send(transmit).map_err(lost)?;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use socket2::SockRef;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -12,6 +13,9 @@ use crate::{config::ServerUrl, error::Error};
 
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
+
+/// Octets that may wait unsent in the kernel: what is there can no longer be overtaken (TCP_NOTSENT_LOWAT).
+const UNSENT: u32 = 32 << 10;
 
 /// Resolves and connects; the error names every address and what it said.
 pub(super) async fn dial(server: &ServerUrl) -> Result<(TcpStream, SocketAddr), Error> {
@@ -38,6 +42,8 @@ pub(super) async fn dial(server: &ServerUrl) -> Result<(TcpStream, SocketAddr), 
             Ok(Some((address, Ok(socket)))) => {
                 // Records are written whole, so nothing is gained by waiting for more.
                 socket.set_nodelay(true).map_err(Error::io("cannot set TCP_NODELAY"))?;
+                // An old kernel without it only means that control waits longer behind what is on its way.
+                let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
                 return Ok((socket, address));
             }
             Ok(Some((address, Err(error)))) => failures.push(format!("{address}: {error}")),

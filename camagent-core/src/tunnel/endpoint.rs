@@ -5,6 +5,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use camagent_proto::{
@@ -12,6 +13,7 @@ use camagent_proto::{
     frame::{OpenOutcome, StreamError},
     mux::Mux,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -21,6 +23,8 @@ use tokio::{
 use super::{CONNECT_WITHIN, STALLED_AFTER};
 use crate::config::ServiceConfig;
 
+/// After so long without a word the kernel asks whether the service is still there.
+const ALIVE_AFTER: Duration = Duration::from_secs(60);
 /// A read of so many octets shows that the service sends faster than record by record.
 const WHOLE_READ: usize = 8 << 10;
 /// Chunks that are passed on in one call.
@@ -46,7 +50,9 @@ pub(super) struct Endpoint {
     side: Side,
     /// Nothing more will be written.
     is_shut: bool,
-    /// Since when the service has taken nothing, while octets wait for it.
+    /// A write has failed: nothing more is written, what the service has said before is still read.
+    takes_nothing: bool,
+    /// Since when nothing moved, while something should: octets wait for the service, or one direction has ended.
     stuck_since: Option<Instant>,
     /// The last read filled what it was given.
     has_more: bool,
@@ -68,6 +74,7 @@ impl Endpoint {
             names,
             side: Side::Connecting(Box::pin(connect)),
             is_shut: false,
+            takes_nothing: false,
             stuck_since: None,
             has_more: false,
         }
@@ -97,13 +104,16 @@ impl Endpoint {
                 Poll::Ready(Ok(socket)) => {
                     // What a camera or its visitor says is passed on as it comes.
                     let _ = socket.set_nodelay(true);
+                    // A service whose host has vanished is noticed although nobody says anything.
+                    let alive = TcpKeepalive::new().with_time(ALIVE_AFTER).with_interval(ALIVE_AFTER / 4);
+                    let _ = SockRef::from(&socket).set_tcp_keepalive(&alive);
                     self.side = Side::Connected(socket);
                     mux.answer(self.stream, OpenOutcome::Connected, "");
                 }
             }
         }
         let Side::Connected(socket) = &mut self.side else { return Progress::Goes };
-        loop {
+        let waits = loop {
             let mut slices = [IoSlice::new(&[]); CHUNKS];
             let mut count = 0;
             for (slice, octets) in slices.iter_mut().zip(mux.received(self.stream)) {
@@ -111,31 +121,45 @@ impl Endpoint {
                 count += 1;
             }
             if count == 0 {
-                self.stuck_since = None;
-                break;
+                break false;
             }
             match Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..count]) {
-                Poll::Pending => {
-                    let since = *self.stuck_since.get_or_insert(now);
-                    return if now.saturating_since(since) < STALLED_AFTER {
-                        Progress::Goes
-                    } else {
-                        Progress::Over(StreamError::Stalled)
-                    };
+                Poll::Pending => break true,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    // A service that answers and closes while its visitor still sends has said something worth reading.
+                    self.takes_nothing = true;
+                    mux.stop(self.stream, StreamError::Broken);
+                    break false;
                 }
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Progress::Over(StreamError::Broken),
                 Poll::Ready(Ok(written)) => {
                     self.stuck_since = None;
                     mux.consumed(self.stream, written);
                 }
             }
-        }
-        if !self.is_shut && mux.is_ended(self.stream) {
+        };
+        if !self.is_shut && !self.takes_nothing && mux.is_ended(self.stream) {
             // A socket that is gone says so when it is read.
             let _ = Pin::new(socket).poll_shutdown(cx);
             self.is_shut = true;
         }
-        Progress::Goes
+        let is_half = self.is_shut || self.takes_nothing || mux.has_ended_sending(self.stream);
+        if !waits && !is_half {
+            self.stuck_since = None;
+            return Progress::Goes;
+        }
+        let since = *self.stuck_since.get_or_insert(now);
+        if now.saturating_since(since) < STALLED_AFTER {
+            return Progress::Goes;
+        }
+        Progress::Over(StreamError::Stalled)
+    }
+
+    /// Ends the connection so that the service sees that it broke.
+    pub(super) fn reset(self) {
+        if let Side::Connected(socket) = self.side {
+            // Without it the service would see a whole end.
+            let _ = socket.set_zero_linger();
+        }
     }
 
     /// Whether there is probably more than one record to read.
@@ -143,7 +167,7 @@ impl Endpoint {
         self.has_more
     }
 
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8], now: Instant) -> Poll<io::Result<usize>> {
         let Side::Connected(socket) = &mut self.side else { return Poll::Pending };
         let mut buffer = ReadBuf::new(into);
         let read = Pin::new(socket).poll_read(cx, &mut buffer);
@@ -151,6 +175,10 @@ impl Endpoint {
         if buffer.capacity() >= WHOLE_READ {
             self.has_more = buffer.filled().len() >= WHOLE_READ;
         }
-        read.map_ok(|()| buffer.filled().len())
+        let count = buffer.filled().len();
+        if count > 0 && self.stuck_since.is_some() {
+            self.stuck_since = Some(now);
+        }
+        read.map_ok(|()| count)
     }
 }

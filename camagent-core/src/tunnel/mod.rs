@@ -45,6 +45,13 @@ pub(crate) enum Happening {
     Closed(String),
 }
 
+/// How a stream ended: with both directions whole, or in between.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    Broken,
+}
+
 /// All tunnels of the agent.
 pub(crate) struct Tunnels {
     cameras: Vec<(String, Vec<ServiceConfig>)>,
@@ -60,7 +67,7 @@ impl Tunnels {
 
     /// The session is over, and all streams with it.
     pub(crate) fn clear(&mut self) {
-        self.endpoints.clear();
+        self.endpoints.drain(..).for_each(Endpoint::reset);
         self.ahead = Ahead::default();
     }
 
@@ -85,9 +92,11 @@ impl Tunnels {
             }
             StreamEvent::Broken(stream, error) => {
                 mux.abandon(stream, StreamError::Cancelled);
-                self.remove(stream, error.name())
+                self.remove(stream, error.name(), End::Broken)
             }
-            StreamEvent::Closed(stream) => self.remove(stream, "closed"),
+            StreamEvent::Closed(stream) => self.remove(stream, "closed", End::Whole),
+            // The service may still say something, or is told the visitor's end; then the stream is over.
+            StreamEvent::Stopped(..) => None,
             // The octets are looked for whenever the loop turns; only servers open.
             StreamEvent::Received(_) | StreamEvent::Connected(_) | StreamEvent::Refused { .. } => None,
         }
@@ -97,21 +106,30 @@ impl Tunnels {
     pub(crate) fn turn(&mut self, cx: &mut Context<'_>, mux: &mut Mux, now: Instant) -> Vec<Happening> {
         mux.look_again();
         let mut happenings = Vec::new();
-        let ahead = &mut self.ahead;
-        self.endpoints.retain_mut(|endpoint| match endpoint.turn(cx, mux, now) {
-            Progress::Goes => true,
-            Progress::Unreachable(why) => {
-                mux.answer(endpoint.stream(), OpenOutcome::Unreachable, &why);
-                happenings.push(Happening::Unreachable(format!("{}: {why}", endpoint.names())));
-                false
+        let mut at = 0;
+        while at < self.endpoints.len() {
+            let endpoint = &mut self.endpoints[at];
+            let (happening, end) = match endpoint.turn(cx, mux, now) {
+                Progress::Goes => {
+                    at += 1;
+                    continue;
+                }
+                Progress::Unreachable(why) => {
+                    mux.answer(endpoint.stream(), OpenOutcome::Unreachable, &why);
+                    (Happening::Unreachable(format!("{}: {why}", endpoint.names())), End::Whole)
+                }
+                Progress::Over(error) => {
+                    mux.abandon(endpoint.stream(), error);
+                    (Happening::Closed(format!("{}: {}", endpoint.names(), error.name())), End::Broken)
+                }
+            };
+            let endpoint = self.endpoints.remove(at);
+            self.ahead.forget(endpoint.stream());
+            if end == End::Broken {
+                endpoint.reset();
             }
-            Progress::Over(error) => {
-                ahead.forget(endpoint.stream());
-                mux.abandon(endpoint.stream(), error);
-                happenings.push(Happening::Closed(format!("{}: {}", endpoint.names(), error.name())));
-                false
-            }
-        });
+            happenings.push(happening);
+        }
         happenings
     }
 
@@ -121,8 +139,8 @@ impl Tunnels {
     }
 
     /// The local sides, for the mux to read from, in pieces of `burst` octets when there is so much.
-    pub(crate) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>, burst: usize) -> Sides<'a, 'c> {
-        Sides { endpoints: &mut self.endpoints, ahead: &mut self.ahead, burst, cx }
+    pub(crate) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>, burst: usize, now: Instant) -> Sides<'a, 'c> {
+        Sides { endpoints: &mut self.endpoints, ahead: &mut self.ahead, burst, now, cx }
     }
 
     fn allowed(&self, camera: &str, service: &str) -> Option<&ServiceConfig> {
@@ -130,10 +148,15 @@ impl Tunnels {
         services.iter().find(|allowed| allowed.name == service)
     }
 
-    fn remove(&mut self, stream: u64, how: &str) -> Option<Happening> {
-        let at = self.endpoints.iter().position(|endpoint| endpoint.stream() == stream)?;
+    fn remove(&mut self, stream: u64, how: &str, end: End) -> Option<Happening> {
+        let at = self.endpoints.binary_search_by_key(&stream, Endpoint::stream).ok()?;
+        let endpoint = self.endpoints.remove(at);
         self.ahead.forget(stream);
-        Some(Happening::Closed(format!("{}: {how}", self.endpoints.remove(at).names())))
+        let happening = Happening::Closed(format!("{}: {how}", endpoint.names()));
+        if end == End::Broken {
+            endpoint.reset();
+        }
+        Some(happening)
     }
 }
 
@@ -157,6 +180,7 @@ pub(crate) struct Sides<'a, 'c> {
     endpoints: &'a mut Vec<Endpoint>,
     ahead: &'a mut Ahead,
     burst: usize,
+    now: Instant,
     cx: &'a mut Context<'c>,
 }
 
@@ -169,8 +193,10 @@ impl Streams for Sides<'_, '_> {
         let Ok(at) = self.endpoints.binary_search_by_key(&stream, Endpoint::stream) else { return Read::Broken };
         let endpoint = &mut self.endpoints[at];
         let read = match self.ahead.room(self.burst).filter(|_| endpoint.has_more()) {
-            Some(room) => endpoint.poll_read(self.cx, room).map_ok(|count| self.ahead.fill(stream, count, into)),
-            None => endpoint.poll_read(self.cx, into),
+            Some(room) => {
+                endpoint.poll_read(self.cx, room, self.now).map_ok(|count| self.ahead.fill(stream, count, into))
+            }
+            None => endpoint.poll_read(self.cx, into, self.now),
         };
         match read {
             Poll::Pending => Read::Pending,
@@ -181,7 +207,10 @@ impl Streams for Sides<'_, '_> {
     }
 }
 
-/// How long a service may take nothing while octets wait for it.
+/// How long a service may take nothing while octets wait for it, and how long nothing may move once one direction has ended.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
 /// How long a service may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

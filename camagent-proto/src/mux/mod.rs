@@ -78,9 +78,11 @@ pub enum StreamEvent {
     /// There are octets, or the end of them: see [`Mux::received`] and [`Mux::is_ended`]. What came before the service was connected is told
     /// by [`Mux::answer`].
     Received(u64),
-    /// The peer has given its direction up, or wants nothing more: the connection behind it is dead. What waited is dropped; end the local side,
+    /// The peer has given its direction up: the connection behind it broke. What waited is dropped; end the local side,
     /// and call [`Mux::abandon`].
     Broken(u64, StreamError),
+    /// The peer takes nothing more; what this end still wanted to send is given up. What the peer sends goes on.
+    Stopped(u64, StreamError),
     /// Both directions are over; the mux has forgotten the stream.
     Closed(u64),
 }

@@ -180,6 +180,14 @@ impl Mux {
         if stream.outgoing == Outgoing::Open {
             stream.reset.get_or_insert(error);
         }
+        let id = stream.id;
+        self.stop(id, error);
+    }
+
+    /// The local side takes nothing more; what it says is still sent.
+    pub fn stop(&mut self, stream: u64, error: StreamError) {
+        let Some(at) = self.find(stream) else { return };
+        let stream = &mut self.streams[at];
         match stream.incoming {
             Incoming::Open => {
                 stream.incoming = Incoming::Stopped;

@@ -152,7 +152,7 @@ impl Mux {
             Outgoing::Open if stream.reset.is_some() => return Ok(()),
             Outgoing::Open => stream.reset = Some(StreamError::Cancelled),
         }
-        self.events.push_back(StreamEvent::Broken(stop.stream, stop.error));
+        self.events.push_back(StreamEvent::Stopped(stop.stream, stop.error));
         Ok(())
     }
 

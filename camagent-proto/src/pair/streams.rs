@@ -91,6 +91,7 @@ impl TestStreams {
                 self.side(stream).broken = Some(error);
                 mux.abandon(stream, StreamError::Cancelled);
             }
+            StreamEvent::Stopped(stream, error) => self.side(stream).broken = Some(error),
             StreamEvent::Closed(stream) => {
                 let side = self.side(stream);
                 assert!(!side.is_closed, "stream {stream} is closed twice");

@@ -8,9 +8,22 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 /// A visitor's side of a tunnel: a TCP connection, or something that watches one.
-pub trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {
+    /// Lets the visitor see, when the socket is dropped, that what it got is not whole: by a TCP reset.
+    fn break_off(&self);
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for T {}
+impl Socket for tokio::net::TcpStream {
+    fn break_off(&self) {
+        // A socket that is gone already has told.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// For tests: memory has no resets.
+impl Socket for tokio::io::DuplexStream {
+    fn break_off(&self) {}
+}
 
 /// A visitor that wants through.
 pub struct Visit {

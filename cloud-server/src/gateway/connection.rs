@@ -214,14 +214,23 @@ impl Connection {
         mut timer: Pin<&mut tokio::time::Sleep>,
     ) -> Poll<Happened> {
         let now = self.now();
-        while self.visits.has_room()
-            && let Some(member) = &mut self.member
-            && let Poll::Ready(Some(visit)) = member.visits.poll_recv(cx)
-        {
-            self.visits.arrive(visit, now);
-        }
-        if self.protocol.is_established() {
+        let established = self.protocol.is_established();
+        loop {
+            while self.visits.has_room()
+                && let Some(member) = &mut self.member
+                && let Poll::Ready(Some(visit)) = member.visits.poll_recv(cx)
+            {
+                self.visits.arrive(visit, now);
+            }
+            if !established {
+                break;
+            }
+            let had_room = self.visits.has_room();
             self.visits.turn(cx, self.protocol.tunnels(), now);
+            // Who waits outside is looked for only while there is room.
+            if had_room || !self.visits.has_room() {
+                break;
+            }
         }
         match self.write(cx, socket, now) {
             Ok(false) => {}
@@ -248,7 +257,8 @@ impl Connection {
         if stuck_at.is_some_and(|at| at <= now) {
             return Poll::Ready(Happened::Stuck);
         }
-        let deadlines = [self.protocol.poll_timeout(), self.visits.deadline(), stuck_at];
+        let visits = self.visits.deadline().filter(|_| established);
+        let deadlines = [self.protocol.poll_timeout(), visits, stuck_at];
         if let Some(next) = deadlines.into_iter().flatten().min() {
             timer.as_mut().reset(tokio::time::Instant::now() + next.saturating_since(now));
             if timer.poll(cx).is_ready() {
@@ -270,7 +280,7 @@ impl Connection {
                 }
             }
             self.blocked_since = None;
-            let Some(transmit) = self.protocol.poll_transmit(now, &mut self.visits.sides(cx)) else {
+            let Some(transmit) = self.protocol.poll_transmit(now, &mut self.visits.sides(cx, now)) else {
                 if let Poll::Ready(flushed) = socket.poll_flush(cx) {
                     flushed?;
                 }

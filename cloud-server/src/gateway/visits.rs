@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::agents::{Farewell, Visit};
 
-/// How long a visitor may take nothing while octets wait for it.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// How long a visitor may take nothing while octets wait for it, and how long nothing may move once one direction has ended. The agent gives up
+/// first, and says why.
+const STALLED_AFTER: Duration = Duration::from_secs(65);
 /// How long a visitor waits for others to leave when the agent takes no more streams.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Visitors that wait so.
@@ -40,7 +41,9 @@ struct Open {
     visit: Visit,
     reached: bool,
     is_shut: bool,
-    /// Since when the visitor has taken nothing, while octets wait for it.
+    /// A write has failed: nothing more is written, what the visitor has said before is still read.
+    takes_nothing: bool,
+    /// Since when nothing moved, while something should: octets wait for the visitor, or one direction has ended.
     stuck_since: Option<Instant>,
     to_visitor: u64,
     to_camera: u64,
@@ -71,9 +74,11 @@ impl Visits {
             }
             StreamEvent::Broken(stream, error) => {
                 mux.abandon(stream, StreamError::Cancelled);
-                self.end(stream, format!("the camera's side: {}", error.name()));
+                self.break_off(stream, format!("the camera's side: {}", error.name()));
             }
             StreamEvent::Closed(stream) => self.end(stream, "closed".to_owned()),
+            // What the camera says goes on; an end of it closes the stream.
+            StreamEvent::Stopped(..) => {}
             // The octets are looked for whenever the connection turns; an agent opens nothing.
             StreamEvent::Received(_) | StreamEvent::Open { .. } => {}
         }
@@ -91,7 +96,7 @@ impl Visits {
             }
         }
         for (stream, error) in ended {
-            self.end(stream, format!("the visitor's side: {}", error.name()));
+            self.break_off(stream, format!("the visitor's side: {}", error.name()));
         }
     }
 
@@ -104,8 +109,8 @@ impl Visits {
     }
 
     /// The visitors' sides, for the mux to read from.
-    pub(super) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>) -> Sides<'a, 'c> {
-        Sides { visits: self, cx }
+    pub(super) fn sides<'a, 'c>(&'a mut self, cx: &'a mut Context<'c>, now: Instant) -> Sides<'a, 'c> {
+        Sides { visits: self, now, cx }
     }
 
     fn let_in(&mut self, mux: &mut Mux, now: Instant) {
@@ -122,6 +127,7 @@ impl Visits {
                         visit,
                         reached: false,
                         is_shut: false,
+                        takes_nothing: false,
                         stuck_since: None,
                         to_visitor: 0,
                         to_camera: 0,
@@ -151,6 +157,13 @@ impl Visits {
         self.open.binary_search_by_key(&stream, |open| open.stream).ok()
     }
 
+    fn break_off(&mut self, stream: u64, reason: String) {
+        if let Some(at) = self.find(stream) {
+            self.open[at].visit.socket.break_off();
+        }
+        self.end(stream, reason);
+    }
+
     fn end(&mut self, stream: u64, reason: String) {
         let Some(at) = self.find(stream) else { return };
         let Open { visit, reached, to_visitor, to_camera, .. } = self.open.remove(at);
@@ -164,10 +177,17 @@ fn turn_away(visit: Visit, reason: &str) {
     let _ = visit.farewell.send(farewell);
 }
 
+impl Drop for Visits {
+    fn drop(&mut self) {
+        // The session ends in the middle of what these visitors were getting.
+        self.open.iter().for_each(|open| open.visit.socket.break_off());
+    }
+}
+
 impl Open {
     /// Writes what the visitor takes; an error when the visit is over.
     fn pass_on(&mut self, cx: &mut Context<'_>, mux: &mut Mux, now: Instant) -> Option<StreamError> {
-        loop {
+        let waits = loop {
             let mut slices = [IoSlice::new(&[]); CHUNKS];
             let mut count = 0;
             for (slice, octets) in slices.iter_mut().zip(mux.received(self.stream)) {
@@ -175,23 +195,24 @@ impl Open {
                 count += 1;
             }
             if count == 0 {
-                self.stuck_since = None;
-                break;
+                break false;
             }
             match Pin::new(&mut self.visit.socket).poll_write_vectored(cx, &slices[..count]) {
-                Poll::Pending => {
-                    let since = *self.stuck_since.get_or_insert(now);
-                    return (now.saturating_since(since) >= STALLED_AFTER).then_some(StreamError::Stalled);
+                Poll::Pending => break true,
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    // A visitor who has said all and left is told by the read; until then the camera may still listen.
+                    self.takes_nothing = true;
+                    mux.stop(self.stream, StreamError::Broken);
+                    break false;
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return Some(StreamError::Broken),
                 Poll::Ready(Ok(written)) => {
                     self.stuck_since = None;
                     self.to_visitor += written as u64;
                     mux.consumed(self.stream, written);
                 }
             }
-        }
-        if !self.is_shut {
+        };
+        if !self.is_shut && !self.takes_nothing {
             // What a watcher of the socket holds back goes out with this.
             let flushed = Pin::new(&mut self.visit.socket).poll_flush(cx);
             if flushed.is_ready() && mux.is_ended(self.stream) {
@@ -199,13 +220,20 @@ impl Open {
                 self.is_shut = true;
             }
         }
-        None
+        let is_half = self.is_shut || self.takes_nothing || mux.has_ended_sending(self.stream);
+        if !waits && !is_half {
+            self.stuck_since = None;
+            return None;
+        }
+        let since = *self.stuck_since.get_or_insert(now);
+        (now.saturating_since(since) >= STALLED_AFTER).then_some(StreamError::Stalled)
     }
 }
 
 /// The visitors' sides while the connection turns.
 pub(super) struct Sides<'a, 'c> {
     visits: &'a mut Visits,
+    now: Instant,
     cx: &'a mut Context<'c>,
 }
 
@@ -221,6 +249,9 @@ impl Streams for Sides<'_, '_> {
                 0 => Read::End,
                 count => {
                     open.to_camera += count as u64;
+                    if open.stuck_since.is_some() {
+                        open.stuck_since = Some(self.now);
+                    }
                     Read::Octets(count)
                 }
             },

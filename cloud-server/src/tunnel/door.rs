@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ use super::visitor;
 use crate::event::Event;
 use crate::rtsp::CameraNames;
 use crate::shutdown::Shutdown;
+
+/// After so long without a word the kernel asks whether a visitor is still there.
+const ALIVE_AFTER: Duration = Duration::from_secs(60);
 
 /// Refusals of one tunnel are told no more often: whoever scans ports fills no log.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -101,7 +105,12 @@ async fn accept(context: Arc<Context>, door: Arc<Door>, listener: TcpListener, m
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => admit(&context, &door, stream, address, &shutdown),
+            Ok((stream, address)) => {
+                // A visitor whose host has vanished gives its seat back although nobody says anything.
+                let alive = TcpKeepalive::new().with_time(ALIVE_AFTER).with_interval(ALIVE_AFTER / 4);
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&alive);
+                admit(&context, &door, stream, address, &shutdown);
+            }
             Err(error) => {
                 // Out of file descriptors, as a rule: asking again at once would only burn the processor.
                 tracing::warn!(%error, camera = door.camera, service = door.service, "cannot accept visitors");

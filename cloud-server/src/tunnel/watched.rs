@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::traffic::Traffic;
 use super::watch::Watch;
+use crate::agents::Socket;
 
 /// Octets that are read at once while the watcher is on: requests are short.
 const CHUNK: usize = 4096;
@@ -95,6 +96,12 @@ impl Watched {
             self.to_camera = Vec::new();
         }
         self.count(0, count);
+    }
+}
+
+impl Socket for Watched {
+    fn break_off(&self) {
+        self.stream.break_off();
     }
 }
 
