@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    fn to_agent(&mut self, says: &[u8], ends: bool) {
+    fn visitor_says(&mut self, says: &[u8], ends: bool) {
         self.server.look_again();
         let mut record = RecordWriter::new(MAX_RECORD);
         self.server.fill_control(self.now, &mut record);
@@ -101,7 +101,7 @@ impl World {
     async fn turns(&mut self, count: usize) {
         for _ in 0..count {
             self.turn(true).await;
-            self.to_agent(b"", false);
+            self.visitor_says(b"", false);
         }
     }
 }
@@ -116,7 +116,7 @@ fn an_answer_that_was_given_before_the_service_closed_reaches_the_visitor() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut world = World::new(listener.local_addr().unwrap().port());
         world.server.open(world.now, "a", "http", "test").unwrap();
-        world.to_agent(b"POST / HTTP/1.1\r\n", false);
+        world.visitor_says(b"POST / HTTP/1.1\r\n", false);
         let answer = vec![7; 20_000];
         let (mut service, _) = {
             world.turns(5).await;
@@ -128,7 +128,7 @@ fn an_answer_that_was_given_before_the_service_closed_reaches_the_visitor() {
         drop(service);
         // The visitor is still sending its body; the uplink is busy for a moment.
         for _ in 0..5 {
-            world.to_agent(b"more of the body", false);
+            world.visitor_says(b"more of the body", false);
             world.turn(false).await;
         }
         world.turns(20).await;
@@ -143,10 +143,10 @@ fn a_visitor_who_left_a_hung_service_does_not_keep_his_place_for_ever() {
         let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut world = World::new(hung.local_addr().unwrap().port());
         world.server.open(world.now, "a", "http", "test").unwrap();
-        world.to_agent(b"GET / HTTP/1.1\r\n\r\n", false);
+        world.visitor_says(b"GET / HTTP/1.1\r\n\r\n", false);
         world.turns(5).await;
         // The visitor loses his patience.
-        world.to_agent(b"", true);
+        world.visitor_says(b"", true);
         world.turns(5).await;
         for _ in 0..60 {
             world.now = world.now + Duration::from_secs(60);
