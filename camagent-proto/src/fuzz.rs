@@ -185,7 +185,7 @@ impl World {
     fn exchange(&mut self) {
         use crate::session::Transmit;
         for _ in 0..4 {
-            match self.agent.poll_transmit(self.now, &mut self.journal, &mut NoStreams) {
+            match self.agent.poll_transmit(self.now, &mut self.journal, &mut NoStreams, usize::MAX) {
                 Some(Transmit::Text(text)) => self.server.handle_text(self.now, &text),
                 Some(Transmit::Binary(record)) => self.server.handle_binary(self.now, record),
                 _ => {}

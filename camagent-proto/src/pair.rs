@@ -307,7 +307,8 @@ impl Pair {
             }
             while self.server.is_some()
                 && self.to_server.len() < self.window
-                && let Some(transmit) = self.agent.poll_transmit(self.now, &mut self.journal, &mut self.services)
+                && let Some(transmit) =
+                    self.agent.poll_transmit(self.now, &mut self.journal, &mut self.services, usize::MAX)
             {
                 busy = true;
                 self.to_server.push_back((self.now + self.latency, transmit));

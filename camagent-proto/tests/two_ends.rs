@@ -427,7 +427,8 @@ fn messages_of_the_wrong_role_or_time_close_with_a_reason() {
     let now = camagent_proto::Instant::ZERO;
     agent.connected(now, now + 30 * SECOND);
     agent.handle_text(now, r#"{"type":"command","data":{"action":"restart"}}"#, &mut journal);
-    let sent: Vec<_> = std::iter::from_fn(|| agent.poll_transmit(now, &mut journal, &mut NoStreams)).collect();
+    let sent: Vec<_> =
+        std::iter::from_fn(|| agent.poll_transmit(now, &mut journal, &mut NoStreams, usize::MAX)).collect();
     let Some(Transmit::Close(CloseCode::ProtocolError, reason)) = sent.last() else { panic!("{sent:?}") };
     assert!(reason.contains("expected registered, got command"), "{reason}");
     let Transmit::Text(error) = &sent[sent.len() - 2] else { panic!("{sent:?}") };

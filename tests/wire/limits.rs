@@ -176,9 +176,10 @@ fn deadlines_are_those_of_the_table() {
     let silent = Instant::ZERO + millis("answer to a heartbeat");
     assert_eq!(agent.poll_timeout(), Some(silent));
     agent.handle_timeout(silent);
-    let said: Vec<Transmit> =
-        std::iter::from_fn(|| agent.poll_transmit(Instant::ZERO, &mut TestJournal::default(), &mut NoStreams))
-            .collect();
+    let said: Vec<Transmit> = std::iter::from_fn(|| {
+        agent.poll_transmit(Instant::ZERO, &mut TestJournal::default(), &mut NoStreams, usize::MAX)
+    })
+    .collect();
     assert!(matches!(said.last(), Some(Transmit::Close(CloseCode::LivenessTimeout, _))), "{said:?}");
 }
 
@@ -226,12 +227,11 @@ fn an_agent_remembers_what_it_says() {
 
     let most = limit("waiting events");
     (0..=most).for_each(|_| agent.push_event(Instant::ZERO, None, "x", json!(null)).expect("small"));
-    let texts = std::iter::from_fn(|| agent.poll_transmit(Instant::ZERO, &mut journal, &mut NoStreams)).filter_map(
-        |transmit| match transmit {
+    let texts = std::iter::from_fn(|| agent.poll_transmit(Instant::ZERO, &mut journal, &mut NoStreams, usize::MAX))
+        .filter_map(|transmit| match transmit {
             Transmit::Text(text) => Message::read(&text).ok().flatten(),
             _ => None,
-        },
-    );
+        });
     let events: Vec<u64> = texts
         .filter_map(|message| if let Message::Event(event) = message { Some(event.sequence) } else { None })
         .collect();

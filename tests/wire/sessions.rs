@@ -191,7 +191,7 @@ impl Play {
     fn says(&mut self, by_agent: bool, now: Instant) -> Option<Transmit> {
         if by_agent {
             self.agent.tunnels().look_again();
-            self.agent.poll_transmit(now, &mut self.journal, &mut self.services)
+            self.agent.poll_transmit(now, &mut self.journal, &mut self.services, usize::MAX)
         } else {
             self.server.tunnels().look_again();
             self.server.poll_transmit(now, &mut self.visitors)

@@ -24,6 +24,8 @@ use crate::{
 
 /// How long the server may take to answer a close before the connection is dropped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// In a burst with less room than this no further record is begun.
+const LEAST_RECORD: usize = 1_024;
 /// Messages that are read before others get a turn.
 const READ_BURST: usize = 32;
 
@@ -143,10 +145,12 @@ impl Driver {
             talk.burst.sent(now, octets);
             self.session.tunnels().set_quantum(talk.burst.size());
             octets = 0;
-            while octets < talk.burst.size() {
+            // A little is left over rather than a record of a few octets.
+            while octets + LEAST_RECORD < talk.burst.size() {
+                let left = talk.burst.size() - octets;
                 let mut journal = &self.shared.intake;
                 let mut sides = self.tunnels.sides(cx, talk.burst.size(), now);
-                let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides) else { break };
+                let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides, left) else { break };
                 octets += transmit.octets();
                 talk.connection.send(transmit).map_err(lost)?;
             }

@@ -22,6 +22,8 @@ pub struct RecordWriter {
     /// Octets of the record.
     length: usize,
     limit: usize,
+    /// What the record should have at most: octets of frames that can be cut go no further.
+    target: usize,
     frames: usize,
     body: Vec<u8>,
     integer: Vec<u8>,
@@ -31,7 +33,22 @@ impl RecordWriter {
     /// An empty record of at most `limit` octets, kept within [`MIN_RECORD`] and [`MAX_RECORD`].
     pub fn new(limit: usize) -> Self {
         let limit = limit.clamp(MIN_RECORD, MAX_RECORD);
-        Self { bytes: Vec::with_capacity(limit), length: 0, limit, frames: 0, body: Vec::new(), integer: Vec::new() }
+        Self {
+            bytes: Vec::with_capacity(limit),
+            length: 0,
+            limit,
+            target: limit,
+            frames: 0,
+            body: Vec::new(),
+            integer: Vec::new(),
+        }
+    }
+
+    /// The same, which should have no more than `target` octets: only a frame that cannot be cut goes beyond.
+    pub fn aiming_at(limit: usize, target: usize) -> Self {
+        let mut record = Self::new(limit);
+        record.target = target.min(record.limit);
+        record
     }
 
     /// Whether nothing was written yet.
@@ -44,8 +61,12 @@ impl RecordWriter {
         if self.frames == MAX_FRAMES {
             return 0;
         }
+        self.room_up_to(self.target)
+    }
+
+    fn room_up_to(&self, limit: usize) -> usize {
         // Type in one octet, length in at most four: records are shorter than 2^30.
-        self.limit.saturating_sub(self.length + 5)
+        limit.saturating_sub(self.length + 5)
     }
 
     /// Appends `frame` when it fits; says whether it did.
@@ -53,7 +74,7 @@ impl RecordWriter {
         let mut body = core::mem::take(&mut self.body);
         body.clear();
         frame.write_body(&mut body);
-        let fits = self.frames < MAX_FRAMES && body.len() <= self.room();
+        let fits = self.frames < MAX_FRAMES && body.len() <= self.room_up_to(self.limit);
         if fits {
             self.header(frame.number(), body.len());
             self.append(&body);
@@ -230,6 +251,15 @@ mod tests {
         let record = writer.finish();
         assert!(record.len() <= MIN_RECORD && record.len() > MIN_RECORD - 8, "{}", record.len());
         assert!(RecordReader::new(Bytes::from(alloc::vec![0; MAX_RECORD + 1])).is_err());
+    }
+
+    #[test]
+    fn a_target_cuts_what_can_be_cut_and_nothing_else() {
+        let mut writer = RecordWriter::aiming_at(MAX_RECORD, 1_000);
+        assert_eq!(writer.push_payload(0x25, &[1], 5_000, |_| true), Some(1_000 - 6));
+        assert_eq!((writer.room(), writer.push_payload(0x25, &[1], 1, |_| true)), (0, None));
+        assert!(writer.push(&Frame::Skip(Skip { track: 1, first: 2, last: 3, reason: SkipReason::OverBudget })));
+        assert!(writer.finish().len() > 1_000);
     }
 
     #[test]

@@ -232,12 +232,14 @@ impl Agent {
         self.events_out.pop_front().or_else(|| self.tunnels.poll_event().map(AgentEvent::Stream))
     }
 
-    /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice.
+    /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice. A record has no more
+    /// than `target` octets, unless one frame of it alone has more.
     pub fn poll_transmit(
         &mut self,
         now: Instant,
         journal: &mut dyn Journal,
         streams: &mut dyn Streams,
+        target: usize,
     ) -> Option<Transmit> {
         if let Some(transmit) = self.outbox.pop() {
             return Some(transmit);
@@ -248,7 +250,7 @@ impl Agent {
         if let Some(event) = self.happenings.next_to_send() {
             return Some(Transmit::Text(Message::Event(event).to_text()));
         }
-        let mut record = RecordWriter::new(self.record_limit);
+        let mut record = RecordWriter::aiming_at(self.record_limit, target);
         self.tunnels.fill_control(now, &mut record);
         let media_first = self.media_records < MEDIA_RECORDS;
         if !media_first {
