@@ -128,6 +128,20 @@ async fn every_unit_of_all_sources_arrives_over_tcp() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_camera_with_a_name_is_found() {
+    let pulling = Pulling::start(RtspCamera::start().await, |json| {
+        main_only(json);
+        // Where that is ::1 first: this camera has IPv4 alone.
+        json["camera"]["host"] = json!("localhost");
+    })
+    .await;
+    let viewer = pulling.viewer("main").await;
+    pulling.gets(&viewer, MAIN, PICTURES).await;
+    assert_eq!(pulling.warnings(), [] as [String; 0]);
+    assert!(pulling.logs.text().contains("over tcp from rtsp://localhost:"), "{}", pulling.logs.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_unit_of_all_sources_arrives_over_udp() {
     all_sources_are_complete("udp").await;
 }

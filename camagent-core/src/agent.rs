@@ -28,6 +28,7 @@ use crate::{
     event::{Event, EventQueue},
     logger::Logger,
     net::{ServerTime, Tls},
+    resolve::Resolver,
     source::{Frame, Intake, Pushed, TrackDescription},
     stats::NetworkCounts,
     tunnel::{self, Tunnels},
@@ -132,6 +133,7 @@ impl Agent {
             started,
             overflow_told: None,
             tunnels: Tunnels::new(&config.cameras),
+            server_addresses: Resolver::of_server(),
             config,
         };
         let thread = spawn(driver, Arc::clone(&life))?;
@@ -312,11 +314,10 @@ fn run(driver: Driver) -> Result<(), Error> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        // The helper that resolves names: small, few, soon gone, and blocked signals are inherited.
-        .max_blocking_threads(2)
+        // Nothing here blocks; names are found in `resolve`.
+        .max_blocking_threads(1)
         .thread_stack_size(STACK)
         .thread_keep_alive(Duration::from_secs(1))
-        .thread_name("camagent-dns")
         .build()
         .map_err(Error::io("cannot start the agent's event loop"))?;
     let work = async {
@@ -327,7 +328,6 @@ fn run(driver: Driver) -> Result<(), Error> {
         pulls.stop().await;
     };
     let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
-    // A resolver that hangs is left behind, never waited for.
     runtime.shutdown_background();
     result.map_err(|panic| Error::Fault(panic_text(&*panic)))
 }

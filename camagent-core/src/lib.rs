@@ -31,6 +31,7 @@ mod event;
 mod journal;
 mod logger;
 mod net;
+mod resolve;
 mod source;
 mod stats;
 mod tunnel;

@@ -23,6 +23,7 @@ use crate::{
     event::{Event, Warning},
     logger::Logger,
     net::{self, Backoff, Ending, ServerTime, Tls, Traffic},
+    resolve::Resolver,
     stats::NetworkCounts,
     tunnel::Tunnels,
 };
@@ -45,6 +46,7 @@ pub(crate) struct Driver {
     pub(crate) tls: Option<Tls>,
     pub(crate) server_time: Arc<ServerTime>,
     pub(crate) tunnels: Tunnels,
+    pub(crate) server_addresses: Resolver,
     pub(crate) started: Instant,
     /// When the host was last told that frames are lost.
     pub(crate) overflow_told: Option<Instant>,
@@ -140,7 +142,7 @@ impl Driver {
         self.take_orders();
         let dialled = {
             let stop = pin!(self.given_up());
-            let connect = net::connect(&self.config, self.tls.as_ref(), traffic);
+            let connect = net::connect(&self.config, &self.server_addresses, self.tls.as_ref(), traffic);
             let connect = pin!(timeout(self.config.connection_timeout, connect));
             match select(connect, stop).await {
                 Either::Left((dialled, _)) => dialled,

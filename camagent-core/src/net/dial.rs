@@ -4,12 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use socket2::SockRef;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 
-use crate::{config::ServerUrl, error::Error};
+use crate::{config::ServerUrl, error::Error, resolve::Resolver};
 
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -18,16 +15,11 @@ const STAGGER: Duration = Duration::from_millis(250);
 const UNSENT: u32 = 32 << 10;
 
 /// Resolves and connects; the error names every address and what it said.
-pub(super) async fn dial(server: &ServerUrl) -> Result<(TcpStream, SocketAddr), Error> {
+pub(super) async fn dial(server: &ServerUrl, addresses: &Resolver) -> Result<(TcpStream, SocketAddr), Error> {
     let name = server.authority();
-    let addresses = lookup_host((server.host(), server.port()))
-        .await
-        .map_err(|error| Error::Unreachable(format!("cannot resolve {}: {error}", server.host())))?;
-    let addresses = interleave(addresses.collect());
-    if addresses.is_empty() {
-        return Err(Error::Unreachable(format!("{} has no address", server.host())));
-    }
-    let mut addresses = addresses.into_iter();
+    let resolved = addresses.resolve(server.host(), server.port()).await;
+    let resolved = resolved.map_err(|error| Error::Unreachable(error.to_string()))?;
+    let mut addresses = interleave(resolved).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failures = Vec::new();
     loop {

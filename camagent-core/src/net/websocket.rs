@@ -22,7 +22,7 @@ use tokio_tungstenite::{
 };
 
 use super::{Traffic, counted::Counted, dial::dial, tls::Tls};
-use crate::{burst::MAX_BURST, config::Config, error::Error};
+use crate::{burst::MAX_BURST, config::Config, error::Error, resolve::Resolver};
 
 /// Octets that are read at once.
 const READ_BUFFER: usize = 8 << 10;
@@ -52,8 +52,13 @@ pub(crate) enum Incoming {
 }
 
 /// Dials, encrypts and upgrades. `tls` is there when the URL asks for it.
-pub(crate) async fn connect(config: &Config, tls: Option<&Tls>, traffic: &Rc<Traffic>) -> Result<Connection, Error> {
-    let (socket, address) = dial(&config.server).await?;
+pub(crate) async fn connect(
+    config: &Config,
+    addresses: &Resolver,
+    tls: Option<&Tls>,
+    traffic: &Rc<Traffic>,
+) -> Result<Connection, Error> {
+    let (socket, address) = dial(&config.server, addresses).await?;
     let socket = Counted::new(socket, Rc::clone(traffic));
     let socket: Box<dyn Socket> = match tls {
         None => Box::new(socket),

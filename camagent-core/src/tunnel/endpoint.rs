@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{CONNECT_WITHIN, STALLED_AFTER};
-use crate::config::ServiceConfig;
+use crate::{config::ServiceConfig, resolve::Resolver};
 
 /// After so long without a word the kernel asks whether the service is still there.
 const ALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -59,10 +59,16 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn connect(stream: u64, camera: String, names: String, target: &ServiceConfig) -> Self {
-        let (host, port) = (target.host.clone(), target.port);
+    pub(super) fn connect(
+        stream: u64,
+        camera: String,
+        names: String,
+        target: &ServiceConfig,
+        addresses: &Resolver,
+    ) -> Self {
+        let (host, port, addresses) = (target.host.clone(), target.port, addresses.clone());
         let connect = async move {
-            match timeout(CONNECT_WITHIN, TcpStream::connect((host.as_str(), port))).await {
+            match timeout(CONNECT_WITHIN, addresses.connect(&host, port)).await {
                 Ok(Ok(socket)) => Ok(socket),
                 Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
                 Err(_) => Err(format!("{host}:{port}: no connection within {} s", CONNECT_WITHIN.as_secs())),

@@ -20,7 +20,10 @@ use camagent_proto::{
     mux::{Mux, Read, StreamEvent, Streams},
 };
 
-use crate::config::{CameraConfig, ServiceConfig};
+use crate::{
+    config::{CameraConfig, ServiceConfig},
+    resolve::Resolver,
+};
 use ahead::Ahead;
 use endpoint::{Endpoint, Progress};
 
@@ -55,6 +58,7 @@ enum End {
 /// All tunnels of the agent.
 pub(crate) struct Tunnels {
     cameras: Vec<(String, Vec<ServiceConfig>)>,
+    addresses: Resolver,
     endpoints: Vec<Endpoint>,
     ahead: Ahead,
 }
@@ -62,7 +66,12 @@ pub(crate) struct Tunnels {
 impl Tunnels {
     pub(crate) fn new(cameras: &[CameraConfig]) -> Self {
         let cameras = cameras.iter().map(|camera| (camera.id.clone(), camera.services.clone()));
-        Self { cameras: cameras.collect(), endpoints: Vec::new(), ahead: Ahead::default() }
+        Self {
+            cameras: cameras.collect(),
+            addresses: Resolver::of_cameras(),
+            endpoints: Vec::new(),
+            ahead: Ahead::default(),
+        }
     }
 
     /// The session is over, and all streams with it.
@@ -87,7 +96,7 @@ impl Tunnels {
                     mux.answer(stream, OpenOutcome::Busy, &detail);
                     return Some(Happening::Refused(format!("the server asks for {names}: {detail}")));
                 }
-                self.endpoints.push(Endpoint::connect(stream, camera, names.clone(), target));
+                self.endpoints.push(Endpoint::connect(stream, camera, names.clone(), target, &self.addresses));
                 Some(Happening::Opened(names))
             }
             StreamEvent::Broken(stream, error) => {

@@ -31,6 +31,7 @@ use super::Intake;
 use crate::{
     config::{Config, PullPace, RtspTransport, Secret},
     logger::Logger,
+    resolve::Resolver,
 };
 use patience::Patience;
 use session::{Ending, Numbers};
@@ -67,6 +68,7 @@ pub(crate) struct Puller {
     pace: PullPace,
     logger: Logger,
     door: Arc<Door>,
+    addresses: Resolver,
 }
 
 impl fmt::Display for Puller {
@@ -108,6 +110,7 @@ impl Pulls {
     pub(crate) fn start<H: Home>(home: &Arc<H>, config: &Config, logger: &Logger) -> Self {
         let sessions = Arc::new(SessionGroup::default());
         let mut tasks = JoinSet::new();
+        let addresses = Resolver::of_cameras();
         for camera in &config.cameras {
             let door = Arc::new(Door::default());
             let place = if camera.host.contains(':') {
@@ -131,6 +134,7 @@ impl Pulls {
                     pace: config.pull_pace,
                     logger: logger.clone(),
                     door: Arc::clone(&door),
+                    addresses: addresses.clone(),
                 };
                 tasks.spawn(survive(puller, Arc::clone(home), Arc::clone(&sessions)));
             }

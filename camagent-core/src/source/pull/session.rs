@@ -3,7 +3,7 @@
 //! The parsing is `retina`'s. Units stay as the camera made them; only parameter sets are put before each key frame, also when the camera
 //! tells them in its description alone.
 
-use std::{pin::pin, sync::Arc};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc};
 
 use camagent_media::{Codec, Framing};
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use retina::{
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, ParametersRef, aac, h26x},
 };
 use tokio::time::{Instant, timeout, timeout_at};
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     Puller,
@@ -25,6 +25,7 @@ use crate::{
     clock,
     config::RtspTransport,
     error::Error,
+    resolve::Resolver,
     source::{Frame, Intake, Pushed, TrackDescription},
 };
 
@@ -88,8 +89,19 @@ pub(super) struct Numbers {
 /// Asks the camera what it has.
 pub(super) async fn describe(puller: &Puller, group: &Arc<SessionGroup>) -> Result<Session<Described>, Ending> {
     let url = Url::parse(&puller.url).map_err(|error| Ending::Lost(format!("{}: {error}", puller.url)))?;
+    match timeout(puller.pace.silence, describe_anywhere(puller, url, group)).await {
+        Err(_) => Err(Ending::Lost(format!("no answer to DESCRIBE within {} s", puller.pace.silence.as_secs()))),
+        Ok(Err(ending)) => Err(ending),
+        Ok(Ok(Err(error))) if error.status_code() == Some(404) => {
+            Err(Ending::Lost(format!("the camera has no stream at this path ({})", first_line(&error))))
+        }
+        Ok(Ok(described)) => Ok(described?),
+    }
+}
+
+fn options(puller: &Puller, group: &Arc<SessionGroup>) -> SessionOptions {
     let account = puller.account.as_ref();
-    let options = SessionOptions::default()
+    SessionOptions::default()
         .creds(account.map(|(username, password)| Credentials {
             username: username.clone(),
             password: password.reveal().to_owned(),
@@ -97,14 +109,42 @@ pub(super) async fn describe(puller: &Puller, group: &Arc<SessionGroup>) -> Resu
         .user_agent(crate::SOFTWARE.into())
         .session_group(Arc::clone(group))
         // Some cameras change it, and understand the first one all the same.
-        .session_id(SessionIdPolicy::UseFirst);
-    match timeout(puller.pace.silence, Session::describe(url, options)).await {
-        Err(_) => Err(Ending::Lost(format!("no answer to DESCRIBE within {} s", puller.pace.silence.as_secs()))),
-        Ok(Err(error)) if error.status_code() == Some(404) => {
-            Err(Ending::Lost(format!("the camera has no stream at this path ({})", first_line(&error))))
+        .session_id(SessionIdPolicy::UseFirst)
+}
+
+/// Asks at each address of the host until one takes the connection.
+async fn describe_anywhere(
+    puller: &Puller,
+    url: Url,
+    group: &Arc<SessionGroup>,
+) -> Result<Result<Session<Described>, retina::Error>, Ending> {
+    let urls = addressed(url, &puller.addresses).await.map_err(|error| Ending::Lost(error.to_string()))?;
+    let mut last = Err(Ending::Lost("its host has no address".into()));
+    for url in urls {
+        match Session::describe(url, options(puller, group)).await {
+            Err(error) if is_unreachable(&error) => last = Ok(Err(error)),
+            described => return Ok(described),
         }
-        Ok(described) => Ok(described?),
     }
+    last
+}
+
+/// The URL with each address of its host instead of the name, so that nothing is left to look up when it is dialled.
+async fn addressed(url: Url, addresses: &Resolver) -> io::Result<Vec<Url>> {
+    let Some(Host::Domain(name)) = url.host() else { return Ok(vec![url]) };
+    let found = addresses.resolve(name, url.port().unwrap_or(554)).await?;
+    let with = |address: SocketAddr| {
+        let mut url = url.clone();
+        // An RTSP URL with a name takes an address as well.
+        url.set_ip_host(address.ip()).is_ok().then_some(url)
+    };
+    Ok(found.into_iter().filter_map(with).collect())
+}
+
+/// Whether there was no TCP connection.
+fn is_unreachable(error: &retina::Error) -> bool {
+    // The only way that retina tells it.
+    error.to_string().starts_with("Unable to connect")
 }
 
 /// Sets up the first video and the first audio that can be carried, and plays them.
