@@ -8,8 +8,8 @@ use camagent_proto::{
         MaxData, Open, OpenOutcome, RecordReader, RecordWriter, ResetStream, StopSending, StreamError, TrackInfo,
     },
     message::{
-        Command, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, SourceState, TunnelLimits,
-        is_name,
+        Camera, Command, Goaway, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, Source,
+        SourceState, TunnelLimits, is_name,
     },
     mux::{Mux, NoStreams},
     pair::TestJournal,
@@ -60,12 +60,16 @@ fn closes(server: &mut Server) -> Option<CloseCode> {
 }
 
 fn agent() -> Agent {
+    agent_of(Vec::new())
+}
+
+fn agent_of(cameras: Vec<Camera>) -> Agent {
     let mut agent = Agent::new(AgentConfig {
         agent_id: "a".into(),
         token: None,
         boot_id: camagent_proto::message::BootId([0; 16]),
         software: String::new(),
-        cameras: Vec::new(),
+        cameras,
         capabilities: Vec::new(),
         heartbeat_interval: Duration::from_secs(30),
         tunnels: Default::default(),
@@ -236,6 +240,36 @@ fn an_agent_remembers_what_it_says() {
         .filter_map(|message| if let Message::Event(event) = message { Some(event.sequence) } else { None })
         .collect();
     assert_eq!(events, (2..=most + 1).collect::<Vec<u64>>());
+}
+
+/// Says something to an agent again and again at one moment: how often it hears it.
+fn heard_by(agent: &mut Agent, said: impl Fn(u64) -> Message) -> u64 {
+    let mut journal = TestJournal::default();
+    while agent.poll_event().is_some() {}
+    for number in 0..100_000 {
+        agent.handle_text(Instant::ZERO, &said(number).to_text(), &mut journal);
+        match agent.poll_event() {
+            Some(AgentEvent::Failed(error)) => {
+                assert_eq!(error.close_code(), CloseCode::LimitExceeded, "{error}");
+                return number;
+            }
+            heard => assert!(heard.is_some()),
+        }
+    }
+    panic!("an agent that hears everything");
+}
+
+#[test]
+fn an_agent_hears_as_much_as_it_says() {
+    let command = |id: u64| Message::Command(Command { id: Some(id.to_string()), ..Command::default() });
+    assert_eq!(heard_by(&mut agent(), command), limit("commands"));
+    assert_eq!(heard_by(&mut agent(), |_| Message::Goaway(Goaway::default())), limit("goaway"));
+    assert_eq!(heard_by(&mut agent(), |_| Message::KeyFrame(KeyFrame::default())), limit("key_frame"));
+    let state = |_| Message::SourceState(SourceState { camera: "a".into(), source: "main".into(), wanted: true });
+    assert_eq!(heard_by(&mut agent(), state), limit("source_state"));
+    let source = |number: u64| Source { name: format!("s{number}"), ..Source::default() };
+    let camera = Camera { id: "a".into(), sources: (0..100).map(source).collect(), ..Camera::default() };
+    assert_eq!(heard_by(&mut agent_of(vec![camera]), state), 20 * 100, "for each source");
 }
 
 #[test]

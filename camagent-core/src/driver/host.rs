@@ -22,6 +22,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A full journal is told at most this often.
 const OVERFLOW_EVERY: Duration = Duration::from_secs(10);
 
+/// Characters of a server's words in the log.
+const MAX_WORDS: usize = 64;
+
 /// How the host hears events.
 pub(crate) enum Ear {
     /// By this function, on the agent's thread.
@@ -47,7 +50,7 @@ impl Driver {
                     }
                 }
                 AgentEvent::Goaway(goaway) => {
-                    self.logger.info(format_args!("the server asks to leave: {}", goaway.reason));
+                    self.logger.info(format_args!("the server asks to leave: {:?}", short(&goaway.reason)));
                     talk.leave_at = Some(now + Duration::from_millis(goaway.after_ms.min(60_000)));
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
                     talk.ending = Some(Ending::ComeBack { after: Duration::ZERO, spread });
@@ -87,7 +90,7 @@ impl Driver {
     }
 
     fn command(&mut self, talk: &mut Talk, token: CommandToken, command: message::Command, now: Instant) {
-        self.logger.info(format_args!("command {:?}", command.action));
+        self.logger.info(format_args!("command {:?}", short(&command.action)));
         if command.action == "restart" {
             self.answer(token, Ok(serde_json::json!({"restarting": true})));
             talk.ending = Some(Ending::Restart);
@@ -147,7 +150,33 @@ impl Driver {
             Happening::Opened(names) => self.logger.info(format_args!("tunnel opened: {names}")),
             Happening::Closed(names) => self.logger.info(format_args!("tunnel closed: {names}")),
             Happening::Unreachable(names) => self.logger.warn(format_args!("tunnel leads nowhere: {names}")),
-            Happening::Refused(why) => self.warn(Warning::TunnelRefused, format!("tunnel refused: {why}")),
+            Happening::Refused(why) => self.tell_refusal(&format!("tunnel refused: {why}")),
+        }
+    }
+
+    /// A server can ask for what it does not get as fast as the line carries it.
+    fn tell_refusal(&mut self, message: &str) {
+        let now = clock::now();
+        let with = |others: u64| match others {
+            0 => message.to_owned(),
+            _ => format!("{message} ({others} others before)"),
+        };
+        if let Some(others) = self.refusals_logged.take(now) {
+            self.logger.warn(format_args!("{}", with(others)));
+        }
+        if let Some(others) = self.refusals_told.take(now) {
+            self.tell(Event::Warning { warning: Warning::TunnelRefused, message: with(others) });
+        }
+    }
+
+    /// Those that no later refusal has told.
+    pub(super) fn tell_refusals_left_out(&mut self, now: Instant) {
+        let message = |others: u64| format!("tunnels refused: {others} others before");
+        if let Some(others) = self.refusals_logged.rest(now) {
+            self.logger.warn(format_args!("{}", message(others)));
+        }
+        if let Some(others) = self.refusals_told.rest(now) {
+            self.tell(Event::Warning { warning: Warning::TunnelRefused, message: message(others) });
         }
     }
 
@@ -179,5 +208,22 @@ impl Driver {
             Ear::Function(function) => function(event),
             Ear::Queue => self.shared.events.push(event),
         }
+    }
+}
+
+/// The beginning of a server's words.
+fn short(words: &str) -> &str {
+    words.char_indices().nth(MAX_WORDS).map_or(words, |(at, _)| &words[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_server_are_cut_between_characters() {
+        assert_eq!(short("restart"), "restart");
+        assert_eq!(short(&"ü".repeat(64)), "ü".repeat(64));
+        assert_eq!(short(&"ü".repeat(9_000)), "ü".repeat(64));
     }
 }

@@ -4,10 +4,12 @@
 //! `shared`.
 
 mod host;
+mod rarely;
 mod shared;
 mod talk;
 
 pub(crate) use host::Ear;
+pub(crate) use rarely::Rarely;
 pub(crate) use shared::{Order, Shared, statistics};
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
@@ -48,6 +50,10 @@ pub(crate) struct Driver {
     pub(crate) tunnels: Tunnels,
     pub(crate) server_addresses: Resolver,
     pub(crate) started: Instant,
+    /// Refused tunnels in the log.
+    pub(crate) refusals_logged: Rarely,
+    /// Refused tunnels that the host is told of.
+    pub(crate) refusals_told: Rarely,
     /// When the host was last told that frames are lost.
     pub(crate) overflow_told: Option<Instant>,
 }

@@ -94,6 +94,7 @@ impl Driver {
             for happening in self.tunnels.turn(cx, self.session.tunnels(), now) {
                 self.tell_tunnel(happening);
             }
+            self.tell_refusals_left_out(now);
             self.leave_if_due(talk, now);
             let has_more = matches!(read, Read::More);
             let ended = match read {
@@ -169,6 +170,8 @@ impl Driver {
             self.shared.stop_until().filter(|_| talk.ends_by.is_none()),
             self.shared.next_expiry(),
             self.tunnels.deadline(),
+            self.refusals_logged.deadline(),
+            self.refusals_told.deadline(),
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else { return false };
         let left = next.saturating_since(clock::now());

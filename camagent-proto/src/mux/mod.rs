@@ -16,6 +16,7 @@ mod stream;
 mod waiting;
 
 pub use multiplexer::{Mux, NotOpened};
+pub(crate) use pace::Pace;
 
 use alloc::string::String;
 

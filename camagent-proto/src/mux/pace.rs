@@ -10,14 +10,14 @@ pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
 /// Counts one kind of thing.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     since: Instant,
     count: u64,
 }
 
 impl Pace {
     /// One more; an error when it is one too many.
-    pub(super) fn count(&mut self, now: Instant, limit: &'static str, allowed: u64) -> Result<(), Error> {
+    pub(crate) fn count(&mut self, now: Instant, limit: &'static str, allowed: u64) -> Result<(), Error> {
         self.turn(now);
         self.count += 1;
         if self.count > allowed {

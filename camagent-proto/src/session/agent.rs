@@ -22,7 +22,7 @@ use crate::{
         KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, TunnelLimits,
         check_name,
     },
-    mux::{Mux, StreamEvent, Streams},
+    mux::{Mux, Pace, StreamEvent, Streams},
     stats::Statistics,
     time::{Duration, Instant},
     transfer::{Journal, Sender, TransferCounts},
@@ -33,6 +33,13 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Frames of unknown kinds that a peer may send in a session.
 const MAX_UNKNOWN: u64 = 1_000;
+/// Commands that a server may give in ten seconds.
+const MAX_COMMANDS: u64 = 200;
+/// Times in ten seconds that a server may ask the agent to leave.
+const MAX_GOAWAYS: u64 = 10;
+/// Wishes of one kind that a server may have in ten seconds, and those for each source of the agent when that is more: behind `registered`
+/// it names them all.
+const MAX_WISHES: (u64, u64) = (1_000, 20);
 /// After so many records that media filled, tunnels go first once: somebody who configures the camera is never starved.
 const MEDIA_RECORDS: u32 = 4;
 
@@ -76,6 +83,15 @@ pub enum AgentEvent {
     Failed(Error),
 }
 
+/// What a server asks for, in the present session.
+#[derive(Debug, Default)]
+struct Asked {
+    commands: Pace,
+    goaways: Pace,
+    key_frames: Pace,
+    source_states: Pace,
+}
+
 #[derive(Debug, PartialEq)]
 enum State {
     Disconnected,
@@ -109,6 +125,7 @@ pub struct Agent {
     answer_until: Option<Instant>,
     round_trip: Duration,
     unknown: u64,
+    asked: Asked,
 }
 
 impl Agent {
@@ -131,6 +148,7 @@ impl Agent {
             answer_until: None,
             round_trip: Duration::ZERO,
             unknown: 0,
+            asked: Asked::default(),
         }
     }
 
@@ -165,6 +183,7 @@ impl Agent {
         self.outbox = Outbox::default();
         self.answer_until = None;
         self.unknown = 0;
+        self.asked = Asked::default();
         self.register(now);
     }
 
@@ -372,6 +391,7 @@ impl Agent {
         match (&self.state, message) {
             (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
             (_, Message::Goaway(goaway)) => {
+                self.asked.goaways.count(now, "goaway in ten seconds", MAX_GOAWAYS)?;
                 self.events_out.push_back(AgentEvent::Goaway(goaway));
                 Ok(())
             }
@@ -383,6 +403,7 @@ impl Agent {
                 Ok(())
             }
             (_, Message::Command(command)) => {
+                self.asked.commands.count(now, "commands in ten seconds", MAX_COMMANDS)?;
                 self.command(command);
                 Ok(())
             }
@@ -391,15 +412,25 @@ impl Agent {
                 Ok(())
             }
             (_, Message::SourceState(state)) => {
+                let allowed = self.wishes();
+                self.asked.source_states.count(now, "source_state in ten seconds", allowed)?;
                 self.events_out.push_back(AgentEvent::SourceWanted(state));
                 Ok(())
             }
             (_, Message::KeyFrame(key_frame)) => {
+                let allowed = self.wishes();
+                self.asked.key_frames.count(now, "key_frame in ten seconds", allowed)?;
                 self.events_out.push_back(AgentEvent::KeyFrame(key_frame));
                 Ok(())
             }
             (_, other) => Err(unexpected("a message of a server", &other)),
         }
+    }
+
+    /// How many wishes of one kind a server may have in ten seconds.
+    fn wishes(&self) -> u64 {
+        let sources: usize = self.config.cameras.iter().map(|camera| camera.sources.len()).sum();
+        MAX_WISHES.0.max(MAX_WISHES.1 * sources as u64)
     }
 
     fn registered(&mut self, now: Instant, registered: Registered, journal: &mut dyn Journal) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use camagent_proto::CloseCode;
 use camagent_proto::message::{Camera, Command, CommandResult, ResumePoint};
 use camagent_proto::stats::Statistics;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::ledger::Ledger;
 use super::visit::{LOOK_EVERY, NotVisited, Visit};
@@ -19,6 +20,9 @@ use crate::store::AgentRow;
 const MAX_ORDERS: usize = 64;
 /// Commands that may wait for answers of one agent.
 const MAX_PENDING: usize = 64;
+/// Commands for one agent within [`PACE_OF`]. An agent ends a session in which twice as many come.
+const MAX_COMMANDS: u32 = 100;
+const PACE_OF: Duration = Duration::from_secs(10);
 /// Visits that may wait until the connection takes them.
 const MAX_VISITS: usize = 32;
 
@@ -83,7 +87,7 @@ pub struct Membership {
 pub enum CommandFailure {
     /// The agent is not connected.
     Offline,
-    /// Too many commands wait already.
+    /// Too many commands wait already, or came lately.
     Busy,
     /// No answer came in time.
     TimedOut,
@@ -115,12 +119,29 @@ struct Agent {
     visits: Option<mpsc::Sender<Visit>>,
     pending: HashMap<String, Pending>,
     next_command: u64,
+    /// Commands since then.
+    lately: Option<(Instant, u32)>,
 }
 
 #[derive(Debug)]
 struct Pending {
     command: Command,
     answer: oneshot::Sender<CommandResult>,
+}
+
+impl Agent {
+    /// One more command, if it is not one too many.
+    fn pace(&mut self) -> Result<(), CommandFailure> {
+        let (since, count) = self.lately.get_or_insert_with(|| (Instant::now(), 0));
+        if since.elapsed() >= PACE_OF {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        if *count == MAX_COMMANDS {
+            return Err(CommandFailure::Busy);
+        }
+        *count += 1;
+        Ok(())
+    }
 }
 
 impl Agents {
@@ -213,13 +234,13 @@ impl Agents {
 
     /// True as soon as the agent is connected, false when it is not within the patience.
     pub async fn wait_online(&self, id: &str, patience: Duration) -> bool {
-        let until = tokio::time::Instant::now() + patience;
+        let until = Instant::now() + patience;
         loop {
             let joined = self.joined.notified();
             if self.lock().get(id).is_some_and(|agent| agent.status.online) {
                 return true;
             }
-            let now = tokio::time::Instant::now();
+            let now = Instant::now();
             if now >= until {
                 return false;
             }
@@ -275,6 +296,7 @@ impl Agents {
             if agent.pending.len() >= MAX_PENDING {
                 return Err(CommandFailure::Busy);
             }
+            agent.pace()?;
             agent.next_command += 1;
             number = agent.next_command;
             // Unique also across restarts of the server: the agent remembers ids it has seen.
@@ -296,7 +318,7 @@ impl Agents {
 
     /// Hands a visitor to the agent's newest connection; waits at most `patience` for one to be there.
     pub async fn visit(&self, id: &str, mut visit: Visit, patience: Duration) -> Result<(), NotVisited> {
-        let until = tokio::time::Instant::now() + patience;
+        let until = Instant::now() + patience;
         loop {
             let joined = self.joined.notified();
             let visits = self.lock().get(id).and_then(|agent| agent.visits.clone());
@@ -308,7 +330,7 @@ impl Agents {
                     Err(mpsc::error::TrySendError::Closed(back)) => visit = back,
                 }
             }
-            let now = tokio::time::Instant::now();
+            let now = Instant::now();
             if now >= until {
                 return Err(NotVisited::Offline);
             }
@@ -425,6 +447,22 @@ mod tests {
         let agents = Agents::new(Arc::default());
         let _member = agents.join("a", joining(1));
         assert_eq!(agents.command("a", restart(), Duration::from_secs(1)).await, Err(CommandFailure::TimedOut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_gets_no_more_commands_than_it_bears() {
+        let agents = Agents::new(Arc::default());
+        let mut member = agents.join("a", joining(1));
+        let mut give = async || {
+            let outcome = agents.command("a", restart(), Duration::ZERO).await;
+            (outcome, member.orders.try_recv().is_ok())
+        };
+        for _ in 0..MAX_COMMANDS {
+            assert_eq!(give().await, (Err(CommandFailure::TimedOut), true));
+        }
+        assert_eq!(give().await, (Err(CommandFailure::Busy), false));
+        tokio::time::advance(PACE_OF).await;
+        assert_eq!(give().await, (Err(CommandFailure::TimedOut), true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -134,9 +134,13 @@ pub(super) async fn control(
             CommandFailure::Offline => {
                 (StatusCode::CONFLICT, "agent_offline", format!("agent \"{id}\" is not connected"))
             }
-            CommandFailure::Busy => {
-                (StatusCode::TOO_MANY_REQUESTS, "agent_busy", format!("too many commands wait for agent \"{id}\""))
-            }
+            CommandFailure::Busy => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "agent_busy",
+                format!(
+                    "agent \"{id}\" has too many commands: at most 64 wait for an answer, and 100 come in ten seconds"
+                ),
+            ),
             CommandFailure::TimedOut => {
                 let message = format!("agent \"{id}\" did not answer within {timeout_ms} ms");
                 (StatusCode::GATEWAY_TIMEOUT, "timeout", message)
