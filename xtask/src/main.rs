@@ -13,6 +13,7 @@ mod fuzz;
 mod header;
 mod layers;
 mod library;
+mod link;
 mod outline;
 mod peers;
 mod process;
@@ -67,6 +68,7 @@ const COMMANDS: &[Command] = &[
         run: layers::run,
     },
     Command { name: "fuzz", summary: "run one fuzz target with libFuzzer", help: fuzz::HELP, run: fuzz::run },
+    Command { name: "link", summary: "run a command behind an emulated uplink", help: link::HELP, run: link::run },
     Command { name: "bench", summary: "run one measurement", help: bench::HELP, run: bench::run },
 ];
 
@@ -85,7 +87,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let rest = &arguments[1..];
-    if rest.iter().any(|argument| matches!(argument.as_str(), "-h" | "--help")) {
+    // What stands after `--` belongs to another program.
+    if rest.iter().take_while(|argument| *argument != "--").any(|argument| matches!(argument.as_str(), "-h" | "--help"))
+    {
         println!("{}", command.help.trim_end());
         return ExitCode::SUCCESS;
     }

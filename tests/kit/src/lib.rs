@@ -8,6 +8,7 @@
 //! * [`rtsp_camera`] a camera with RTSP and HTTP servers of its own, well-behaved or not
 //! * [`netns`] a cloud, a router with real NAT and a site; [`gstreamer_camera`] somebody else's camera to put there
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
+//! * [`emulator`] a bad uplink between two kernels: rate, queue, delay, loss, resets, changing addresses
 //! * [`link`] a TCP link that counts, cuts, resets and swallows
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] other
 //!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges
@@ -21,6 +22,7 @@ pub mod camera;
 pub mod clip;
 pub mod daemon;
 pub mod depacketize;
+pub mod emulator;
 pub mod events;
 pub mod gstreamer_camera;
 pub mod http;

@@ -1,7 +1,8 @@
 //! A camera's network as it is out there: network namespaces `cloud`, `router` and `site`, and real NAT between them
 //! (nftables masquerade). What runs in `site` reaches `cloud`; nothing in `cloud` reaches `site`.
 //!
-//! It needs root, `ip` and `nft`. Namespaces go with the value; what a killed test left behind goes with the next one.
+//! It needs root, `ip` and `nft`. Namespaces go with the value, and with the process however it ends: they are held by an
+//! open file only. The name that `ip netns exec` takes is a link to it; the next test removes one that leads nowhere.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -60,7 +61,6 @@ impl Nat {
         if !program::is_installed("ip", "iproute2") || !program::is_installed("nft", "nftables") {
             return None;
         }
-        remove_orphans();
         let nat =
             Self { cloud: Namespace::new("cloud"), router: Namespace::new("router"), site: Namespace::new("site") };
         // Each link has the name of the other end at the router, so that its rules read well.
@@ -92,13 +92,38 @@ pub struct Namespace {
 
 impl Namespace {
     fn new(place: &'static str) -> Self {
+        Self::make(place).expect("root may make namespaces")
+    }
+
+    /// Makes one, with loopback; `place` becomes part of its name.
+    pub fn make(place: &'static str) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        remove_orphans();
         let name = format!("{PREFIX}{}-{}-{place}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        ip(&format!("netns add {name}"));
-        let handle = File::open(folder().join(&name)).expect("a namespace that was just made");
+        let thread = std::thread::spawn(|| {
+            // SAFETY: unshare takes no pointers; it moves this thread alone.
+            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            File::open("/proc/thread-self/ns/net")
+        });
+        let handle = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        fs::create_dir_all(folder())?;
+        let file = format!("/proc/{}/fd/{}", std::process::id(), handle.as_raw_fd());
+        std::os::unix::fs::symlink(file, folder().join(&name))?;
         let namespace = Self { place, name, handle };
-        ip(&format!("-n {} link set lo up", namespace.name));
-        namespace
+        namespace.ip("link set lo up").map_err(io::Error::other)?;
+        Ok(namespace)
+    }
+
+    /// What `ip netns exec` calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` with these words in this namespace.
+    pub fn ip(&self, line: &str) -> Result<(), String> {
+        run_ip(&format!("-n {} {line}", self.name))
     }
 
     /// Calls `work` in a thread whose sockets, threads and programs are in this namespace.
@@ -131,7 +156,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // What fails here is tried again by the next test.
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = fs::remove_file(folder().join(&self.name));
     }
 }
 
@@ -146,8 +171,16 @@ fn folder() -> PathBuf {
 }
 
 fn ip(line: &str) {
-    let output = Command::new("ip").args(line.split(' ')).stdin(Stdio::null()).output().expect("ip starts");
-    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
+    run_ip(line).unwrap_or_else(|problem| panic!("{problem}"));
+}
+
+fn run_ip(line: &str) -> Result<(), String> {
+    let output = Command::new("ip").args(line.split(' ')).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("ip cannot be started (Debian package iproute2): {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("ip {line}: {}", String::from_utf8_lossy(&output.stderr).trim_end()))
 }
 
 /// Removes namespaces of tests that are gone.
@@ -157,7 +190,7 @@ fn remove_orphans() {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if owner.is_some_and(|owner| !PathBuf::from(format!("/proc/{owner}")).exists()) {
             // Another test may have been faster.
-            let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
+            let _ = fs::remove_file(folder().join(&name));
         }
     }
 }
