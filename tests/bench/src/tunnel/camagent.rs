@@ -47,6 +47,15 @@ pub(crate) fn start(ground: &Ground) -> Result<Tunnel, String> {
     Ok(Tunnel { agent, server, door: ([127, 0, 0, 1], door).into(), port, folder })
 }
 
+/// What the agent negotiates: it says what it offers, and OpenSSL would offer something else.
+pub(crate) fn suite(ground: &Ground, tunnel: &Tunnel) -> Option<String> {
+    let mut doctor = Command::new(ground.own.join("camagentd"));
+    doctor.arg("doctor").arg("--config").arg(tunnel.folder.path().join("agent.json")).arg("--json");
+    let told: serde_json::Value = serde_json::from_slice(&doctor.output().ok()?.stdout).ok()?;
+    let tls = told["checks"].as_array()?.iter().find(|check| check["id"] == "tls")?["measured"].as_str()?;
+    Some(tls.split(", ").take(2).collect::<Vec<_>>().join(" "))
+}
+
 fn agent(ground: &Ground, folder: &Path, port: u16, token: &str) -> Result<Program, String> {
     let config = json!({
         "agent": {

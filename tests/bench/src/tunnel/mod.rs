@@ -119,7 +119,8 @@ fn load(
     length: Duration,
     values: &mut Values,
 ) -> Result<String, String> {
-    let suite = ground.suite(tunnel.port).map(|suite| format!(" {suite}")).unwrap_or_default();
+    let suite = if who == "camagent" { camagent::suite(ground, tunnel) } else { ground.suite(tunnel.port) };
+    let suite = suite.map(|suite| format!(" {suite}")).unwrap_or_default();
     let mut put = |metric, value: f64| values.entry((who, metric)).or_default().push(value);
     put("connect_p50", visitor::first_octet(tunnel.door, CONNECTS)?.as_secs_f64() * 1_000.0);
     let (requests, failed) = visitor::requests(tunnel.door, length);
