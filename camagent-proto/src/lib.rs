@@ -24,6 +24,7 @@ pub mod error;
 pub mod frame;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+pub mod governor;
 pub mod message;
 pub mod mux;
 #[cfg(feature = "pair")]

@@ -144,7 +144,7 @@ static void tracks_and_frames(void)
     track.config_size = 5;
     EXPECT(camagent_track_set(agent, 0, &track), CAMAGENT_E_INVAL);
     track.config_size = 0;
-    EXPECT(camagent_track_set(agent, 64, &track), CAMAGENT_E_INVAL);
+    EXPECT(camagent_track_set(agent, 128, &track), CAMAGENT_E_INVAL);
     EXPECT(camagent_track_set(agent, 0, &track), CAMAGENT_OK);
     EXPECT(camagent_track_remove(agent, 5), CAMAGENT_E_NOENT);
 

@@ -166,7 +166,7 @@ impl Driver {
             }
         };
         self.session.connected(clock::now(), began + self.config.connection_timeout);
-        let mut talk = Talk::new(connection, &self.shared);
+        let mut talk = Talk::new(connection, &self.shared, traffic);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
         self.session.disconnected();
         self.tunnels.clear();

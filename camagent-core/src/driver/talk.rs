@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use camagent_proto::{Error as ProtocolError, Instant};
+use camagent_proto::{Error as ProtocolError, Instant, frame::MAX_RECORD, governor::Governor};
 use tokio::{
     sync::futures::OwnedNotified,
     time::{Sleep, sleep},
@@ -24,6 +24,8 @@ use crate::{
 
 /// How long the server may take to answer a close before the connection is dropped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// The queue that may stand in front of the uplink's slowest link: what keeps the link busy.
+const STANDING_QUEUE: Duration = Duration::from_millis(40);
 /// In a burst with less room than this no further record is begun.
 const LEAST_RECORD: usize = 1_024;
 /// Messages that are read before others get a turn.
@@ -33,6 +35,11 @@ const READ_BURST: usize = 32;
 pub(super) struct Talk {
     pub(super) connection: Connection,
     burst: Burst,
+    governor: Governor,
+    /// Octets of the agent's traffic that the governor knows.
+    counted: u64,
+    /// When the governor wants to be asked again, while it holds back.
+    look_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     woken: Pin<Box<OwnedNotified>>,
     pub(super) established_at: Option<Instant>,
@@ -46,10 +53,13 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(connection: Connection, shared: &Shared) -> Self {
+    pub(super) fn new(connection: Connection, shared: &Shared, traffic: &Traffic) -> Self {
         Self {
-            connection,
             burst: Burst::new(clock::now()),
+            governor: Governor::new(STANDING_QUEUE, connection.segment()),
+            connection,
+            counted: traffic.sent.get(),
+            look_at: None,
             timer: Box::pin(sleep(Duration::ZERO)),
             woken: Box::pin(Arc::clone(&shared.wake).notified_owned()),
             established_at: None,
@@ -58,6 +68,12 @@ impl Talk {
             leave_at: None,
             ending: None,
         }
+    }
+
+    /// How large a record should be: what leaves within a hundredth of a second, so that nothing urgent waits longer for it.
+    fn record_size(&self) -> usize {
+        let of_rate = self.governor.rate().map_or(MAX_RECORD, |rate| usize::try_from(rate / 100).unwrap_or(MAX_RECORD));
+        of_rate.clamp(LEAST_RECORD, MAX_RECORD)
     }
 
     /// A close is on its way, or cannot even leave: the connection ends soon, whatever the peer does.
@@ -99,7 +115,7 @@ impl Driver {
             let has_more = matches!(read, Read::More);
             let ended = match read {
                 Read::Ended(error) => Some(error),
-                Read::Drained | Read::More => self.write(cx, talk).err(),
+                Read::Drained | Read::More => self.write(cx, talk, traffic).err(),
             };
             self.publish(traffic);
             if let Some(error) = ended {
@@ -133,29 +149,39 @@ impl Driver {
         Read::More
     }
 
-    /// Writes as long as the socket takes something: the next things are chosen only when those before have left.
-    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> Result<(), Error> {
+    /// Writes as long as the path and the socket take something: the next things are chosen only when those before have left.
+    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk, traffic: &Traffic) -> Result<(), Error> {
         let lost = |detail| Error::Session(ProtocolError::ClosedByPeer { code: 1006, detail });
-        let mut octets = 0;
+        talk.look_at = None;
         loop {
             match talk.connection.poll_flush(cx) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(flushed) => flushed.map_err(lost)?,
             }
             let now = clock::now();
-            talk.burst.sent(now, octets);
-            self.session.tunnels().set_quantum(talk.burst.size());
-            octets = 0;
+            let octets = traffic.sent.get() - talk.counted;
+            talk.counted += octets;
+            talk.burst.sent(now, usize::try_from(octets).unwrap_or(usize::MAX));
+            talk.governor.sent(now, octets);
+            talk.governor.outstanding(now, talk.connection.outstanding());
+            let room = usize::try_from(talk.governor.room()).unwrap_or(usize::MAX);
+            if room == 0 {
+                talk.look_at = Some(now + talk.governor.look_after());
+                return Ok(());
+            }
+            let burst = talk.burst.size().min(room.max(talk.record_size()));
+            self.session.tunnels().set_quantum(burst);
+            let mut chosen = 0;
             // A little is left over rather than a record of a few octets.
-            while octets + LEAST_RECORD < talk.burst.size() {
-                let left = talk.burst.size() - octets;
+            while chosen == 0 || chosen + LEAST_RECORD < burst {
+                let target = (burst - chosen).min(talk.record_size());
                 let mut journal = &self.shared.intake;
                 let mut sides = self.tunnels.sides(cx, talk.burst.size(), now);
-                let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides, left) else { break };
-                octets += transmit.octets();
+                let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides, target) else { break };
+                chosen += transmit.octets();
                 talk.connection.send(transmit).map_err(lost)?;
             }
-            if octets == 0 {
+            if chosen == 0 {
                 return Ok(());
             }
         }
@@ -170,6 +196,7 @@ impl Driver {
             self.shared.stop_until().filter(|_| talk.ends_by.is_none()),
             self.shared.next_expiry(),
             self.tunnels.deadline(),
+            talk.look_at,
             self.refusals_logged.deadline(),
             self.refusals_told.deadline(),
         ];

@@ -3,16 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use socket2::SockRef;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{config::ServerUrl, error::Error, resolve::Resolver};
 
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
-
-/// Octets that may wait unsent in the kernel: what is there can no longer be overtaken (TCP_NOTSENT_LOWAT).
-const UNSENT: u32 = 32 << 10;
 
 /// Resolves and connects; the error names every address and what it said.
 pub(super) async fn dial(server: &ServerUrl, addresses: &Resolver) -> Result<(TcpStream, SocketAddr), Error> {
@@ -34,8 +30,6 @@ pub(super) async fn dial(server: &ServerUrl, addresses: &Resolver) -> Result<(Tc
             Ok(Some((address, Ok(socket)))) => {
                 // Records are written whole, so nothing is gained by waiting for more.
                 socket.set_nodelay(true).map_err(Error::io("cannot set TCP_NODELAY"))?;
-                // An old kernel without it only means that control waits longer behind what is on its way.
-                let _ = SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT);
                 return Ok((socket, address));
             }
             Ok(Some((address, Err(error)))) => failures.push(format!("{address}: {error}")),

@@ -1,6 +1,7 @@
 //! A WebSocket to the server: the opening handshake (RFC 6455 section 4) with the token, and buffers that are sized on purpose.
 
 use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use camagent_proto::{CloseCode, frame::MAX_RECORD, message::MAX_REGISTER, session::Transmit, version::SUBPROTOCOL};
 use futures_util::{Sink, Stream};
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -37,6 +39,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
 /// An open connection.
 pub(crate) struct Connection {
     socket: WebSocketStream<Box<dyn Socket>>,
+    /// The TCP connection below, to ask the kernel about it.
+    connection: OwnedFd,
     /// The server's address, for people.
     pub(crate) address: String,
 }
@@ -59,6 +63,7 @@ pub(crate) async fn connect(
     traffic: &Rc<Traffic>,
 ) -> Result<Connection, Error> {
     let (socket, address) = dial(&config.server, addresses).await?;
+    let connection = socket.as_fd().try_clone_to_owned().map_err(Error::io("cannot watch the connection"))?;
     let socket = Counted::new(socket, Rc::clone(traffic));
     let socket: Box<dyn Socket> = match tls {
         None => Box::new(socket),
@@ -71,7 +76,7 @@ pub(crate) async fn connect(
         }
     };
     let (socket, _) = upgrade(config, socket).await?;
-    Ok(Connection { socket, address: address.to_string() })
+    Ok(Connection { socket, connection, address: address.to_string() })
 }
 
 /// The opening handshake with the token; the server's answer speaks our sub-protocol.
@@ -100,6 +105,19 @@ pub(crate) async fn upgrade(
 }
 
 impl Connection {
+    /// Octets that the kernel was given and the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)); 0 when it cannot be told.
+    pub(crate) fn outstanding(&self) -> u64 {
+        let mut octets: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as this value lives, and the call fills one integer.
+        let told = unsafe { libc::ioctl(self.connection.as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+        if told == 0 { u64::try_from(octets).unwrap_or(0) } else { 0 }
+    }
+
+    /// Octets that one packet carries at most (TCP_MAXSEG, tcp(7)).
+    pub(crate) fn segment(&self) -> u64 {
+        SockRef::from(&self.connection).tcp_mss().map_or(1_400, u64::from)
+    }
+
     /// The next message, if there is one.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         loop {

@@ -1,0 +1,398 @@
+//! How much may be on its way: enough to keep the slowest link busy, and no more, because what queues in front of that link delays everything
+//! behind it, control and live audio first.
+//!
+//! The governor holds the octets that are handed over and not acknowledged to `rate * (shortest round trip + target)`, where `rate` is
+//! what the path was seen to deliver. The link stays busy because a queue of `target` stands in front of it; when the link becomes
+//! faster the queue drains faster, which is seen as a higher rate; when it becomes slower the queue is longer by no more than what was allowed
+//! before. Nobody has to tell the rate. This is delay-based congestion control of the kind of TCP Vegas, above whatever the kernel does.
+//!
+//! A value: octets and time in, an allowance out. Who counts the octets and looks at the clock is the driver.
+
+use alloc::collections::VecDeque;
+
+use crate::time::{Duration, Instant};
+
+/// Before anything is known, so much may be on its way, or ten segments (RFC 6928) when these are more.
+const INITIAL_ALLOWANCE: u64 = 32 << 10;
+/// Never fewer segments: a receiver that sees only one waits for another before it acknowledges (RFC 1122 section 4.2.3.2), which looks like a queue.
+const MIN_SEGMENTS: u64 = 2;
+/// A rate is measured over at least so long.
+const SAMPLE: Duration = Duration::from_millis(40);
+/// With nothing on the way for so long the sender paused; less is only a look that came late.
+const PAUSE: Duration = Duration::from_millis(4);
+/// The best rate of so long counts.
+const RATE_MEMORY: Duration = Duration::from_millis(600);
+/// The shortest round trip of so long counts: routes change.
+const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(30);
+/// Octets on their way of which none was acknowledged for so long: the path stood still.
+const STALL: Duration = Duration::from_secs(1);
+/// While a governor holds back, it wants to be asked again after so long.
+const LOOK_AFTER: Duration = Duration::from_millis(3);
+/// Marks on the way at once; more octets between two of them when there are more.
+const MAX_MARKS: usize = 64;
+
+/// Octets on their way, up to a place in the order of sending.
+#[derive(Debug)]
+struct Mark {
+    until: u64,
+    sent_at: Instant,
+    /// What was acknowledged when they were sent, and since when.
+    acknowledged: u64,
+    since: Instant,
+}
+
+/// Decides how much may be on its way.
+#[derive(Debug)]
+pub struct Governor {
+    target: Duration,
+    segment: u64,
+    sent: u64,
+    acknowledged: u64,
+    acknowledged_at: Instant,
+    marks: VecDeque<Mark>,
+    shortest: Option<(Duration, Instant)>,
+    /// The shortest of the present half of the memory, which replaces an old one.
+    next_shortest: Option<(Duration, Instant)>,
+    latest: Duration,
+    sample_from: Option<(Instant, u64)>,
+    /// Whether the allowance was used up at any time during the sample.
+    held_back: bool,
+    /// Rates by the time of their measurement, falling.
+    rates: VecDeque<(Instant, u64)>,
+    /// No queue was seen yet: the allowance doubles.
+    starting: bool,
+}
+
+impl Governor {
+    /// A governor for a new connection that lets a queue of `target` stand: 25 to 150 ms, longer for more throughput on links whose rate
+    /// jumps, shorter for less delay. `segment` is what one packet carries at most: the kernel's TCP_MAXSEG.
+    pub fn new(target: Duration, segment: u64) -> Self {
+        Self {
+            segment: segment.clamp(500, 1 << 16),
+            target: target.clamp(Duration::from_millis(5), Duration::from_millis(500)),
+            sent: 0,
+            acknowledged: 0,
+            acknowledged_at: Instant::ZERO,
+            marks: VecDeque::new(),
+            shortest: None,
+            next_shortest: None,
+            latest: Duration::ZERO,
+            sample_from: None,
+            held_back: false,
+            rates: VecDeque::new(),
+            starting: true,
+        }
+    }
+
+    /// `octets` were handed over.
+    pub fn sent(&mut self, now: Instant, octets: u64) {
+        if octets == 0 {
+            return;
+        }
+        if self.in_flight() == 0 {
+            if now.saturating_since(self.acknowledged_at) > PAUSE {
+                // A sample would count the pause.
+                self.sample_from = Some((now, self.acknowledged));
+            }
+            self.acknowledged_at = now;
+        }
+        self.sent += octets;
+        let spacing = self.in_flight() / MAX_MARKS as u64;
+        if self.marks.len() < MAX_MARKS && self.marks.back().is_none_or(|mark| self.sent - mark.until >= spacing) {
+            let (acknowledged, since) = (self.acknowledged, self.acknowledged_at);
+            self.marks.push_back(Mark { until: self.sent, sent_at: now, acknowledged, since });
+        }
+    }
+
+    /// So much of all that was handed over is not acknowledged.
+    pub fn outstanding(&mut self, now: Instant, octets: u64) {
+        let acknowledged = self.sent.saturating_sub(octets).max(self.acknowledged);
+        if acknowledged > self.acknowledged {
+            if now.saturating_since(self.acknowledged_at) > STALL.max(self.base() * 4) {
+                self.forget_rates();
+            }
+            self.acknowledged = acknowledged;
+            self.acknowledged_at = now;
+        }
+        let mut newest = None;
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.until <= acknowledged) {
+            self.round_trip(now, now.saturating_since(mark.sent_at));
+            newest = Some(mark);
+        }
+        match newest {
+            // What came back during a whole round trip; a shorter time says more about the packets than about the path.
+            Some(mark) if now.saturating_since(mark.since) >= SAMPLE => {
+                self.measured(now, now.saturating_since(mark.since), acknowledged - mark.acknowledged);
+                self.sample_from = Some((now, acknowledged));
+            }
+            _ => self.sample(now),
+        }
+    }
+
+    /// How many octets may be handed over now.
+    pub fn room(&mut self) -> u64 {
+        let room = self.allowance().saturating_sub(self.in_flight());
+        self.held_back |= room == 0;
+        room
+    }
+
+    /// When a governor that gave no room wants to be asked again.
+    pub fn look_after(&self) -> Duration {
+        LOOK_AFTER
+    }
+
+    /// What the path delivers, in octets a second; `None` before the first measurement.
+    pub fn rate(&self) -> Option<u64> {
+        self.rates.front().map(|(_, rate)| *rate)
+    }
+
+    /// How long the newest octets waited beyond the shortest round trip.
+    pub fn queueing_delay(&self) -> Duration {
+        self.latest.saturating_sub(self.base())
+    }
+
+    /// What may be on its way.
+    pub fn allowance(&self) -> u64 {
+        let initial = INITIAL_ALLOWANCE.max(10 * self.segment);
+        let Some(rate) = self.rate() else { return initial };
+        let base = self.base();
+        let standing = if self.starting { base.max(self.target) } else { self.target };
+        let micros = u64::try_from((base + standing).as_micros()).unwrap_or(u64::MAX);
+        let allowance = u128::from(rate) * u128::from(micros) / 1_000_000;
+        let least = if self.starting { initial } else { MIN_SEGMENTS * self.segment };
+        u64::try_from(allowance).unwrap_or(u64::MAX).max(least)
+    }
+
+    /// A path that stood still is found out anew: the stall says nothing about its rate.
+    fn forget_rates(&mut self) {
+        self.rates.clear();
+        self.marks.clear();
+        self.sample_from = None;
+        self.starting = true;
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.sent - self.acknowledged
+    }
+
+    fn base(&self) -> Duration {
+        self.shortest.map_or(Duration::ZERO, |(shortest, _)| shortest)
+    }
+
+    fn round_trip(&mut self, now: Instant, measured: Duration) {
+        self.latest = measured;
+        let is_old = |at: Instant| now.saturating_since(at) > ROUND_TRIP_MEMORY;
+        if self.shortest.is_none_or(|(shortest, _)| measured <= shortest) {
+            self.shortest = Some((measured, now));
+            self.next_shortest = None;
+        } else {
+            if self.next_shortest.is_none_or(|(next, at)| measured <= next || is_old(at)) {
+                self.next_shortest = Some((measured, now));
+            }
+            if self.shortest.is_some_and(|(_, at)| is_old(at)) {
+                // What stands in the queue by our own will is no part of the path.
+                self.shortest = self.next_shortest.take().map(|(next, at)| (next.saturating_sub(self.target), at));
+            }
+        }
+        if self.starting && self.queueing_delay() > self.target / 2 {
+            self.starting = false;
+        }
+    }
+
+    fn sample(&mut self, now: Instant) {
+        let Some((from, acknowledged)) = self.sample_from else {
+            self.sample_from = Some((now, self.acknowledged));
+            return;
+        };
+        let elapsed = now.saturating_since(from);
+        let delivered = self.acknowledged - acknowledged;
+        if elapsed < SAMPLE || delivered == 0 {
+            return;
+        }
+        self.sample_from = Some((now, self.acknowledged));
+        self.measured(now, elapsed, delivered);
+    }
+
+    fn measured(&mut self, now: Instant, elapsed: Duration, delivered: u64) {
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+        let rate = u64::try_from(u128::from(delivered) * 1_000_000 / u128::from(micros)).unwrap_or(u64::MAX);
+        // Who had nothing to send learns only that the path is at least that fast.
+        let counts = core::mem::take(&mut self.held_back) || self.rate().is_none_or(|known| rate > known);
+        if !counts {
+            return;
+        }
+        let memory = RATE_MEMORY.max(self.base() * 4);
+        while self.rates.pop_back_if(|(_, other)| *other <= rate).is_some() {}
+        self.rates.push_back((now, rate));
+        while self.rates.len() > 1 && now.saturating_since(self.rates[0].0) > memory {
+            self.rates.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A path in steps of a millisecond: one bottleneck with a queue, and a delay.
+    struct Path {
+        now: Instant,
+        rate: u64,
+        one_way: Duration,
+        queue_limit: u64,
+        queue: u64,
+        carry: u64,
+        /// Octets that have passed the bottleneck, and when their acknowledgement is back.
+        acks: VecDeque<(Instant, u64)>,
+        delivered: u64,
+        outstanding: u64,
+        waited: Vec<Duration>,
+    }
+
+    impl Path {
+        fn new(rate: u64, one_way: Duration) -> Self {
+            Self {
+                now: Instant::from_micros(1),
+                rate,
+                one_way,
+                queue_limit: u64::MAX,
+                queue: 0,
+                carry: 0,
+                acks: VecDeque::new(),
+                delivered: 0,
+                outstanding: 0,
+                waited: Vec::new(),
+            }
+        }
+
+        /// A sender with endless octets in records of `record`.
+        fn run(&mut self, governor: &mut Governor, duration: Duration, record: u64) {
+            let until = self.now + duration;
+            while self.now < until {
+                self.now = self.now + MS;
+                self.carry += self.rate / 1_000;
+                let passed = self.carry.min(self.queue);
+                self.carry = if self.queue > passed { self.carry - passed } else { 0 };
+                self.queue -= passed;
+                if passed > 0 {
+                    self.acks.push_back((self.now + self.one_way + self.one_way, passed));
+                }
+                let now = self.now;
+                while let Some((_, octets)) = self.acks.pop_front_if(|(at, _)| *at <= now) {
+                    self.outstanding -= octets;
+                    self.delivered += octets;
+                }
+                // The driver looks every few milliseconds.
+                if self.now.as_micros() / 1_000 % 3 == 0 {
+                    governor.outstanding(self.now, self.outstanding);
+                    while governor.room() > 0 && self.queue + record <= self.queue_limit {
+                        governor.sent(self.now, record);
+                        self.outstanding += record;
+                        self.queue += record;
+                    }
+                }
+                self.waited.push(Duration::from_micros(self.queue * 1_000_000 / self.rate));
+            }
+        }
+
+        fn longest_wait(&mut self) -> Duration {
+            let longest = self.waited.iter().copied().max().unwrap_or_default();
+            self.waited.clear();
+            longest
+        }
+    }
+
+    #[test]
+    fn the_queue_is_short_and_the_link_busy_at_every_rate_and_distance() {
+        for rate in [31_250, 250_000, 1_250_000, 12_500_000] {
+            for one_way in [0, 5, 30, 100, 300] {
+                let mut path = Path::new(rate, MS * one_way);
+                let mut governor = Governor::new(40 * MS, 1_200);
+                let record = (rate / 100).clamp(1_200, 16_376);
+                path.run(&mut governor, Duration::from_secs(30), record);
+                path.longest_wait();
+                let before = path.delivered;
+                path.run(&mut governor, Duration::from_secs(10), record);
+                let used = (path.delivered - before) as f64 / (rate * 10) as f64;
+                // Three records, and the queue that is wanted.
+                let bound = 60 * MS + Duration::from_micros(3 * record * 1_000_000 / rate);
+                let wait = path.longest_wait();
+                assert!(used > 0.93 && wait < bound, "{rate} B/s, {one_way} ms: {used:.3} used, waits {wait:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_that_changes_is_followed_without_being_told() {
+        let mut path = Path::new(250_000, 10 * MS);
+        let mut governor = Governor::new(40 * MS, 1_200);
+        path.run(&mut governor, Duration::from_secs(10), 2_500);
+        path.longest_wait();
+        path.rate = 87_500;
+        path.run(&mut governor, Duration::from_secs(2), 1_200);
+        let step = path.longest_wait();
+        assert!(step < 250 * MS, "after the step down at most {step:?}");
+        path.run(&mut governor, Duration::from_secs(8), 1_200);
+        let steady = path.longest_wait();
+        assert!(steady < 100 * MS, "{steady:?}");
+        path.rate = 250_000;
+        path.run(&mut governor, Duration::from_secs(2), 2_500);
+        let before = path.delivered;
+        path.run(&mut governor, Duration::from_secs(5), 2_500);
+        let used = (path.delivered - before) as f64 / (250_000.0 * 5.0);
+        assert!(used > 0.93, "{used:.3} of the faster link is used");
+    }
+
+    #[test]
+    fn a_path_that_stood_still_is_soon_used_again() {
+        for one_way in [5, 100] {
+            let mut path = Path::new(250_000, MS * one_way);
+            let mut governor = Governor::new(40 * MS, 1_200);
+            path.run(&mut governor, Duration::from_secs(5), 2_500);
+            path.rate = 1;
+            path.run(&mut governor, Duration::from_secs(10), 2_500);
+            path.rate = 250_000;
+            path.run(&mut governor, Duration::from_secs(2), 2_500);
+            path.longest_wait();
+            let before = path.delivered;
+            path.run(&mut governor, Duration::from_secs(3), 2_500);
+            let used = (path.delivered - before) as f64 / (250_000.0 * 3.0);
+            let wait = path.longest_wait();
+            assert!(used > 0.93 && wait < 150 * MS, "{one_way} ms: {used:.3} used, waits {wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_takes_everything_at_once_is_not_held_back() {
+        let mut governor = Governor::new(40 * MS, 65_483);
+        let mut now = Instant::from_micros(1);
+        for turn in 0..10_000 {
+            assert!(
+                turn < 1_000 || governor.room() > 1 << 20,
+                "turn {turn}: {} of {:?}",
+                governor.room(),
+                governor.rate()
+            );
+            governor.sent(now, 65_418);
+            now = now + MS / 10;
+            governor.outstanding(now, if turn % 3 == 0 { 65_418 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn who_sends_little_is_never_held_back() {
+        let mut governor = Governor::new(40 * MS, 1_200);
+        let mut now = Instant::from_micros(1);
+        for _ in 0..1_000 {
+            assert!(governor.room() >= 1_000);
+            governor.sent(now, 1_000);
+            now = now + 50 * MS;
+            governor.outstanding(now, 0);
+            now = now + 50 * MS;
+        }
+    }
+}
