@@ -287,7 +287,7 @@ mod tests {
                     self.delivered += octets;
                 }
                 // The driver looks every few milliseconds.
-                if self.now.as_micros() / 1_000 % 3 == 0 {
+                if (self.now.as_micros() / 1_000).is_multiple_of(3) {
                     governor.outstanding(self.now, self.outstanding);
                     while governor.room() > 0 && self.queue + record <= self.queue_limit {
                         governor.sent(self.now, record);
