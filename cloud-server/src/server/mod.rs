@@ -1,6 +1,7 @@
 //! Builds and wires everything. [`Server::start`] gives a running server: `main` waits for a signal and calls
 //! [`Server::stop`], tests start one in their process with all ports 0.
 
+mod admission;
 pub mod certificate;
 mod listen;
 mod read_ahead;
@@ -29,6 +30,7 @@ use crate::shutdown::{Shutdown, Stopper};
 use crate::store::Store;
 use crate::tunnel::Tunnels;
 
+use self::admission::Admission;
 use self::certificate::Identity;
 use self::read_ahead::ReadAheadAcceptor;
 
@@ -36,6 +38,8 @@ use self::read_ahead::ReadAheadAcceptor;
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How soon a running server notices agents that the command line removed.
 const ENFORCE_EVERY: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long somebody who connects may be silent.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that asks for nothing more within this time is closed: silent strangers cannot use the descriptors up.
@@ -252,7 +256,8 @@ fn serve_tls(
     identity: &Identity,
 ) -> Result<()> {
     let config = RustlsConfig::from_config(identity.server_config());
-    let acceptor = RustlsAcceptor::new(config).acceptor(ReadAheadAcceptor);
+    let handshake = RustlsAcceptor::new(config).handshake_timeout(HANDSHAKE_WITHIN).acceptor(ReadAheadAcceptor);
+    let acceptor = Admission::new(handshake);
     let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the TLS listener".to_owned(), source })?
         .acceptor(acceptor)
