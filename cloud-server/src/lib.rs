@@ -2,7 +2,7 @@
 //!
 //! The modules in layer order, lowest first; a module uses modules above it in this list only:
 //!
-//! * [`error`] why the server does not start
+//! * [`error`], [`memory`] why the server does not start; what its allocator keeps
 //! * [`clock`], [`config`], [`event`], [`shutdown`] time, the TOML file, what happened, the graceful stop
 //! * [`store`] SQLite: agents, API tokens, who owns which camera
 //! * [`agents`], [`auth`], [`live`] who is connected, who may, and the shared frame logs viewers read from
@@ -20,6 +20,7 @@ pub mod error;
 pub mod event;
 pub mod gateway;
 pub mod live;
+pub mod memory;
 pub mod rtsp;
 pub mod server;
 pub mod shutdown;

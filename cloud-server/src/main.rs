@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use cloud_server::auth::Auth;
 use cloud_server::clock::{Clock, rfc3339};
 use cloud_server::error::{Error, Result};
+use cloud_server::memory;
 use cloud_server::store::{Store, TunnelState};
 use cloud_server::tunnel;
 use cloud_server::{Config, Server};
@@ -111,6 +112,7 @@ enum ViewerCommand {
 }
 
 fn main() -> ExitCode {
+    memory::keep_free_pages();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("no runtime: {error}")),
