@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::annexb;
 use crate::codec::aac::{AdtsHeader, AudioSpecificConfig};
 use crate::codec::{self, Codec, Framing, h264, h265};
+use crate::fmp4;
 use crate::rtp::depacketize::{Packet, depacketize};
 use crate::rtp::{Packetizer, payload_type};
 use crate::sdp::{Media, Session};
@@ -177,6 +178,46 @@ const TRACKS: [(Codec, Framing); 8] = [
     (Codec::Pcmu, Framing::Raw),
 ];
 
+/// Reading files: cutting one behind its last whole part changes nothing before it, and what a head says can be written again.
+pub fn mp4(data: &[u8]) {
+    let parts = |data: &[u8]| {
+        let mut parts = Vec::new();
+        let whole = fmp4::whole_parts(data, |at, found| {
+            if let fmp4::Found::Part(part, bytes) = found {
+                assert!(part.bytes == bytes.len() as u64 && at + bytes.len() <= data.len());
+                let media: u64 = part.samples.iter().map(|sample| u64::from(sample.size)).sum();
+                assert!(part.data_at + media <= part.bytes, "samples lie within their part");
+                parts.push((at, part.clone()));
+            }
+            true
+        });
+        (whole, parts)
+    };
+    let (whole, found) = parts(data);
+    if let Ok(Some(end)) = whole {
+        assert!(end <= data.len());
+        assert_eq!(
+            parts(&data[..end]),
+            (Ok(Some(end)), found),
+            "what is behind the last whole part counts for nothing"
+        );
+    }
+    if let Ok(Err(cut)) = fmp4::read_init(data) {
+        assert!(cut.needed > data.len() as u64, "a file that is cut lacks something");
+    }
+    if let Ok(Err(cut)) = fmp4::read_part(data) {
+        assert!(cut.needed > data.len() as u64, "a part that is cut lacks something");
+    }
+    if let Ok(Ok(init)) = fmp4::read_init(data) {
+        for (id, _, parameters) in &init.tracks {
+            let head = fmp4::init(&[fmp4::InitTrack { id: *id, parameters }]);
+            let again = fmp4::read_init(&head).expect("reads what it wrote").expect("whole");
+            assert_eq!(again.tracks.len(), 1);
+            assert_eq!(again.tracks[0].2.codec(), parameters.codec());
+        }
+    }
+}
+
 /// Takes a length of two bytes and as much of it as there is.
 fn next_frame<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let Some((length, behind)) = rest.split_first_chunk::<2>() else { return core::mem::take(rest) };
@@ -217,6 +258,11 @@ mod tests {
     #[test]
     fn parameter_sets_corpus() {
         replay("parameter_sets", parameter_sets);
+    }
+
+    #[test]
+    fn mp4_corpus() {
+        replay("mp4", mp4);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Media formats, as values: NAL units, parameter sets, RTP payloads, RTCP, SDP.
+//! Media formats, as values: NAL units, parameter sets, RTP payloads, RTCP, SDP, MP4.
 //!
 //! Frames of a camera go in as bytes, what a player or a recorder needs comes out. The crate is `no_std` + `alloc`: no
 //! clock, socket, file or thread can slip in. Bad input never panics, it is a [`MediaError`] that says what was expected.
@@ -9,6 +9,7 @@
 //! * [`annexb`] where one NAL unit ends and the next begins
 //! * [`codec`] the table of codecs, and what their parameter sets and headers say
 //! * [`track`] frames of one track in, units and current parameters out
+//! * [`fmp4`] MP4 files: units in, a file that plays at every part out, and back
 //! * [`rtp`] units in, RTP packets out; sender reports
 //! * [`sdp`] the description of a session
 //! * `fuzz` (feature) the bodies of the fuzz targets
@@ -24,6 +25,7 @@ pub mod annexb;
 pub mod bits;
 pub mod codec;
 pub mod error;
+pub mod fmp4;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod rtp;

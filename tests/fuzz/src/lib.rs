@@ -16,6 +16,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "annexb", body: camagent_media::fuzz::annexb },
     Target { name: "parameter_sets", body: camagent_media::fuzz::parameter_sets },
     Target { name: "track_reader", body: camagent_media::fuzz::track_reader },
+    Target { name: "mp4", body: camagent_media::fuzz::mp4 },
     Target { name: "record", body: camagent_proto::fuzz::record },
     Target { name: "frame", body: camagent_proto::fuzz::frame },
     Target { name: "control_json", body: camagent_proto::fuzz::control_json },
