@@ -64,7 +64,9 @@ fn check(file: &Path) -> Result<(), String> {
     for warning in warnings(&config) {
         say(&format!("warning: {warning}\n"))?;
     }
-    say(&format!("{}: agent {} dials {}\n", file.display(), config.agent_id, config.server))?;
+    let servers: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
+    let through = config.proxy.as_ref().map_or(String::new(), |proxy| format!(" through proxy {proxy}"));
+    say(&format!("{}: agent {} dials {}{through}\n", file.display(), config.agent_id, servers.join(", then ")))?;
     for camera in &config.cameras {
         say(&describe(camera))?;
     }
@@ -134,8 +136,8 @@ fn load(file: &Path) -> Result<Config, String> {
 
 fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = config.warnings.clone();
-    if !config.server.is_tls() {
-        warnings.push(format!("{} is not encrypted: use wss:// outside a laboratory", config.server));
+    for server in config.servers.iter().filter(|server| !server.is_tls()) {
+        warnings.push(format!("{server} is not encrypted: use wss:// outside a laboratory"));
     }
     warnings
 }

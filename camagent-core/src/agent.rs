@@ -22,12 +22,12 @@ use crate::source::pull::Pulls;
 use crate::{
     clock,
     command::CommandToken,
-    config::Config,
+    config::{Config, ServerUrl},
     driver::{Driver, Ear, Order, Rarely, Shared, statistics},
     error::Error,
     event::{Event, EventQueue},
     logger::Logger,
-    net::{ServerTime, Tls},
+    net::{ServerTime, Servers, Tls},
     resolve::Resolver,
     source::{Frame, Intake, Pushed, TrackDescription},
     stats::NetworkCounts,
@@ -113,7 +113,7 @@ impl Agent {
     /// Starts an agent: takes its memory, reads its certificates, starts its thread. Nothing is dialled before this returns.
     pub fn start(config: Config, host: Host) -> Result<Self, Error> {
         let server_time = Arc::new(ServerTime::default());
-        let tls = match config.server.is_tls() {
+        let tls = match config.servers.iter().any(ServerUrl::is_tls) {
             true => Some(Tls::new(&config.trust, Arc::clone(&server_time))?),
             false => None,
         };
@@ -129,6 +129,7 @@ impl Agent {
             ear: host.on_event.map_or(Ear::Queue, Ear::Function),
             answers_commands: host.answers_commands,
             tls,
+            servers: Servers::new(config.servers.len(), config.reconnect_interval),
             server_time,
             started,
             overflow_told: None,
@@ -136,7 +137,7 @@ impl Agent {
             refusals_told: Rarely::new(10),
             tunnels: Tunnels::new(&config.cameras),
             server_addresses: Resolver::of_server(),
-            config,
+            config: Arc::new(config),
         };
         let thread = spawn(driver, Arc::clone(&life))?;
         let thread_id = thread.as_pthread_t();

@@ -88,6 +88,18 @@ pub enum Error {
         /// What the server asked for in `Retry-After`, in seconds.
         retry_after_s: Option<u64>,
     },
+    /// The proxy did not make a way to the server.
+    #[error("proxy {proxy}: HTTP {status}: {}", advice_of_proxy(*status, server))]
+    Proxy {
+        /// Where the proxy is; its account is not shown.
+        proxy: String,
+        /// Where it was to lead.
+        server: String,
+        /// The status code.
+        status: u16,
+        /// What the proxy asked for in `Retry-After`, in seconds.
+        retry_after_s: Option<u64>,
+    },
     /// The session ended.
     #[error("{0}")]
     Session(#[from] camagent_proto::Error),
@@ -96,6 +108,19 @@ pub enum Error {
     /// A bug in the agent: its thread has ended. Stop it and start again.
     #[error("the agent's thread has ended because of a bug: {0}")]
     Fault(String),
+}
+
+/// What a proxy's refusal means.
+fn advice_of_proxy(status: u16, server: &str) -> String {
+    match status {
+        // Some, tinyproxy for one, answer a wrong password with the server's number.
+        401 | 407 => {
+            "it wants a user and password, or others: network.proxy has them as http://USER:PASSWORD@HOST:PORT".into()
+        }
+        403 | 405 => format!("it does not allow connections to {server}: who runs it can; many allow port 443 only"),
+        502..=504 => format!("it cannot reach {server}"),
+        _ => format!("it made no way to {server}"),
+    }
 }
 
 impl Error {

@@ -45,7 +45,7 @@ pub use camagent_proto::{
 pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
-    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, PullPace, RtspTransport, Secret, ServerUrl, ServiceConfig,
+    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, Proxy, PullPace, RtspTransport, Secret, ServerUrl, ServiceConfig,
     SourceConfig, Trust,
 };
 #[cfg(feature = "doctor")]

@@ -38,6 +38,7 @@ const TOOLS: &[(&str, &[&str], &str)] = &[
     ("pkg-config", &["pkg-config"], "reads camagent.pc"),
     ("ip", &["iproute2"], "makes the network namespaces of a camera behind NAT"),
     ("nft", &["nftables"], "is that NAT"),
+    ("tinyproxy", &["tinyproxy-bin"], "is the HTTP proxy that an agent passes"),
 ];
 
 /// GStreamer elements that the tests name, and the package each comes with: the program may be there without them.

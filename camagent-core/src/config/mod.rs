@@ -5,6 +5,7 @@
 
 mod camera;
 mod log_file;
+mod proxy;
 mod pull_pace;
 mod reader;
 mod services;
@@ -12,6 +13,7 @@ mod url;
 
 pub use camera::{CameraConfig, RtspTransport, SourceConfig};
 pub use log_file::{DEFAULT_LOG_FILE, LogFile};
+pub use proxy::Proxy;
 pub use pull_pace::PullPace;
 pub use services::ServiceConfig;
 pub use url::ServerUrl;
@@ -64,8 +66,10 @@ pub enum Trust {
 pub struct Config {
     /// The agent's id: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub agent_id: String,
-    /// Where the server is.
-    pub server: ServerUrl,
+    /// Where the servers are, at least one, in the order in which they are tried.
+    pub servers: Vec<ServerUrl>,
+    /// The HTTP proxy that connections to the servers go through. Default: none.
+    pub proxy: Option<Proxy>,
     /// The agent's token.
     pub token: Secret,
     /// Whom it believes to be the server.
@@ -80,8 +84,10 @@ pub struct Config {
     pub connection_timeout: Duration,
     /// The longest pause between attempts while an outage is young. Default 10 s.
     pub reconnect_interval: Duration,
-    /// The longest silence. Default 30 s.
+    /// The longest silence. Default 25 s.
     pub heartbeat_interval: Duration,
+    /// How often an agent that had to go to another server looks whether the first one is well again. Default 300 s.
+    pub return_interval: Duration,
     /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
     pub tunnel_opens_per_second: u64,
     /// How patient the agent is with cameras that it fetches streams from. No key of a file sets it.
@@ -123,16 +129,14 @@ impl Config {
         if !is_name(&agent_id) {
             return Err(agent.wrong("agent_id", NAME));
         }
-        let server = agent.required("cloud_server_url", Section::string)?;
-        let server = ServerUrl::parse(&server).map_err(|allowed| agent.wrong("cloud_server_url", &allowed))?;
+        let servers = read_servers(&agent)?;
         let token = agent.required("cloud_server_token", Section::string)?;
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) || token.len() > 512 {
             return Err(agent.wrong_secret("cloud_server_token", "1 to 512 visible ASCII characters"));
         }
-        for (key, value, placeholder) in [
-            ("cloud_server_token", token.as_str(), "your-secret-token"),
-            ("cloud_server_url", server.host(), "your-server.com"),
-        ] {
+        let written = [("cloud_server_token", token.as_str(), "your-secret-token")];
+        let hosts = servers.iter().map(|server| ("cloud_server_url", server.host(), "your-server.com"));
+        for (key, value, placeholder) in written.into_iter().chain(hosts) {
             if value == placeholder {
                 root.warn(format!("agent.{key} still has the example's {placeholder:?}"));
             }
@@ -148,7 +152,10 @@ impl Config {
         };
         let connection_timeout = seconds("connection_timeout", 30)?;
         let reconnect_interval = seconds("reconnect_interval", 10)?;
-        let heartbeat_interval = seconds("heartbeat_interval", 30)?;
+        let heartbeat_interval = seconds("heartbeat_interval", 25)?;
+        let return_interval = seconds("return_interval", 300)?;
+        let proxy = network.string("proxy")?.map(|text| Proxy::parse(&text));
+        let proxy = proxy.transpose().map_err(|allowed| network.wrong_secret("proxy", &allowed))?;
         let tunnel_opens_per_second = network.integer("tunnel_opens_per_second", 1, 100_000)?.unwrap_or(50);
         network.finish();
 
@@ -159,7 +166,8 @@ impl Config {
         root.finish();
         Ok(Self {
             agent_id,
-            server,
+            servers,
+            proxy,
             token: Secret(token),
             trust,
             log_level,
@@ -168,6 +176,7 @@ impl Config {
             connection_timeout,
             reconnect_interval,
             heartbeat_interval,
+            return_interval,
             tunnel_opens_per_second,
             pull_pace: PullPace::default(),
             cameras,
@@ -187,6 +196,24 @@ const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
     ("DEBUG", log::LevelFilter::Debug),
     ("TRACE", log::LevelFilter::Trace),
 ];
+
+/// Servers that a file may name.
+const MAX_SERVERS: usize = 8;
+
+fn read_servers(agent: &Section<'_>) -> Result<Vec<ServerUrl>, Error> {
+    const KEY: &str = "cloud_server_url";
+    let texts = match agent.value(KEY) {
+        Some(Value::Array(_)) => agent.strings(KEY)?.unwrap_or_default(),
+        _ => vec![agent.required(KEY, Section::string)?],
+    };
+    let servers: Result<Vec<_>, _> = texts.iter().map(|text| ServerUrl::parse(text)).collect();
+    let servers = servers.map_err(|allowed| agent.wrong(KEY, &allowed))?;
+    let is_repeated = |(at, server): (usize, &ServerUrl)| servers[..at].contains(server);
+    if servers.is_empty() || servers.len() > MAX_SERVERS || servers.iter().enumerate().any(is_repeated) {
+        return Err(agent.wrong(KEY, "one URL, or a list of 1 to 8 different ones"));
+    }
+    Ok(servers)
+}
 
 fn read_trust(agent: &Section<'_>) -> Result<Trust, Error> {
     let ca_file = agent.string("ca_file")?;

@@ -22,7 +22,7 @@ fn policies(config: &Config) -> Vec<(&str, Policy)> {
 fn the_owners_file_is_accepted_as_it_stands() {
     let config = Config::from_json(OWNERS).unwrap();
     assert_eq!(config.agent_id, "dahua-2449s-il-001");
-    assert_eq!(config.server.to_string(), "ws://your-server.com:8080/agent");
+    assert_eq!(config.servers[0].to_string(), "ws://your-server.com:8080/agent");
     assert_eq!(config.token.reveal(), "your-secret-token");
     assert_eq!((config.log_level, config.buffer_size), (log::LevelFilter::Info, 2_097_152));
     assert_eq!(config.connection_timeout, Duration::from_secs(30));
@@ -52,6 +52,22 @@ fn quality_decides_what_is_wanted() {
 }
 
 #[test]
+fn servers_are_one_or_several_and_a_proxy_is_kept_secret() {
+    let list = ["wss://a.example/agent", "ws://[::1]:8080/x"];
+    let config = with(|value| {
+        value["agent"]["cloud_server_url"] = serde_json::json!(list);
+        value["network"]["proxy"] = "http://me:hunter2@proxy:3128".into();
+        value["network"]["return_interval"] = 7.into();
+    });
+    let config = config.unwrap();
+    let shown: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["wss://a.example:443/agent", "ws://[::1]:8080/x"]);
+    assert_eq!(config.return_interval, Duration::from_secs(7));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert_eq!(config.proxy.unwrap().to_string(), "http://proxy:3128");
+}
+
+#[test]
 fn unknown_keys_warn() {
     let config = with(|value| value["network"]["speed"] = 3.into()).unwrap();
     assert!(config.warnings.iter().any(|warning| warning.contains("network.speed")), "{:?}", config.warnings);
@@ -59,9 +75,12 @@ fn unknown_keys_warn() {
 
 #[test]
 fn wrong_values_name_key_value_and_what_is_allowed() {
-    let cases: [(&str, Value, &str); 25] = [
+    let cases: [(&str, Value, &str); 29] = [
         ("/agent/agent_id", "a/b".into(), "1 to 64"),
         ("/agent/cloud_server_url", "http://x".into(), "ws://HOST"),
+        ("/agent/cloud_server_url", serde_json::json!([]), "1 to 8"),
+        ("/agent/cloud_server_url", serde_json::json!(["ws://a", "ws://a:80/agent"]), "different"),
+        ("/agent/cloud_server_url", serde_json::json!(["ws://a", 5]), "list of strings"),
         ("/agent/cloud_server_token", "a b".into(), "visible ASCII"),
         ("/agent/log_level", "LOUD".into(), "one of OFF, ERROR"),
         ("/agent/server_pin", "abc".into(), "sha256/"),
@@ -75,6 +94,7 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         ("/network/connection_timeout", 0.into(), "from 1 to 3600"),
         ("/network/reconnect_interval", (-1).into(), "from 1 to 3600"),
         ("/network/heartbeat_interval", "30".into(), "from 1 to 3600"),
+        ("/network/proxy", "socks5://me:hunter2@p".into(), "http://[USER:PASSWORD@]HOST[:PORT]"),
         ("/camera/model", 7.into(), "a string"),
         ("/camera/serial", "9".repeat(129).into(), "at most 128 bytes"),
         ("/camera/features", serde_json::json!(vec!["x"; 33]), "at most 32 texts"),
@@ -90,7 +110,7 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         let (section, key) = pointer[1..].split_once('/').unwrap();
         let error = with(|value| value[section][key] = wrong.clone()).unwrap_err().to_string();
         assert!(error.contains(&format!("{section}.{key}")) && error.contains(allowed), "{error}");
-        let secret = matches!(key, "cloud_server_token" | "password");
+        let secret = matches!(key, "cloud_server_token" | "password" | "proxy");
         assert_eq!(error.contains("***"), secret, "{error}");
     }
 }

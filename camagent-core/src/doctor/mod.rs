@@ -38,10 +38,10 @@ pub enum Verdict {
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at, always the same word: `configuration`, `clock`, `dns`, `tcp`, `tls`, `websocket`, `server_clock`, `round_trip`,
+    /// What was looked at, always the same word: `configuration`, `clock`, `dns`, `tcp`, `proxy`, `tls`, `websocket`, `server_clock`, `round_trip`,
     /// `register`, `rtsp_port`, `describe`, `key_frame`, `service`.
     pub id: &'static str,
-    /// Of what: empty for the server, else a camera, `camera/source` or `camera/service`.
+    /// Of what: empty for the server (its host and port when there are several), else a camera, `camera/source` or `camera/service`.
     pub subject: String,
     /// How it went.
     pub verdict: Verdict,
@@ -76,7 +76,7 @@ pub fn examine(config: &Config, how: Examination, tell: impl FnMut(&Check)) -> R
         .max_blocking_threads(2)
         .build()
         .map_err(Error::io("cannot start an event loop"))?;
-    let mut report = Report { secrets: secrets(config), worst: Verdict::Ok, tell };
+    let mut report = Report { secrets: secrets(config), server: String::new(), worst: Verdict::Ok, tell };
     runtime.block_on(async {
         report.configuration(config);
         server::examine(config, how.patience, &mut report).await;
@@ -100,6 +100,8 @@ pub fn checks_to_json(agent_id: &str, checks: &[Check]) -> String {
 /// Where the steps are told.
 struct Report<T> {
     secrets: Vec<Secret>,
+    /// Which of several servers is looked at.
+    server: String,
     worst: Verdict,
     tell: T,
 }
@@ -127,12 +129,16 @@ impl<T: FnMut(&Check)> Report<T> {
         for secret in &self.secrets {
             measured = measured.replace(secret.reveal(), "***");
         }
+        let subject = if subject.is_empty() { &self.server } else { subject };
         self.worst = self.worst.max(verdict);
         (self.tell)(&Check { id, subject: subject.into(), verdict, measured, advice });
     }
 
     fn configuration(&mut self, config: &Config) {
-        let found = format!("agent {} for {}, {} camera(s)", config.agent_id, config.server, config.cameras.len());
+        let servers: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
+        let through = config.proxy.as_ref().map_or(String::new(), |proxy| format!(" through proxy {proxy}"));
+        let (servers, cameras) = (servers.join(", "), config.cameras.len());
+        let found = format!("agent {} for {servers}{through}, {cameras} camera(s)", config.agent_id);
         match config.warnings.as_slice() {
             [] => self.ok("configuration", "", found),
             warnings => self.warn("configuration", "", found, warnings.join("; ")),
@@ -143,7 +149,11 @@ impl<T: FnMut(&Check)> Report<T> {
 /// What must not be shown. Very short ones would only blot out innocent words.
 fn secrets(config: &Config) -> Vec<Secret> {
     let passwords = config.cameras.iter().filter_map(|camera| camera.password.clone());
-    passwords.chain([config.token.clone()]).filter(|secret| secret.reveal().len() > 3).collect()
+    passwords
+        .chain([config.token.clone()])
+        .chain(config.proxy.as_ref().and_then(|proxy| proxy.password()))
+        .filter(|secret| secret.reveal().len() > 3)
+        .collect()
 }
 
 /// A time as people read it.
@@ -168,8 +178,12 @@ mod tests {
         let mut config = Config::new("a", "ws://h", "the-token").unwrap();
         config.cameras[0].password = Some(Secret::new("the-password"));
         let mut told = Vec::new();
-        let mut report =
-            Report { secrets: secrets(&config), worst: Verdict::Ok, tell: |check: &Check| told.push(check.clone()) };
+        let mut report = Report {
+            secrets: secrets(&config),
+            server: String::new(),
+            worst: Verdict::Ok,
+            tell: |check: &Check| told.push(check.clone()),
+        };
         report.ok("tcp", "", "\u{1b}[2Jyou sent the-token and the-password");
         report.fail("tls", "", "x", "y");
         report.skip("websocket", "", "z");

@@ -1,4 +1,4 @@
-//! The way to the server: the clock, the name, TCP, TLS, the WebSocket handshake with the token, the round trip.
+//! The way to the servers: the clock, the name, TCP, the proxy, TLS, the WebSocket handshake with the token, the round trip.
 //! It ends before `register`, so a running agent of the same id keeps its session.
 
 use std::{
@@ -20,9 +20,9 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 use super::{Check, Report, millis, place};
 use crate::{
     clock::rfc3339,
-    config::{Config, Trust},
+    config::{Config, Proxy, Trust},
     error::Error,
-    net::{ServerTime, Socket, Tls, build_time, upgrade},
+    net::{ServerTime, Socket, Tls, build_time, pass, upgrade},
 };
 
 /// Addresses that are tried; a name with more has some trouble of its own.
@@ -40,7 +40,21 @@ const ENDS_SOON: [u64; 4] = [1, 3, 7, 14];
 
 pub(super) async fn examine<T: FnMut(&Check)>(config: &Config, patience: Duration, report: &mut Report<T>) {
     clock(report);
-    let rest = ["dns", "tcp", "tls", "websocket", "server_clock", "round_trip"];
+    for server in &config.servers {
+        if config.servers.len() > 1 {
+            report.server = server.authority();
+        }
+        let only = Config { servers: vec![server.clone()], ..config.clone() };
+        examine_one(&only, patience, report).await;
+    }
+    report.server.clear();
+}
+
+async fn examine_one<T: FnMut(&Check)>(config: &Config, patience: Duration, report: &mut Report<T>) {
+    let rest: &[&str] = match &config.proxy {
+        Some(_) => &["dns", "tcp", "proxy", "tls", "websocket", "server_clock", "round_trip"],
+        None => &["dns", "tcp", "tls", "websocket", "server_clock", "round_trip"],
+    };
     let reached = reach(config, patience, report).await;
     let done = match reached {
         Ok(()) => rest.len(),
@@ -58,14 +72,17 @@ async fn reach<T: FnMut(&Check)>(
     report: &mut Report<T>,
 ) -> Result<(), &'static str> {
     let addresses = resolve(config, patience, report).await.ok_or("dns")?;
-    let socket = connect(config, addresses, patience, report).await.ok_or("tcp")?;
+    let mut socket = connect(config, addresses, patience, report).await.ok_or("tcp")?;
+    if let Some(proxy) = &config.proxy {
+        through(proxy, config, &mut socket, patience, report).await.ok_or("proxy")?;
+    }
     let socket = encrypt(config, socket, patience, report).await.ok_or("tls")?;
     let asked = Instant::now();
-    let answered = timeout(patience, upgrade(config, socket)).await;
+    let answered = timeout(patience, upgrade(config, &config.servers[0], socket)).await;
     let took = asked.elapsed();
     let (mut socket, date) = match answered {
         Ok(Ok((socket, response))) => {
-            let path = config.server.path_of(&config.agent_id);
+            let path = config.servers[0].path_of(&config.agent_id);
             report.ok("websocket", "", format!("{path}: upgraded to {SUBPROTOCOL}, token accepted, {}", millis(took)));
             (socket, response.headers().get("date").and_then(|date| date.to_str().ok()).map(String::from))
         }
@@ -129,7 +146,7 @@ async fn resolve<T: FnMut(&Check)>(
     patience: Duration,
     report: &mut Report<T>,
 ) -> Option<Vec<SocketAddr>> {
-    let (host, port) = (config.server.host(), config.server.port());
+    let (host, port) = first_hop(config);
     if let Ok(address) = host.parse::<IpAddr>() {
         report.ok("dns", "", format!("{address} needs no lookup"));
         return Some(vec![SocketAddr::new(address, port)]);
@@ -156,7 +173,56 @@ async fn resolve<T: FnMut(&Check)>(
         [] => "/etc/resolv.conf names no name server: DHCP or the network's settings should".into(),
         servers => format!("asked: {}; are they reachable?", servers.join(", ")),
     };
-    report.fail("dns", "", failed, format!("is agent.cloud_server_url spelled right? {asked}"));
+    report.fail("dns", "", failed, format!("is {} spelled right? {asked}", key_of_first_hop(config)));
+    None
+}
+
+/// What the agent itself connects to: the proxy, or the server.
+fn first_hop(config: &Config) -> (&str, u16) {
+    match &config.proxy {
+        Some(proxy) => (proxy.host(), proxy.port()),
+        None => (config.servers[0].host(), config.servers[0].port()),
+    }
+}
+
+fn key_of_first_hop(config: &Config) -> &'static str {
+    if config.proxy.is_some() { "network.proxy" } else { "agent.cloud_server_url" }
+}
+
+/// The proxy's answer to CONNECT.
+async fn through<T: FnMut(&Check)>(
+    proxy: &Proxy,
+    config: &Config,
+    socket: &mut TcpStream,
+    patience: Duration,
+    report: &mut Report<T>,
+) -> Option<()> {
+    let (began, server) = (Instant::now(), &config.servers[0]);
+    let error = match timeout(patience, pass(socket, proxy, server)).await {
+        Ok(Ok(())) => {
+            report.ok(
+                "proxy",
+                "",
+                format!("{proxy} made a way to {}, {}", server.authority(), millis(began.elapsed())),
+            );
+            return Some(());
+        }
+        Ok(Err(error)) => error,
+        Err(_) => Error::Unreachable(format!("proxy {proxy}: no answer within {}", millis(patience))),
+    };
+    let advice = match &error {
+        Error::Proxy { status: 401 | 407, .. } => {
+            "write the account into network.proxy: http://USER:PASSWORD@HOST:PORT, percent-encoded"
+        }
+        Error::Proxy { status: 403 | 405, .. } => {
+            "who runs the proxy has to allow CONNECT to this host and port, or the server gets a port that is allowed, as a rule 443"
+        }
+        Error::Proxy { status: 502..=504, .. } => {
+            "the proxy is well and does not reach the server: is agent.cloud_server_url right, seen from the proxy, and does the server run?"
+        }
+        _ => "is network.proxy an HTTP proxy that knows CONNECT? SOCKS and https:// proxies are not supported",
+    };
+    report.fail("proxy", "", error.to_string(), advice);
     None
 }
 
@@ -205,8 +271,13 @@ async fn connect<T: FnMut(&Check)>(
             "each start tries the dead addresses too: take them out of the DNS, or let them work",
         );
     } else {
-        let port = config.server.port();
+        let (_, port) = first_hop(config);
         let advice = match error.kind() {
+            io::ErrorKind::ConnectionRefused if config.proxy.is_some() => {
+                format!(
+                    "the machine is there and nothing listens on port {port}: does the proxy run, and is the port in network.proxy its own?"
+                )
+            }
             io::ErrorKind::ConnectionRefused => format!(
                 "the machine is there and nothing listens on port {port}: does the server run, and is the port in agent.cloud_server_url its `tls` (wss://) or `http` (ws://) one?"
             ),
@@ -239,19 +310,19 @@ async fn encrypt<T: FnMut(&Check)>(
 ) -> Option<Box<dyn Socket>> {
     // Where a ping waits for more to be sent, the round trip is not the network's.
     let _ = socket.set_nodelay(true);
-    if !config.server.is_tls() {
+    if !config.servers[0].is_tls() {
         let advice =
             "token and pictures can be read on the way: use wss:// and the server's `tls` port outside a laboratory";
         report.warn("tls", "", "none, the URL is ws://", advice);
         return Some(Box::new(socket));
     }
-    let name = match ServerName::try_from(config.server.host().to_owned()) {
+    let name = match ServerName::try_from(config.servers[0].host().to_owned()) {
         Ok(name) => name,
         Err(error) => {
             report.fail(
                 "tls",
                 "",
-                format!("{}: {error}", config.server.host()),
+                format!("{}: {error}", config.servers[0].host()),
                 "write a name that a certificate can have",
             );
             return None;
@@ -316,7 +387,7 @@ fn tls_advice(config: &Config, error: &io::Error) -> String {
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
                 "the certificate is for another name than {}: write its name into agent.cloud_server_url, or pin the server's key ({pin})",
-                config.server.host()
+                config.servers[0].host()
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 "renew the server's certificate; if it is good, the clock of this machine is wrong".into()

@@ -40,7 +40,7 @@ impl Driver {
             match event {
                 AgentEvent::Registered(registered) => {
                     talk.established_at = Some(now);
-                    self.welcome(&talk.connection.address, registered, now);
+                    self.welcome(talk, registered, now);
                 }
                 AgentEvent::Command(token, command) => self.command(talk, token, command, now),
                 AgentEvent::SourceWanted(state) => self.want(&state.camera, &state.source, state.wanted),
@@ -53,7 +53,7 @@ impl Driver {
                     self.logger.info(format_args!("the server asks to leave: {:?}", short(&goaway.reason)));
                     talk.leave_at = Some(now + Duration::from_millis(goaway.after_ms.min(60_000)));
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
-                    talk.ending = Some(Ending::ComeBack { after: Duration::ZERO, spread });
+                    talk.ending = Some(Ending::Goaway { spread });
                 }
                 AgentEvent::Stream(event) => {
                     let happening = self.tunnels.hear(event, self.session.tunnels());
@@ -69,15 +69,16 @@ impl Driver {
         self.ask_for_keys();
     }
 
-    fn welcome(&mut self, address: &str, registered: Registered, now: Instant) {
+    fn welcome(&mut self, talk: &Talk, registered: Registered, now: Instant) {
+        let address = &talk.connection.address;
         let mut counts = self.shared.counts.read();
         counts.sessions += 1;
         self.shared.counts.write(counts);
-        if registered.server_time_ms > 0 && self.config.server.is_tls() {
+        if registered.server_time_ms > 0 && self.config.servers[talk.server].is_tls() {
             self.server_time.told(registered.server_time_ms, now);
         }
         self.logger.info(format_args!("connected to {address}, session {}", registered.session_id));
-        self.tell(Event::Connected { session_id: registered.session_id, address: address.into() });
+        self.tell(Event::Connected { session_id: registered.session_id, address: address.clone() });
         for state in registered.sources {
             self.want(&state.camera, &state.source, state.wanted);
         }

@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     event::{Event, Warning},
     logger::Logger,
-    net::{self, Backoff, Ending, ServerTime, Tls, Traffic},
+    net::{Dialler, Ending, ServerTime, Servers, Tls, Traffic},
     resolve::Resolver,
     stats::NetworkCounts,
     tunnel::Tunnels,
@@ -38,7 +38,7 @@ const DUPLICATE_AFTER: u32 = 3;
 
 /// The loop's own things.
 pub(crate) struct Driver {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: session::Agent,
     pub(crate) logger: Logger,
@@ -46,6 +46,7 @@ pub(crate) struct Driver {
     /// Whether the host answers commands at all.
     pub(crate) answers_commands: bool,
     pub(crate) tls: Option<Tls>,
+    pub(crate) servers: Servers,
     pub(crate) server_time: Arc<ServerTime>,
     pub(crate) tunnels: Tunnels,
     pub(crate) server_addresses: Resolver,
@@ -67,27 +68,26 @@ struct Outcome {
 impl Driver {
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) {
-        for warning in std::mem::take(&mut self.config.warnings) {
+        let config = Arc::clone(&self.config);
+        for warning in config.warnings.iter().cloned() {
             self.warn(Warning::Configuration, warning);
         }
-        if !self.config.server.is_tls() {
-            self.warn(
-                Warning::Plaintext,
-                format!("{} is not encrypted: use wss:// outside a laboratory", self.config.server),
-            );
+        for server in config.servers.iter().filter(|server| !server.is_tls()) {
+            let message = format!("{server} is not encrypted: use wss:// outside a laboratory");
+            self.warn(Warning::Plaintext, message);
         }
         let traffic = Rc::new(Traffic::default());
-        let mut backoff = Backoff::new(self.config.reconnect_interval);
+        let dialler = Dialler::new(&self.config, &self.server_addresses, self.tls.take(), &traffic);
         let mut replaced = 0;
         while !self.is_done() {
-            let Some(outcome) = self.attempt(&traffic).await else { break };
+            let (server, _) = self.servers.next();
+            let Some(outcome) = self.attempt(server, &dialler, &traffic).await else { break };
             let ending = match (outcome.ending, Ending::of(&outcome.error)) {
                 // What the server decided last counts more than what was planned.
                 (Some(planned), Ending::Trouble) => planned,
                 (_, of_error) => of_error,
             };
-            let random = random();
-            let pause = backoff.next(clock::now(), ending, outcome.lived, random);
+            let pause = self.servers.ended(clock::now(), server, ending, outcome.lived, random());
             let code = match &outcome.error {
                 Error::Session(ProtocolError::ClosedByPeer { code, .. }) => *code,
                 Error::Session(error) => error.close_code().number(),
@@ -142,31 +142,24 @@ impl Driver {
     }
 
     /// One connection from dial to end; `None` when the agent is to stop.
-    async fn attempt(&mut self, traffic: &Rc<Traffic>) -> Option<Outcome> {
+    async fn attempt(&mut self, server: usize, dialler: &Dialler, traffic: &Rc<Traffic>) -> Option<Outcome> {
         let began = clock::now();
-        self.logger.debug(format_args!("dialling {}", self.config.server));
+        self.logger.debug(format_args!("dialling {}", self.config.servers[server]));
         self.take_orders();
         let dialled = {
             let stop = pin!(self.given_up());
-            let connect = net::connect(&self.config, &self.server_addresses, self.tls.as_ref(), traffic);
-            let connect = pin!(timeout(self.config.connection_timeout, connect));
-            match select(connect, stop).await {
+            match select(dialler.dial(server, dialler.patience()), stop).await {
                 Either::Left((dialled, _)) => dialled,
                 Either::Right(_) => return None,
             }
         };
         self.publish(traffic);
-        let failed = |error| Some(Outcome { error, lived: Duration::ZERO, ending: None });
         let connection = match dialled {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return failed(error),
-            Err(_) => {
-                let waited = self.config.connection_timeout.as_secs();
-                return failed(Error::Unreachable(format!("{}: no connection within {waited} s", self.config.server)));
-            }
+            Ok(connection) => connection,
+            Err(error) => return Some(Outcome { error, lived: Duration::ZERO, ending: None }),
         };
-        self.session.connected(clock::now(), began + self.config.connection_timeout);
-        let mut talk = Talk::new(connection, &self.shared, traffic);
+        self.session.connected(clock::now(), began + dialler.patience());
+        let mut talk = Talk::new(connection, server, &self.shared, traffic);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
         self.session.disconnected();
         self.tunnels.clear();

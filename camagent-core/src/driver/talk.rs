@@ -34,6 +34,8 @@ const READ_BURST: usize = 32;
 /// What one connection needs until it ends.
 pub(super) struct Talk {
     pub(super) connection: Connection,
+    /// The server's place in the configuration.
+    pub(super) server: usize,
     burst: Burst,
     governor: Governor,
     /// Octets of the agent's traffic that the governor knows.
@@ -53,11 +55,12 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(connection: Connection, shared: &Shared, traffic: &Traffic) -> Self {
+    pub(super) fn new(connection: Connection, server: usize, shared: &Shared, traffic: &Traffic) -> Self {
         Self {
             burst: Burst::new(clock::now()),
             governor: Governor::new(STANDING_QUEUE, connection.segment()),
             connection,
+            server,
             counted: traffic.sent.get(),
             look_at: None,
             timer: Box::pin(sleep(Duration::ZERO)),

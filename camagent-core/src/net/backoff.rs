@@ -27,12 +27,15 @@ pub(crate) enum Ending {
     Refused,
     /// A newer connection of the same agent took over.
     Replaced,
-    /// The server said when to come back.
-    ComeBack {
+    /// The server goes away, for all its agents.
+    Goaway {
+        /// Come back at a random moment within this time.
+        spread: Duration,
+    },
+    /// The server, or a proxy, said when to come back.
+    RetryAfter {
         /// Not before.
         after: Duration,
-        /// At a random moment within so much more.
-        spread: Duration,
     },
     /// The agent itself wants a new session at once.
     Restart,
@@ -42,11 +45,12 @@ impl Ending {
     /// What an error means for the next attempt.
     pub(crate) fn of(error: &Error) -> Self {
         match error {
-            Error::Http { retry_after_s: Some(seconds), .. } => {
-                let after = Duration::from_secs((*seconds).min(REFUSED_PAUSE.as_secs()));
-                Ending::ComeBack { after, spread: after / 4 + FIRST_PAUSE }
+            Error::Http { retry_after_s: Some(seconds), .. } | Error::Proxy { retry_after_s: Some(seconds), .. } => {
+                Ending::RetryAfter { after: Duration::from_secs((*seconds).min(REFUSED_PAUSE.as_secs())) }
             }
-            Error::Http { status: 401 | 403 | 404 | 410 | 426, .. } => Ending::Refused,
+            Error::Http { status: 401 | 403 | 404 | 410 | 426, .. } | Error::Proxy { status: 401 | 403 | 407, .. } => {
+                Ending::Refused
+            }
             Error::Session(error) => match (error, error.close_code()) {
                 (_, CloseCode::Replaced) => Ending::Replaced,
                 (
@@ -63,6 +67,11 @@ impl Ending {
             _ => Ending::Trouble,
         }
     }
+}
+
+/// A random time of at most so much.
+pub(super) fn within(longest: Duration, random: u64) -> Duration {
+    longest.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
 /// One owner of the pauses between attempts.
@@ -90,7 +99,7 @@ impl Backoff {
         let since = *self.outage_since.get_or_insert(now);
         let exponent = self.attempts.min(20);
         self.attempts += 1;
-        let within = |longest: Duration| longest.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64);
+        let within = |longest| within(longest, random);
         let refusals = if ending == Ending::Refused { self.refusals } else { 0 };
         self.refusals = if ending == Ending::Refused { refusals + 1 } else { 0 };
         let is_young = now.saturating_since(since) < YOUNG;
@@ -100,7 +109,8 @@ impl Backoff {
         let least = if exponent > 0 { trouble } else { Duration::ZERO };
         match ending {
             Ending::Restart => least,
-            Ending::ComeBack { after, spread } => (after + within(spread)).max(least),
+            Ending::Goaway { spread } => within(spread).max(least),
+            Ending::RetryAfter { after } => (after + within(after / 4 + FIRST_PAUSE)).max(least),
             Ending::Replaced => REPLACED_PAUSE + within(REPLACED_PAUSE),
             Ending::Refused => {
                 let longest = (LONG_PAUSE * 2_u32.pow(refusals.min(10))).min(REFUSED_PAUSE);
@@ -158,9 +168,9 @@ mod tests {
     #[test]
     fn a_server_that_sends_away_again_and_again_makes_no_busy_loop() {
         let mut backoff = Backoff::new(Duration::from_secs(10));
-        let come_back = Ending::ComeBack { after: Duration::from_secs(3), spread: Duration::ZERO };
-        assert_eq!(backoff.next(seconds(1), come_back, Duration::ZERO, MOST), Duration::from_secs(3));
-        let at_once = Ending::ComeBack { after: Duration::ZERO, spread: Duration::ZERO };
+        let later = Ending::RetryAfter { after: Duration::from_secs(3) };
+        assert_eq!(backoff.next(seconds(1), later, Duration::ZERO, 0), Duration::from_secs(3));
+        let at_once = Ending::Goaway { spread: Duration::ZERO };
         for _ in 0..3 {
             assert!(backoff.next(seconds(1), at_once, Duration::ZERO, MOST) > Duration::from_secs(1));
             assert!(backoff.next(seconds(1), Ending::Restart, Duration::ZERO, MOST) > Duration::from_secs(1));
@@ -173,7 +183,9 @@ mod tests {
         let http = |status, retry_after_s| Error::Http { status, detail: String::new(), retry_after_s };
         assert_eq!(Ending::of(&http(401, None)), Ending::Refused);
         assert_eq!(Ending::of(&http(500, None)), Ending::Trouble);
-        assert!(matches!(Ending::of(&http(503, Some(7))), Ending::ComeBack { after, .. } if after.as_secs() == 7));
+        assert_eq!(Ending::of(&http(503, Some(7))), Ending::RetryAfter { after: Duration::from_secs(7) });
+        let proxy = |status| Error::Proxy { proxy: String::new(), server: String::new(), status, retry_after_s: None };
+        assert_eq!((Ending::of(&proxy(407)), Ending::of(&proxy(502))), (Ending::Refused, Ending::Trouble));
         let closed = |code| Error::Session(ProtocolError::ClosedByPeer { code, detail: String::new() });
         assert_eq!(Ending::of(&closed(4009)), Ending::Replaced);
         assert_eq!(Ending::of(&closed(4001)), Ending::Refused);

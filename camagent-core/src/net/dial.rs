@@ -5,15 +5,15 @@ use std::{net::SocketAddr, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::{config::ServerUrl, error::Error, resolve::Resolver};
+use crate::{error::Error, resolve::Resolver};
 
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// Resolves and connects; the error names every address and what it said.
-pub(super) async fn dial(server: &ServerUrl, addresses: &Resolver) -> Result<(TcpStream, SocketAddr), Error> {
-    let name = server.authority();
-    let resolved = addresses.resolve(server.host(), server.port()).await;
+pub(super) async fn dial(host: &str, port: u16, addresses: &Resolver) -> Result<(TcpStream, SocketAddr), Error> {
+    let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let resolved = addresses.resolve(host, port).await;
     let resolved = resolved.map_err(|error| Error::Unreachable(error.to_string()))?;
     let mut addresses = interleave(resolved).into_iter();
     let mut attempts = FuturesUnordered::new();

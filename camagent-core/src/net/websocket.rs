@@ -23,8 +23,13 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Traffic, counted::Counted, dial::dial, tls::Tls};
-use crate::{burst::MAX_BURST, config::Config, error::Error, resolve::Resolver};
+use super::{Traffic, counted::Counted, dial::dial, proxy, retry_after, tls::Tls};
+use crate::{
+    burst::MAX_BURST,
+    config::{Config, ServerUrl},
+    error::Error,
+    resolve::Resolver,
+};
 
 /// Octets that are read at once.
 const READ_BUFFER: usize = 8 << 10;
@@ -55,33 +60,48 @@ pub(crate) enum Incoming {
     Closed(u16, String),
 }
 
-/// Dials, encrypts and upgrades. `tls` is there when the URL asks for it.
-pub(crate) async fn connect(
+/// Dials, passes the proxy, encrypts and upgrades. `tls` is there when the URL of any server asks for it.
+pub(super) async fn connect(
     config: &Config,
+    server: &ServerUrl,
     addresses: &Resolver,
     tls: Option<&Tls>,
     traffic: &Rc<Traffic>,
 ) -> Result<Connection, Error> {
-    let (socket, address) = dial(&config.server, addresses).await?;
+    let (host, port) = match &config.proxy {
+        Some(proxy) => (proxy.host(), proxy.port()),
+        None => (server.host(), server.port()),
+    };
+    let (socket, address) = dial(host, port, addresses).await.map_err(|error| match (&config.proxy, error) {
+        (Some(proxy), Error::Unreachable(why)) => Error::Unreachable(format!("proxy {proxy}: {why}")),
+        (_, error) => error,
+    })?;
     let connection = socket.as_fd().try_clone_to_owned().map_err(Error::io("cannot watch the connection"))?;
-    let socket = Counted::new(socket, Rc::clone(traffic));
-    let socket: Box<dyn Socket> = match tls {
+    let mut socket = Counted::new(socket, Rc::clone(traffic));
+    let mut place = address.to_string();
+    if let Some(proxy) = &config.proxy {
+        proxy::pass(&mut socket, proxy, server).await?;
+        place = format!("{} through proxy {proxy}", server.authority());
+    }
+    let socket: Box<dyn Socket> = match tls.filter(|_| server.is_tls()) {
+        None if server.is_tls() => return Err(Error::Tls("no certificate authorities were read".into())),
         None => Box::new(socket),
         Some(tls) => {
-            let name = ServerName::try_from(config.server.host().to_owned())
-                .map_err(|error| Error::Tls(format!("{}: {error}", config.server.host())))?;
+            let name = ServerName::try_from(server.host().to_owned())
+                .map_err(|error| Error::Tls(format!("{}: {error}", server.host())))?;
             let limit = |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(TLS_BUFFER));
             let session = tls.connector().connect_with(name, socket, limit).await;
-            Box::new(session.map_err(|error| Error::Tls(format!("{address}: {error}")))?)
+            Box::new(session.map_err(|error| Error::Tls(format!("{place}: {error}")))?)
         }
     };
-    let (socket, _) = upgrade(config, socket).await?;
-    Ok(Connection { socket, connection, address: address.to_string() })
+    let (socket, _) = upgrade(config, server, socket).await?;
+    Ok(Connection { socket, connection, address: place })
 }
 
 /// The opening handshake with the token; the server's answer speaks our sub-protocol.
 pub(crate) async fn upgrade(
     config: &Config,
+    server: &ServerUrl,
     socket: Box<dyn Socket>,
 ) -> Result<(WebSocketStream<Box<dyn Socket>>, Response<Option<Vec<u8>>>), Error> {
     let sizes = WebSocketConfig::default()
@@ -90,15 +110,15 @@ pub(crate) async fn upgrade(
         .max_write_buffer_size(WRITE_LIMIT)
         .max_message_size(Some(MAX_RECORD.max(MAX_REGISTER)))
         .max_frame_size(Some(MAX_RECORD.max(MAX_REGISTER)));
-    let request = request(config)?;
+    let request = request(config, server)?;
     let (socket, response) = client_async_with_config(request, socket, Some(sizes))
         .await
-        .map_err(|error| refused(error, &config.server.to_string()))?;
+        .map_err(|error| refused(error, &server.to_string()))?;
     let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
     if protocol.is_none_or(|protocol| protocol.as_bytes() != SUBPROTOCOL.as_bytes()) {
         return Err(Error::Session(camagent_proto::Error::Incompatible {
             supported: SUBPROTOCOL.into(),
-            offered: format!("no such WebSocket sub-protocol at {}; is it a camagent server?", config.server),
+            offered: format!("no such WebSocket sub-protocol at {server}; is it a camagent server?"),
         }));
     }
     Ok((socket, response))
@@ -158,11 +178,11 @@ fn close_frame(code: CloseCode, reason: &str) -> CloseFrame {
     CloseFrame { code: WebSocketCloseCode::from(code.number()), reason: reason.into() }
 }
 
-fn request(config: &Config) -> Result<Request<()>, Error> {
-    let scheme = if config.server.is_tls() { "wss" } else { "ws" };
+fn request(config: &Config, server: &ServerUrl) -> Result<Request<()>, Error> {
+    let scheme = if server.is_tls() { "wss" } else { "ws" };
     Request::builder()
-        .uri(format!("{scheme}://{}{}", config.server.authority(), config.server.path_of(&config.agent_id)))
-        .header(header::HOST, config.server.authority())
+        .uri(format!("{scheme}://{}{}", server.authority(), server.path_of(&config.agent_id)))
+        .header(header::HOST, server.authority())
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_VERSION, "13")
@@ -171,7 +191,7 @@ fn request(config: &Config) -> Result<Request<()>, Error> {
         .header(header::USER_AGENT, crate::SOFTWARE)
         .header(header::AUTHORIZATION, format!("Bearer {}", config.token.reveal()))
         .body(())
-        .map_err(|error| Error::Usage(format!("cannot ask {}: {error}", config.server)))
+        .map_err(|error| Error::Usage(format!("cannot ask {server}: {error}")))
 }
 
 fn refused(error: tungstenite::Error, server: &str) -> Error {
@@ -188,11 +208,12 @@ fn http_error(response: &Response<Option<Vec<u8>>>) -> Error {
         .ok()
         .and_then(|body| body["error"]["message"].as_str().map(String::from));
     let detail = message.unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().into());
-    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let retry_after = header(header::RETRY_AFTER);
     Error::Http {
         status: response.status().as_u16(),
         detail,
-        retry_after_s: retry_after.and_then(|seconds| seconds.trim().parse().ok()),
+        retry_after_s: retry_after.and_then(|value| retry_after::seconds(value, header(header::DATE))),
     }
 }
 
@@ -214,7 +235,7 @@ mod tests {
     #[test]
     fn the_request_names_agent_protocol_and_token() {
         let config = Config::new("cam-1", "ws://[::1]:8080/agent", "secret").unwrap();
-        let request = request(&config).unwrap();
+        let request = request(&config, &config.servers[0]).unwrap();
         assert_eq!(request.uri().path(), "/agent/cam-1");
         assert_eq!(request.headers()["host"], "[::1]:8080");
         assert_eq!(request.headers()["authorization"], "Bearer secret");

@@ -9,7 +9,7 @@
 //! * [`netns`] a cloud, a router with real NAT and a site; [`gstreamer_camera`] somebody else's camera to put there
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
 //! * [`emulator`] a bad uplink between two kernels: rate, queue, delay, loss, resets, changing addresses
-//! * [`link`] a TCP link that counts, cuts, resets and swallows
+//! * [`link`] a TCP link that counts, cuts, resets and swallows; [`proxy`] somebody else's HTTP proxy
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] other
 //!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges
 //! * [`daemon`] the program `camagentd`, running
@@ -32,6 +32,7 @@ pub mod nal;
 pub mod netns;
 pub mod players;
 pub mod program;
+pub mod proxy;
 pub mod raw_agent;
 pub mod raw_server;
 pub mod rtsp;
@@ -48,6 +49,7 @@ pub use gstreamer_camera::GStreamerCamera;
 pub use http::Api;
 pub use link::Link;
 pub use netns::Nat;
+pub use proxy::Proxy;
 pub use raw_server::RawServer;
 pub use rtsp_camera::RtspCamera;
 pub use script::Script;

@@ -1,0 +1,134 @@
+//! Which server is tried next, and when: the list of the configuration, each server with its own pauses.
+//!
+//! Whoever lost a session tries the same server first: its memory of the agent's frames is there. After an attempt without a session the next
+//! of the list has its turn, round and round; one whose pause is not over is passed over. What does not belong here: the length of one
+//! server's pauses (`backoff`).
+
+use std::time::Duration;
+
+use camagent_proto::Instant;
+
+use super::backoff::{Backoff, Ending, within};
+
+/// Agents that lose one server do not come to the next all at once.
+const HOP: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Server {
+    backoff: Backoff,
+    ready_at: Instant,
+}
+
+/// The servers of an agent.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    each: Vec<Server>,
+    next: usize,
+    next_at: Instant,
+}
+
+impl Servers {
+    /// So many servers; `pause` is the longest pause of a young outage.
+    pub(crate) fn new(count: usize, pause: Duration) -> Self {
+        let server = || Server { backoff: Backoff::new(pause), ready_at: Instant::ZERO };
+        Self { each: (0..count.max(1)).map(|_| server()).collect(), next: 0, next_at: Instant::ZERO }
+    }
+
+    /// The server to try next, and not before when.
+    pub(crate) fn next(&self) -> (usize, Instant) {
+        (self.next, self.next_at)
+    }
+
+    /// An attempt at, or a session with, `server` has ended; `lived` is how long the session was established, zero without one. Gives the
+    /// pause. `random` is a fresh random number.
+    pub(crate) fn ended(
+        &mut self,
+        now: Instant,
+        server: usize,
+        ending: Ending,
+        lived: Duration,
+        random: u64,
+    ) -> Duration {
+        let pause = self.each[server].backoff.next(now, ending, lived, random);
+        self.each[server].ready_at = now + pause;
+        let had_session = !lived.is_zero();
+        let stays = match ending {
+            Ending::Goaway { .. } | Ending::Replaced | Ending::Restart => true,
+            Ending::Trouble | Ending::RetryAfter { .. } => had_session,
+            Ending::Refused => false,
+        };
+        (self.next, self.next_at) = (server, now + pause);
+        if !stays {
+            // Other bits than those of the pause.
+            let hop = now + within(HOP, random.rotate_left(32));
+            let count = self.each.len();
+            let others = || (1..count).map(|step| (server + step) % count);
+            if let Some(other) = others().find(|other| self.each[*other].ready_at <= hop) {
+                (self.next, self.next_at) = (other, hop);
+            } else if let Some(other) = others().min_by_key(|other| self.each[*other].ready_at)
+                && self.each[other].ready_at < self.next_at
+            {
+                (self.next, self.next_at) = (other, self.each[other].ready_at);
+            }
+        }
+        self.next_at.saturating_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(10);
+    const NONE: Duration = Duration::ZERO;
+    const MINUTE: Duration = Duration::from_secs(60);
+    /// Nearly all of every pause.
+    const MOST: u64 = u64::MAX;
+
+    fn seconds(at: u64) -> Instant {
+        Instant::from_micros(at * 1_000_000)
+    }
+
+    #[test]
+    fn failed_attempts_go_round_and_each_server_has_its_own_pauses() {
+        let mut servers = Servers::new(3, PAUSE);
+        let (mut now, mut tried) = (seconds(100), Vec::new());
+        for _ in 0..9 {
+            let (server, at) = servers.next();
+            now = now.max(at);
+            tried.push(server);
+            servers.ended(now, server, Ending::Trouble, NONE, MOST);
+        }
+        assert_eq!(tried, [0, 1, 2, 0, 1, 2, 0, 1, 2], "{servers:?}");
+    }
+
+    #[test]
+    fn one_server_is_as_before() {
+        let mut servers = Servers::new(1, PAUSE);
+        let pauses: Vec<u64> = (0..5)
+            .map(|_| servers.ended(seconds(1), 0, Ending::Trouble, NONE, MOST).as_secs_f64().round() as u64)
+            .collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 10]);
+        assert_eq!(servers.next().0, 0);
+    }
+
+    #[test]
+    fn a_lost_session_comes_back_to_its_server_and_a_refusal_leads_on() {
+        let mut servers = Servers::new(2, PAUSE);
+        servers.ended(seconds(100), 1, Ending::Trouble, MINUTE, 0);
+        assert_eq!(servers.next().0, 1, "the same first");
+        let pause = servers.ended(seconds(101), 1, Ending::Refused, NONE, MOST);
+        assert_eq!(servers.next().0, 0);
+        assert!(pause <= HOP, "the other one did not refuse: {pause:?}");
+        servers.ended(seconds(102), 0, Ending::Trouble, NONE, MOST);
+        assert_eq!(servers.next().0, 0, "the one that refused still has its minute");
+    }
+
+    #[test]
+    fn a_goaway_spreads_wherever_it_leads() {
+        let mut servers = Servers::new(2, PAUSE);
+        let pause = servers.ended(seconds(100), 0, Ending::Goaway { spread: MINUTE }, MINUTE, MOST / 2);
+        assert!(pause > Duration::from_secs(25), "{pause:?}");
+        assert_eq!(servers.next(), (0, seconds(100) + pause));
+    }
+}

@@ -1,0 +1,55 @@
+//! A list of servers: when the first one is away, or refuses the agent, the second takes over, with the same cameras.
+
+use camagent_testkit::core::Config;
+use camagent_testkit::wait::SOON;
+use camagent_testkit::{Camera, CloudServer, Script, Viewer, camera};
+use serde_json::Value;
+
+/// Two servers that know one agent. Its configuration trusts both, as plain ws:// does anybody.
+async fn two() -> (CloudServer, CloudServer, Value) {
+    let (first, second) = (CloudServer::start().await, CloudServer::start().await);
+    let token = first.add_agent("cam").await;
+    let hash = |server: &CloudServer| server.server().store().clone();
+    // The same token at both, as an operator sets it up who copies the row.
+    hash(&second).add_agent("cam", &cloud_server::auth::hash(&token), 1).await.expect("a new id");
+    let mut json = first.agent_json("cam", &token, first.addresses().http);
+    let url = |server: &CloudServer| format!("ws://{}/agent", server.addresses().http);
+    json["agent"]["cloud_server_url"] = serde_json::json!([url(&first), url(&second)]);
+    json["agent"].as_object_mut().expect("an object").remove("server_pin");
+    json["network"]["return_interval"] = 1.into();
+    (first, second, json)
+}
+
+fn start(json: &Value) -> Camera {
+    let config = Config::from_json(&json.to_string()).expect("a good file");
+    camera::Setup::new(config, Script::h264_aac()).start()
+}
+
+async fn plays(server: &CloudServer) {
+    let viewer = Viewer::play_again(&server.url("cam", "main"), SOON).await;
+    viewer.wait_count(0, 20, SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_server_takes_over() {
+    let (mut first, second, json) = two().await;
+    let camera = start(&json);
+    plays(&first).await;
+    assert_eq!(second.event_count("agent_online"), 0, "the first one is well");
+
+    first.stop().await;
+    plays(&second).await;
+
+    assert_eq!(camera.agent().statistics().packets_lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_is_passed_over() {
+    let (first, second, mut json) = two().await;
+    first.server().store().remove_agent("cam").await.expect("it was there");
+    json["network"]["return_interval"] = 3_600.into();
+    let camera = start(&json);
+    plays(&second).await;
+    assert!(camera.agent().is_connected());
+    assert_eq!(first.event_count("agent_online"), 0);
+}
