@@ -136,7 +136,7 @@ fn wrong_values(kind: &str) -> Vec<Value> {
         _ if kind.starts_with("list of integers") => vec![json!(7), json!(["x"])],
         _ if kind.starts_with("list of strings") => vec![json!("x"), json!([7])],
         _ if kind.starts_with("list of") => vec![json!(7), json!([7])],
-        "always, on_demand or off" | "live" | "ok or error" | "raw or shared" | "32 hexadecimal digits" => {
+        "always, on_demand or off" | "live or record" | "ok or error" | "raw or shared" | "32 hexadecimal digits" => {
             vec![json!(7), json!("x")]
         }
         _ if kind.starts_with("string") || kind == "name" => vec![json!(7), json!({})],

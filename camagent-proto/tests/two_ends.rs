@@ -4,7 +4,7 @@ use camagent_proto::mux::NoStreams;
 use camagent_proto::{
     CloseCode, Duration, Error,
     frame::{MAX_RECORD, SkipReason},
-    message::{BootId, Camera, Command, CommandError, CommandStatus, Message, SourceState},
+    message::{BootId, Camera, Command, CommandError, CommandStatus, Message, Retention, SourceState},
     pair::Pair,
     session::{Agent, AgentConfig, AgentEvent, ServerEvent, Transmit},
     transfer::Delivery,
@@ -357,7 +357,8 @@ fn events_are_told_until_they_are_kept() {
 #[test]
 fn wanted_sources_and_key_frames_reach_the_agent() {
     let mut pair = established();
-    let state = SourceState { camera: "camera".into(), source: "main".into(), wanted: true };
+    let state =
+        SourceState { camera: "camera".into(), source: "main".into(), wanted: true, retention: Retention::Live };
     pair.server.as_mut().unwrap().set_wanted(state.clone());
     pair.drive(SECOND);
     assert!(pair.agent_events.contains(&AgentEvent::SourceWanted(state)));

@@ -210,7 +210,8 @@ async fn media_commands_and_demand_flow() {
     let token = running.server.add_agent("a").await.expect("adds");
     let api = running.server.add_token("ops").await.expect("adds");
     let (mut agent, welcome) = Agent::registered(&running, "a", &token, register("a", BOOT)).await;
-    let wanted = |source: &str, wanted: bool| json!({"camera": "a", "source": source, "wanted": wanted});
+    let wanted =
+        |source: &str, wanted: bool| json!({"camera": "a", "source": source, "wanted": wanted, "retention": "live"});
     assert_eq!(welcome["sources"], json!([wanted("main", true), wanted("sub", false)]));
 
     let pictures = h264_pictures(&clip("main.h264"));

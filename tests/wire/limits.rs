@@ -8,8 +8,8 @@ use camagent_proto::{
         MaxData, Open, OpenOutcome, RecordReader, RecordWriter, ResetStream, StopSending, StreamError, TrackInfo,
     },
     message::{
-        Camera, Command, Goaway, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, Source,
-        SourceState, TunnelLimits, is_name,
+        Camera, Command, Goaway, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, Retention,
+        Source, SourceState, TunnelLimits, is_name,
     },
     mux::{Mux, NoStreams},
     pair::TestJournal,
@@ -139,7 +139,7 @@ fn a_server_holds_what_it_says() {
     server.handle_binary(Instant::ZERO, Bytes::from_static(&[0x30, 0]));
     assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
 
-    let state = SourceState { camera: "a".into(), source: "main".into(), wanted: true };
+    let state = SourceState { camera: "a".into(), source: "main".into(), wanted: true, retention: Retention::Live };
     let (_, said) = welcomed(Accept { sources: vec![state; 40], ..Accept::default() });
     let Transmit::Text(welcome) = &said[0] else { panic!("{:?}", said[0]) };
     let Ok(Some(Message::Registered(welcome))) = Message::read(welcome) else { panic!("{welcome}") };
@@ -265,7 +265,14 @@ fn an_agent_hears_as_much_as_it_says() {
     assert_eq!(heard_by(&mut agent(), command), limit("commands"));
     assert_eq!(heard_by(&mut agent(), |_| Message::Goaway(Goaway::default())), limit("goaway"));
     assert_eq!(heard_by(&mut agent(), |_| Message::KeyFrame(KeyFrame::default())), limit("key_frame"));
-    let state = |_| Message::SourceState(SourceState { camera: "a".into(), source: "main".into(), wanted: true });
+    let state = |_| {
+        Message::SourceState(SourceState {
+            camera: "a".into(),
+            source: "main".into(),
+            wanted: true,
+            retention: Retention::Live,
+        })
+    };
     assert_eq!(heard_by(&mut agent(), state), limit("source_state"));
     let source = |number: u64| Source { name: format!("s{number}"), ..Source::default() };
     let camera = Camera { id: "a".into(), sources: (0..100).map(source).collect(), ..Camera::default() };

@@ -92,7 +92,10 @@ pub(crate) fn readable(frame: &Frame) -> Value {
             "reason": match skip.reason { SkipReason::Other(number) => json!(number), known => json!(known.name()) },
         }),
         Frame::Mack(mack) => {
-            json!({"kind": "MACK", "track": mack.track, "epoch": mack.epoch, "received": mack.received})
+            json!({
+                "kind": "MACK", "track": mack.track, "epoch": mack.epoch, "received": mack.received,
+                "persisted": mack.persisted,
+            })
         }
         Frame::Open(open) => json!({
             "kind": "OPEN", "stream": open.stream, "camera": open.camera, "service": open.service, "visitor": open.visitor,
@@ -161,7 +164,12 @@ pub(crate) fn frame(means: &Value) -> Frame {
             };
             Frame::Skip(Skip { track, first: number(&means["first"]), last: number(&means["last"]), reason })
         }
-        "MACK" => Frame::Mack(Mack { track, epoch: number(&means["epoch"]), received: number(&means["received"]) }),
+        "MACK" => Frame::Mack(Mack {
+            track,
+            epoch: number(&means["epoch"]),
+            received: number(&means["received"]),
+            persisted: number(&means["persisted"]),
+        }),
         other => panic!("a sample of a {other}"),
     }
 }

@@ -171,6 +171,7 @@ impl Play {
                         generation: registered.generation,
                         sources: registered.sources,
                         resume: registered.resume,
+                        storage_epoch: registered.storage_epoch,
                     },
                 );
             }

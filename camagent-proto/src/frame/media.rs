@@ -206,7 +206,8 @@ impl Body for Skip {
     }
 }
 
-/// MACK: all frames of this epoch of the track with a number below `received` have arrived or were skipped.
+/// MACK: all frames of this epoch of the track with a number below `received` have arrived or were skipped, and those below
+/// `persisted` are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mack {
     /// The track.
@@ -215,6 +216,8 @@ pub struct Mack {
     pub epoch: u64,
     /// The first number that has not arrived.
     pub received: u64,
+    /// The first number that is not stored where it survives the server's power; 0 when nothing of the track is recorded.
+    pub persisted: u64,
 }
 
 impl Body for Mack {
@@ -223,6 +226,7 @@ impl Body for Mack {
             track: reader.integer32("MACK track")?,
             epoch: reader.integer("MACK epoch")?,
             received: reader.integer("MACK received")?,
+            persisted: reader.integer("MACK persisted")?,
         })
     }
 
@@ -230,6 +234,7 @@ impl Body for Mack {
         varint::put(u64::from(self.track), out);
         varint::put(self.epoch, out);
         varint::put(self.received, out);
+        varint::put(self.persisted, out);
     }
 }
 
@@ -252,7 +257,7 @@ mod tests {
             Frame::FrameMore(FrameMore { track: 1, payload: Bytes::from_static(b"cde") }),
             Frame::FrameAbort(FrameAbort { track: 1, sequence: 9 }),
             Frame::Skip(Skip { track: 1, first: 9, last: 12, reason: SkipReason::Other(77) }),
-            Frame::Mack(Mack { track: 1, epoch: 4, received: 13 }),
+            Frame::Mack(Mack { track: 1, epoch: 4, received: 13, persisted: 9 }),
         ];
         for frame in frames {
             let mut body = Vec::new();

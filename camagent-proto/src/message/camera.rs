@@ -25,6 +25,8 @@ pub enum Retention {
     /// That the server received it.
     #[default]
     Live,
+    /// That the server stored it.
+    Record,
 }
 
 /// One source of a camera: its tracks are on one clock.

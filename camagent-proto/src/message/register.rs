@@ -160,6 +160,9 @@ pub struct Registered {
     pub sources: Vec<SourceState>,
     /// Where this boot's tracks go on; those not named start anew.
     pub resume: Vec<ResumePoint>,
+    /// Names the server's store of recordings; another name means that what the former one stored is gone. Empty when nothing is
+    /// recorded.
+    pub storage_epoch: String,
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub struct Accept {
     pub sources: Vec<SourceState>,
     /// Where the tracks of this boot go on.
     pub resume: Vec<ResumePoint>,
+    /// Names the store of recordings; empty without one.
+    pub storage_epoch: String,
 }
 
 /// What a connection tells its driver.
@@ -254,6 +256,7 @@ impl Server {
             limits: self.config.limits,
             sources,
             resume: accept.resume,
+            storage_epoch: accept.storage_epoch,
         }));
         for state in more_sources {
             self.outbox.message(&Message::SourceState(state));
@@ -264,6 +267,13 @@ impl Server {
     pub fn refuse(&mut self, code: CloseCode, detail: String) {
         if self.state != State::Over {
             self.settle(Err(Error::Refused { code, detail }));
+        }
+    }
+
+    /// Tells how far a track is stored: all frames of the epoch below `next` survive the server's power, or were skipped.
+    pub fn persisted(&mut self, now: Instant, track: u32, epoch: u64, next: u64) {
+        if self.state == State::Established {
+            self.receiver.persisted(now, track, epoch, next);
         }
     }
 

@@ -1,6 +1,10 @@
 //! The server's half: puts frames together in order, drops what it has already, and acknowledges.
 
-use alloc::{collections::BTreeMap, format, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    format,
+    vec::Vec,
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,6 +21,8 @@ const ACK_DELAY: Duration = Duration::from_millis(100);
 const ACK_BYTES: u64 = 64 << 10;
 /// What is set aside at once for a frame whose rest is still to come; more is taken as octets arrive, so that a claim costs nothing.
 const FIRST_RESERVE: usize = 64 << 10;
+/// Acknowledgements of epochs that tracks have left, waiting to be sent. One that has no room is told by the resume points.
+const MOST_LEFT: usize = 128;
 
 /// A frame that arrived whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +68,8 @@ struct Assembly {
 struct Track {
     epoch: u64,
     next: u64,
+    /// The first number that is not stored.
+    persisted: u64,
     /// Announced in this session.
     announced: bool,
     assembly: Option<Assembly>,
@@ -72,6 +80,8 @@ struct Track {
 #[derive(Debug, Default)]
 pub struct Receiver {
     tracks: BTreeMap<u32, Track>,
+    /// What became stored of epochs that their tracks have left.
+    left: VecDeque<Mack>,
     limits: Limits,
     unacknowledged_bytes: u64,
     ack_at: Option<Instant>,
@@ -81,11 +91,7 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver that goes on where an earlier session of the same boot ended.
     pub fn new(limits: Limits, points: &[ResumePoint]) -> Self {
-        let tracks = points.iter().map(|point| {
-            let track =
-                Track { epoch: point.epoch, next: point.next, announced: false, assembly: None, unacknowledged: false };
-            (point.track, track)
-        });
+        let tracks = points.iter().map(|point| (point.track, Track::new(point.epoch, point.next)));
         Self { tracks: tracks.collect(), limits, ..Self::default() }
     }
 
@@ -154,12 +160,37 @@ impl Receiver {
         self.ack_at = None;
         self.unacknowledged_bytes = 0;
         let mut record = RecordWriter::new(crate::frame::MAX_RECORD);
+        for mack in self.left.drain(..) {
+            // They and those below are at most 256 of at most 38 octets: they fit.
+            record.push(&Frame::Mack(mack));
+        }
         for (&number, track) in self.tracks.iter_mut().filter(|(_, track)| track.unacknowledged) {
             track.unacknowledged = false;
-            // At most 128 tracks of at most 18 octets: they fit.
-            record.push(&Frame::Mack(Mack { track: number, epoch: track.epoch, received: track.next }));
+            let (epoch, received, persisted) = (track.epoch, track.next, track.persisted);
+            record.push(&Frame::Mack(Mack { track: number, epoch, received, persisted }));
         }
         (!record.is_empty()).then(|| record.finish())
+    }
+
+    /// All frames of an epoch of a track below `next` are stored. Told within the time that acknowledgements have.
+    pub fn persisted(&mut self, now: Instant, track: u32, epoch: u64, next: u64) {
+        match self.tracks.get_mut(&track) {
+            Some(state) if state.epoch == epoch => {
+                if next <= state.persisted {
+                    return;
+                }
+                state.persisted = next;
+                state.unacknowledged = state.announced;
+            }
+            Some(state) if state.epoch > epoch => {
+                self.left.retain(|mack| (mack.track, mack.epoch) != (track, epoch));
+                if self.left.len() < MOST_LEFT {
+                    self.left.push_back(Mack { track, epoch, received: next, persisted: next });
+                }
+            }
+            _ => return,
+        }
+        self.count(now, 0);
     }
 
     /// When the next acknowledgement is due.
@@ -174,13 +205,7 @@ impl Receiver {
             let (allowed, got) = (u64::from(self.limits.tracks) - 1, u64::from(info.track));
             return Err(Error::Limit { limit: "TRACK track", allowed, got });
         }
-        let track = self.tracks.entry(info.track).or_insert(Track {
-            epoch: info.epoch,
-            next: info.next,
-            announced: false,
-            assembly: None,
-            unacknowledged: false,
-        });
+        let track = self.tracks.entry(info.track).or_insert(Track::new(info.epoch, info.next));
         if info.epoch < track.epoch {
             return violation(
                 "TRACK epoch",
@@ -189,7 +214,7 @@ impl Receiver {
             );
         }
         if info.epoch > track.epoch {
-            (track.epoch, track.next) = (info.epoch, info.next);
+            (track.epoch, track.next, track.persisted) = (info.epoch, info.next, 0);
         }
         // Frames that only an earlier server received are no hole of this one's making: the count goes on where the agent is.
         track.next = track.next.max(info.next);
@@ -274,6 +299,12 @@ impl Receiver {
     }
 }
 
+impl Track {
+    fn new(epoch: u64, next: u64) -> Self {
+        Self { epoch, next, persisted: 0, announced: false, assembly: None, unacknowledged: false }
+    }
+}
+
 fn announced<'a>(
     tracks: &'a mut BTreeMap<u32, Track>,
     number: u32,
@@ -344,8 +375,35 @@ mod tests {
         assert_eq!(receiver.poll_ack(Instant::from_micros(99_999)), None);
         let record = receiver.poll_ack(Instant::from_micros(100_000)).unwrap();
         let mut reader = crate::frame::RecordReader::new(record).unwrap();
-        assert_eq!(reader.next_frame().unwrap(), Some(Frame::Mack(Mack { track: 0, epoch: 1, received: 1 })));
+        assert_eq!(reader.next_frame().unwrap(), Some(mack(1, 1, 0)));
         assert_eq!(receiver.poll_timeout(), None);
+    }
+
+    fn mack(epoch: u64, received: u64, persisted: u64) -> Frame {
+        Frame::Mack(Mack { track: 0, epoch, received, persisted })
+    }
+
+    fn acknowledged(receiver: &mut Receiver) -> Vec<Frame> {
+        let mut reader = crate::frame::RecordReader::new(receiver.acknowledge_all().unwrap()).unwrap();
+        core::iter::from_fn(|| reader.next_frame().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_stored_is_told_also_of_an_epoch_that_is_over() {
+        let mut receiver = receiver();
+        for sequence in 0..3 {
+            receiver.handle(Instant::ZERO, frame(sequence, 1, b"a")).unwrap();
+        }
+        assert_eq!(acknowledged(&mut receiver), [mack(1, 3, 0)]);
+        receiver.persisted(Instant::ZERO, 0, 1, 2);
+        assert_eq!(receiver.poll_timeout(), Some(Instant::ZERO + ACK_DELAY));
+        assert_eq!(acknowledged(&mut receiver), [mack(1, 3, 2)]);
+        receiver.persisted(Instant::ZERO, 0, 1, 2);
+        receiver.persisted(Instant::ZERO, 7, 1, 2);
+        assert_eq!(receiver.poll_timeout(), None, "nothing is new");
+        receiver.handle(Instant::ZERO, track(2, 0)).unwrap();
+        receiver.persisted(Instant::ZERO, 0, 1, 3);
+        assert_eq!(acknowledged(&mut receiver), [mack(1, 3, 3), mack(2, 0, 0)]);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl CameraBody {
                     },
                     retention: match source.retention {
                         Retention::Live => "live",
+                        Retention::Record => "record",
                     },
                     path: source.path,
                 });

@@ -456,6 +456,7 @@ impl Connection {
                 generation: member.generation,
                 sources,
                 resume: member.resume.clone(),
+                storage_epoch: String::new(),
             },
         );
         self.member = Some(member);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use camagent_media::{Codec, Framing};
 use camagent_proto::frame::TrackInfo;
-use camagent_proto::message::{Policy, SourceState};
+use camagent_proto::message::{Policy, Retention, SourceState};
 use camagent_proto::transfer::{Delivery, MediaFrame};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -224,6 +224,6 @@ impl Published {
             Policy::OnDemand => self.want.borrow().wanted,
             Policy::Off => false,
         };
-        SourceState { camera: self.camera.clone(), source: self.name.clone(), wanted }
+        SourceState { camera: self.camera.clone(), source: self.name.clone(), wanted, retention: Retention::Live }
     }
 }
