@@ -4,7 +4,7 @@
 //!
 //! * [`error`], [`memory`] why the server does not start; what its allocator keeps
 //! * [`clock`], [`config`], [`event`], [`shutdown`] time, the TOML file, what happened, the graceful stop
-//! * [`store`] SQLite: agents, API tokens, who owns which camera
+//! * [`store`], [`metrics`] SQLite: agents, API tokens, who owns which camera; and the counters of it all
 //! * [`agents`], [`auth`], [`live`] who is connected, who may, and the shared frame logs viewers read from
 //! * [`rtsp`] viewers go out
 //! * [`gateway`], [`tunnel`] agents come in; visitors of their cameras' own services come in too
@@ -21,6 +21,7 @@ pub mod event;
 pub mod gateway;
 pub mod live;
 pub mod memory;
+pub mod metrics;
 pub mod rtsp;
 pub mod server;
 pub mod shutdown;

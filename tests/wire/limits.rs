@@ -5,7 +5,8 @@ use camagent_proto::{
     CloseCode, Duration, Instant,
     frame::{
         Data, Frame, FrameHead, FrameStart, MAX_CONFIG, MAX_DETAIL, MAX_FRAMES, MAX_NAME, MAX_RECORD, MIN_RECORD,
-        MaxData, Open, OpenOutcome, RecordReader, RecordWriter, ResetStream, StopSending, StreamError, TrackInfo,
+        MaxData, Open, OpenOutcome, RecordReader, RecordWriter, ResetStream, Skip, SkipReason, StopSending,
+        StreamError, TrackInfo,
     },
     message::{
         Camera, Command, Goaway, KeyFrame, Limits, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Registered, Retention,
@@ -13,7 +14,7 @@ use camagent_proto::{
     },
     mux::{Mux, NoStreams},
     pair::TestJournal,
-    session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Transmit},
+    session::{Accept, Agent, AgentConfig, AgentEvent, Bounds, Server, ServerConfig, ServerEvent, Transmit},
     transfer::Receiver,
     varint,
 };
@@ -101,6 +102,11 @@ fn sizes_are_those_of_the_table() {
         assert_eq!(limit(name), value, "{name}");
     }
     assert_eq!(Limits::default().record_bytes, limit("record"));
+    let windows = Limits::default().tunnels;
+    assert_eq!(
+        (windows.stream_bytes, windows.bytes),
+        (limit("first window of a stream"), limit("window of all streams"))
+    );
     let longest = "a".repeat(limit("name") as usize);
     assert!(is_name(&longest) && !is_name(&(longest + "a")));
     assert!(RecordReader::new(Bytes::from(vec![0; MAX_RECORD + 1])).is_err());
@@ -138,6 +144,23 @@ fn a_server_holds_what_it_says() {
     assert_eq!(closes(&mut server), None);
     server.handle_binary(Instant::ZERO, Bytes::from_static(&[0x30, 0]));
     assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let (skips, tracks) = (limit("SKIP") * 10, 1);
+    assert_eq!(Bounds::default().skips_in_ten_seconds(tracks), skips);
+    assert_eq!(Bounds::default().skips_in_ten_seconds(100), 100 * 30 * 10, "for each track");
+    let (mut server, _) = welcomed(Accept::default());
+    let skip = |number| Frame::Skip(Skip { track: 0, first: number, last: number, reason: SkipReason::OverBudget });
+    let record = |frames: &[Frame]| {
+        let mut record = RecordWriter::new(MAX_RECORD);
+        assert!(frames.iter().all(|frame| record.push(frame)));
+        record.finish()
+    };
+    server.handle_binary(Instant::ZERO, record(&[track()]));
+    (0..skips).for_each(|number| server.handle_binary(Instant::ZERO, record(&[skip(number)])));
+    assert_eq!(closes(&mut server), None);
+    server.handle_binary(Instant::ZERO, record(&[skip(skips)]));
+    assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+    assert_eq!(Bounds::default().held_bytes, limit("octets held for a connection"));
 
     let state = SourceState { camera: "a".into(), source: "main".into(), wanted: true, retention: Retention::Live };
     let (_, said) = welcomed(Accept { sources: vec![state; 40], ..Accept::default() });
@@ -187,9 +210,8 @@ fn deadlines_are_those_of_the_table() {
     assert!(matches!(said.last(), Some(Transmit::Close(CloseCode::LivenessTimeout, _))), "{said:?}");
 }
 
-#[test]
-fn acknowledgements_come_in_time() {
-    let track = Frame::Track(TrackInfo {
+fn track() -> Frame {
+    Frame::Track(TrackInfo {
         track: 0,
         epoch: 1,
         next: 0,
@@ -200,9 +222,38 @@ fn acknowledgements_come_in_time() {
         sample_rate: 0,
         channels: 0,
         config: Bytes::new(),
-    });
+    })
+}
+
+#[test]
+fn keys_of_the_server_are_there_with_the_values_of_the_table() {
+    let config = cloud_server::Config::default().to_string();
+    let mut keys = 0;
+    for row in table("limits.md", "table: limits") {
+        let Some(key) = row[4].strip_prefix("limits.") else { continue };
+        let value: f64 = row[1].parse().expect("a number");
+        let value = if row[2] == "ms" { value / 1_000.0 } else { value };
+        assert!(config.contains(&format!("\n{key} = {value}\n")), "{key} = {value} is not in\n{config}");
+        keys += 1;
+    }
+    assert!(keys >= 17, "only {keys}");
+}
+
+#[test]
+fn each_counter_of_the_table_is_provoked_by_a_test() {
+    let provoked = [
+        include_str!("../limits_have_codes_and_metrics.rs"),
+        include_str!("../../cloud-server/tests/silent_strangers_keep_nobody_out.rs"),
+    ];
+    for row in table("limits.md", "table: limits").iter().filter(|row| !row[5].is_empty()) {
+        assert!(provoked.iter().any(|test| test.contains(&format!("\"{}\"", row[5]))), "nobody provokes {}", row[5]);
+    }
+}
+
+#[test]
+fn acknowledgements_come_in_time() {
     let mut receiver = Receiver::new(Limits::default(), &[]);
-    receiver.handle(Instant::ZERO, track).expect("is right");
+    receiver.handle(Instant::ZERO, track()).expect("is right");
     assert_eq!(receiver.poll_timeout(), Some(Instant::ZERO + millis("acknowledgement delay")));
     let payload = Bytes::from(vec![0; limit("unacknowledged octets") as usize - 1]);
     for (sequence, payload, due) in [(0, payload, false), (1, Bytes::from_static(b"x"), true)] {

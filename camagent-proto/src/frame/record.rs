@@ -179,6 +179,7 @@ pub struct RecordReader {
     reader: Reader,
     frames: usize,
     skipped: u64,
+    octets: usize,
 }
 
 impl RecordReader {
@@ -187,7 +188,7 @@ impl RecordReader {
         if record.len() > MAX_RECORD {
             return Err(Error::Limit { limit: "record octets", allowed: MAX_RECORD as u64, got: record.len() as u64 });
         }
-        Ok(Self { reader: Reader::new(record), frames: 0, skipped: 0 })
+        Ok(Self { reader: Reader::new(record), frames: 0, skipped: 0, octets: 0 })
     }
 
     /// The next frame of a known kind; `None` at the end.
@@ -203,6 +204,7 @@ impl RecordReader {
             }
             let number = self.reader.integer("frame type")?;
             let body = self.reader.octets(MAX_RECORD, "frame length")?;
+            self.octets = body.len();
             match Frame::read_body(number, &mut Reader::new(body)) {
                 Some(frame) => return frame.map(Some),
                 None if number.is_multiple_of(2) => self.skipped += 1,
@@ -216,6 +218,11 @@ impl RecordReader {
             }
         }
         Ok(None)
+    }
+
+    /// Octets of the last frame's body.
+    pub fn octets(&self) -> usize {
+        self.octets
     }
 
     /// How many frames of unknown even kinds were passed over.

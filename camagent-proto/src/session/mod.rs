@@ -4,12 +4,16 @@
 //! What does not belong here: sockets, back-off and tokens (the drivers), frames and their order (`transfer`).
 
 mod agent;
+mod bounds;
 mod memory;
 mod outbox;
+mod received;
 mod server;
 
 pub use agent::{Agent, AgentConfig, AgentEvent, check_event};
+pub use bounds::Bounds;
 pub use memory::CommandToken;
+pub use received::Received;
 pub use server::{Accept, Server, ServerConfig, ServerEvent};
 
 use alloc::string::String;

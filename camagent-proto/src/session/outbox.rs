@@ -16,15 +16,28 @@ use crate::{
 /// Octets of the reason that a WebSocket close frame has room for (RFC 6455 section 5.5).
 const MAX_REASON: usize = 123;
 /// Messages that may wait. A peer that makes us answer faster than it reads is cut off.
-const MAX_WAITING: usize = 512;
+pub(super) const MAX_WAITING: usize = 512;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     waiting: VecDeque<Transmit>,
+    most: usize,
+    octets: u64,
     closing: bool,
 }
 
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::of(MAX_WAITING)
+    }
+}
+
 impl Outbox {
+    /// One in which so many messages may wait.
+    pub(super) fn of(most: usize) -> Self {
+        Self { waiting: VecDeque::new(), most, octets: 0, closing: false }
+    }
+
     pub(super) fn message(&mut self, message: &Message) {
         self.push(Transmit::Text(message.to_text()));
     }
@@ -50,7 +63,9 @@ impl Outbox {
                 end -= 1;
             }
             reason.truncate(end);
-            self.waiting.push_back(Transmit::Close(code, reason));
+            let close = Transmit::Close(code, reason);
+            self.octets += close.octets() as u64;
+            self.waiting.push_back(close);
             self.closing = true;
         }
     }
@@ -63,17 +78,26 @@ impl Outbox {
         self.waiting.is_empty()
     }
 
+    /// Octets that wait.
+    pub(super) fn octets(&self) -> u64 {
+        self.octets
+    }
+
     pub(super) fn pop(&mut self) -> Option<Transmit> {
-        self.waiting.pop_front()
+        let next = self.waiting.pop_front()?;
+        self.octets -= next.octets() as u64;
+        Some(next)
     }
 
     fn push(&mut self, transmit: Transmit) {
         if self.closing {
             return;
         }
+        self.octets += transmit.octets() as u64;
         self.waiting.push_back(transmit);
-        if self.waiting.len() > MAX_WAITING {
+        if self.waiting.len() > self.most {
             self.waiting.clear();
+            self.octets = 0;
             self.close(CloseCode::LimitExceeded, "control messages are not being read".into());
         }
     }
@@ -100,5 +124,6 @@ mod tests {
             outbox.record(Bytes::new());
         }
         assert!(matches!(outbox.pop(), Some(Transmit::Close(CloseCode::LimitExceeded, _))));
+        assert_eq!(outbox.octets(), 0);
     }
 }

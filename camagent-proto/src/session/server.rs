@@ -4,32 +4,19 @@ use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 
 use bytes::Bytes;
 
-use super::{Transmit, outbox::Outbox};
+use super::{Bounds, Received, Transmit, outbox::Outbox};
 use crate::{
     error::{CloseCode, Error},
-    frame::{MAX_RECORD, RecordReader, RecordWriter},
+    frame::{Frame, MAX_RECORD, RecordReader, RecordWriter},
     message::{
         Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits, Message,
         Register, Registered, ResumePoint, SourceState, TunnelLimits, check_name,
     },
-    mux::{Mux, StreamEvent, Streams},
+    mux::{Mux, Pace, StreamEvent, Streams},
     time::{Duration, Instant},
     transfer::{Delivery, Receiver},
     version,
 };
-
-/// How long after the connection `register` must come.
-const REGISTER_WITHIN: Duration = Duration::from_secs(5);
-/// What is granted to an agent beyond its heartbeat interval before it counts as gone.
-const GRACE: Duration = Duration::from_secs(10);
-/// Frames and messages of unknown kinds that a peer may send in a session.
-const MAX_UNKNOWN: u64 = 1_000;
-/// Heartbeats a minute: four a second, and room for those that a stalled link delivers at once.
-const MAX_HEARTBEATS_A_MINUTE: u32 = 240;
-/// Cameras of one agent.
-const MAX_CAMERAS: usize = 1_024;
-/// Services of one camera.
-const MAX_SERVICES: usize = 16;
 
 /// What holds for every agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +25,13 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// The longest silence that agents are asked for.
     pub heartbeat_interval: Duration,
+    /// What this server bears.
+    pub bounds: Bounds,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { limits: Limits::default(), heartbeat_interval: Duration::from_secs(30) }
+        Self { limits: Limits::default(), heartbeat_interval: Duration::from_secs(30), bounds: Bounds::default() }
     }
 }
 
@@ -113,32 +102,39 @@ pub struct Server {
     receiver: Receiver,
     tunnels: Mux,
     more_cameras: bool,
-    cameras: usize,
+    cameras: u64,
+    /// Octets of what was told of cameras.
+    described: u64,
     /// The server's UTC minus its monotonic clock, in microseconds.
     utc_offset_us: i64,
     heard: Instant,
-    heartbeat_minute: (u64, u32),
+    heartbeat_minute: (u64, u64),
+    skips: Pace,
     shortest_round_trip_us: u64,
     unknown: u64,
+    received: Received,
 }
 
 impl Server {
     /// A connection that has just come up. `utc_offset_us` is UTC minus the clock of `now`, in microseconds.
     pub fn new(config: ServerConfig, now: Instant, utc_offset_us: i64) -> Self {
         Self {
+            state: State::Fresh { until: now + config.bounds.register_within },
+            outbox: Outbox::of(config.bounds.waiting),
             config,
-            state: State::Fresh { until: now + REGISTER_WITHIN },
-            outbox: Outbox::default(),
             events: VecDeque::new(),
             receiver: Receiver::default(),
             tunnels: Mux::opener(TunnelLimits::default(), TunnelLimits::default(), now),
             more_cameras: false,
             cameras: 0,
+            described: 0,
             utc_offset_us,
             heard: now,
             heartbeat_minute: (0, 0),
+            skips: Pace::default(),
             shortest_round_trip_us: u64::MAX,
             unknown: 0,
+            received: Received::default(),
         }
     }
 
@@ -157,13 +153,30 @@ impl Server {
         self.receiver.duplicates()
     }
 
+    /// What came since this was last asked.
+    pub fn take_received(&mut self) -> Received {
+        core::mem::take(&mut self.received)
+    }
+
+    /// Octets that are held for this connection now: see [`Bounds::held_bytes`].
+    pub fn held_octets(&self) -> u64 {
+        self.receiver.held_octets() + self.outbox.octets() + self.tunnels.waiting_octets() + self.described
+    }
+
     /// A text message has come.
     pub fn handle_text(&mut self, now: Instant, text: &str) {
         if self.hears(now) {
+            self.received.message(text.len());
             let result = Message::read(text).and_then(|message| match message {
-                Some(message) => self.message(now, message),
+                Some(message) => {
+                    if let Message::Register(_) | Message::Cameras(_) = message {
+                        self.described += text.len() as u64;
+                    }
+                    self.message(now, message)
+                }
                 None => self.count_unknown(1),
             });
+            let result = result.and_then(|()| self.check_held());
             self.settle(result);
         }
     }
@@ -171,7 +184,7 @@ impl Server {
     /// A binary message has come.
     pub fn handle_binary(&mut self, now: Instant, record: Bytes) {
         if self.hears(now) {
-            let result = self.record(now, record);
+            let result = self.record(now, record).and_then(|()| self.check_held());
             self.settle(result);
         }
     }
@@ -180,7 +193,7 @@ impl Server {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             State::Fresh { until } if until <= now => {
-                let waited_ms = u64::try_from(REGISTER_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                let waited_ms = u64::try_from(self.config.bounds.register_within.as_millis()).unwrap_or(u64::MAX);
                 self.settle(Err(Error::Silent { awaited: "register", waited_ms }));
             }
             State::Established if self.silent_at() <= now => {
@@ -309,9 +322,26 @@ impl Server {
     }
 
     fn tell(&mut self, message: Message) {
-        if self.state == State::Established {
-            self.outbox.message(&message);
+        if self.state != State::Established {
+            return;
         }
+        self.outbox.message(&message);
+        if self.outbox.is_closing() {
+            // The outbox has closed by itself: too much waits already.
+            let most = self.config.bounds.waiting as u64;
+            self.settle(Err(Error::Limit { limit: "waiting control messages", allowed: most, got: most + 1 }));
+        } else {
+            let held = self.check_held();
+            self.settle(held);
+        }
+    }
+
+    fn check_held(&self) -> Result<(), Error> {
+        let (allowed, got) = (self.config.bounds.held_bytes, self.held_octets());
+        if got > allowed && self.state != State::Over {
+            return Err(Error::Limit { limit: "octets held for a connection", allowed, got });
+        }
+        Ok(())
     }
 
     fn hears(&mut self, now: Instant) -> bool {
@@ -321,7 +351,7 @@ impl Server {
 
     /// When an agent that says nothing counts as gone: two of its intervals, and some grace.
     fn silent_at(&self) -> Instant {
-        self.heard + self.config.heartbeat_interval + self.config.heartbeat_interval + GRACE
+        self.heard + self.config.heartbeat_interval + self.config.heartbeat_interval + self.config.bounds.grace
     }
 
     fn unix_ms(&self, now: Instant) -> u64 {
@@ -367,19 +397,19 @@ impl Server {
     }
 
     fn check_cameras(&mut self, cameras: &[Camera]) -> Result<(), Error> {
-        self.cameras += cameras.len();
-        if self.cameras > MAX_CAMERAS {
-            let (allowed, got) = (MAX_CAMERAS as u64, self.cameras as u64);
-            return Err(Error::Limit { limit: "cameras of an agent", allowed, got });
+        let Bounds { cameras: most, services: most_services, .. } = self.config.bounds;
+        self.cameras += cameras.len() as u64;
+        if self.cameras > most {
+            return Err(Error::Limit { limit: "cameras of an agent", allowed: most, got: self.cameras });
         }
         for camera in cameras {
             check_name(&camera.id, "camera id")?;
             for source in &camera.sources {
                 check_name(&source.name, "source name")?;
             }
-            if camera.services.len() > MAX_SERVICES {
-                let (allowed, got) = (MAX_SERVICES as u64, camera.services.len() as u64);
-                return Err(Error::Limit { limit: "services of a camera", allowed, got });
+            let got = camera.services.len() as u64;
+            if got > most_services {
+                return Err(Error::Limit { limit: "services of a camera", allowed: most_services, got });
             }
             for service in &camera.services {
                 check_name(&service.name, "service name")?;
@@ -394,8 +424,8 @@ impl Server {
             self.heartbeat_minute = (minute, 0);
         }
         self.heartbeat_minute.1 += 1;
-        if self.heartbeat_minute.1 > MAX_HEARTBEATS_A_MINUTE {
-            let (allowed, got) = (u64::from(MAX_HEARTBEATS_A_MINUTE), u64::from(self.heartbeat_minute.1));
+        let (allowed, got) = (self.config.bounds.heartbeats_a_minute, self.heartbeat_minute.1);
+        if got > allowed {
             return Err(Error::Limit { limit: "heartbeats a minute", allowed, got });
         }
         self.tell(Message::HeartbeatAck(HeartbeatAck {
@@ -420,6 +450,11 @@ impl Server {
         }
         let mut reader = RecordReader::new(record)?;
         while let Some(frame) = reader.next_frame()? {
+            self.received.frame(frame.number(), reader.octets());
+            if let Frame::Skip(_) = frame {
+                let allowed = self.config.bounds.skips_in_ten_seconds(self.receiver.announced());
+                self.skips.count(now, "SKIP in ten seconds", allowed)?;
+            }
             if let Some(frame) = self.tunnels.handle(now, frame)?
                 && let Some(delivery) = self.receiver.handle(now, frame)?
             {
@@ -431,8 +466,10 @@ impl Server {
 
     fn count_unknown(&mut self, count: u64) -> Result<(), Error> {
         self.unknown += count;
-        if self.unknown > MAX_UNKNOWN {
-            return Err(Error::Limit { limit: "unknown frames and messages", allowed: MAX_UNKNOWN, got: self.unknown });
+        self.received.unknown += count;
+        let allowed = self.config.bounds.unknown;
+        if self.unknown > allowed {
+            return Err(Error::Limit { limit: "unknown frames and messages", allowed, got: self.unknown });
         }
         Ok(())
     }

@@ -106,6 +106,17 @@ impl Receiver {
         self.duplicates
     }
 
+    /// Tracks that were announced in this session.
+    pub fn announced(&self) -> usize {
+        self.tracks.values().filter(|track| track.announced).count()
+    }
+
+    /// Octets that are held for frames whose rest is still to come.
+    pub fn held_octets(&self) -> u64 {
+        let open = self.tracks.values().filter_map(|track| track.assembly.as_ref());
+        open.map(|assembly| assembly.octets.capacity() as u64).sum()
+    }
+
     /// Takes one frame of a record.
     pub fn handle(&mut self, now: Instant, frame: Frame) -> Result<Option<Delivery>, Error> {
         match frame {
@@ -246,6 +257,10 @@ impl Receiver {
         if !duplicate && assembly.received < assembly.start.total {
             assembly.octets.reserve(usize::try_from(assembly.start.total).unwrap_or(FIRST_RESERVE).min(FIRST_RESERVE));
             assembly.octets.extend_from_slice(&assembly.start.payload);
+        }
+        if assembly.received < assembly.start.total {
+            // It would hold its whole record.
+            assembly.start.payload = Bytes::new();
         }
         track.assembly = Some(assembly);
         track.unacknowledged = true;

@@ -1,4 +1,5 @@
-//! The HTTP API: what the owner's clients call. Everything but `/health` needs `Authorization: Bearer <API token>`.
+//! The HTTP API: what the owner's clients call. Everything but `/health` needs `Authorization: Bearer <API token>`; `/metrics` does not where it is
+//! asked for on this machine.
 //!
 //! * [`routes`] the handlers, [`body`] and [`services`] what they say, [`refusal`] what they say instead
 //! * [`openapi`] the description, generated from both
@@ -16,8 +17,13 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::event::Events;
 use crate::live::Hub;
+use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tunnel::Tunnels;
+
+/// Marks requests of a listener that is bound to loopback.
+#[derive(Clone, Copy, Debug)]
+pub struct OnLoopback;
 
 /// What the handlers see of the server.
 #[derive(Clone)]
@@ -34,6 +40,8 @@ pub struct Api {
     pub tunnels: Tunnels,
     /// What happened how often.
     pub events: Arc<Events>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
     /// The clock.
     pub clock: Clock,
     /// `host:port` of the RTSP relay, for the URLs of streams.

@@ -6,17 +6,18 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use camagent_proto::message::{Command, CommandStatus};
 
-use super::Api;
 use super::body::{AgentBody, AgentsBody, ControlBody, ControlResultBody, HealthBody, StreamBody, StreamsBody};
 use super::openapi;
 use super::refusal::{ErrorBody, Refusal};
+use super::{Api, OnLoopback};
 use crate::agents::CommandFailure;
 use crate::auth::bearer;
+use crate::metrics::{Gauges, MEDIA_TYPE};
 
 /// How long a command may take without `timeout_ms`, and at most.
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
@@ -34,7 +35,9 @@ pub fn router(api: Api) -> Router {
         .route("/streams", get(streams))
         .route("/openapi.json", get(description))
         .route_layer(from_fn_with_state(api.clone(), guard));
-    let all = Router::new().route("/health", get(health)).merge(guarded);
+    let open_here =
+        Router::new().route("/metrics", get(metrics)).route_layer(from_fn_with_state(api.clone(), guard_beyond));
+    let all = Router::new().route("/health", get(health)).merge(guarded).merge(open_here);
     Router::new()
         .merge(all.clone())
         // The same under a versioned name, for clients that outlive servers.
@@ -56,6 +59,19 @@ async fn guard(State(api): State<Api>, request: Request, next: Next) -> Result<R
         Some(_) => Ok(next.run(request).await),
         None => unauthorized("this API token is not known"),
     }
+}
+
+/// What a monitoring program on this machine may ask without a token: by the listener on loopback, and through no proxy.
+async fn guard_beyond(state: State<Api>, request: Request, next: Next) -> Result<Response, Refusal> {
+    let headers = request.headers();
+    let is_passed_on = headers.contains_key(header::FORWARDED)
+        || headers.contains_key(header::VIA)
+        || headers.contains_key("x-forwarded-for")
+        || headers.contains_key("x-real-ip");
+    if request.extensions().get::<OnLoopback>().is_some() && !is_passed_on {
+        return Ok(next.run(request).await);
+    }
+    guard(state, request, next).await
 }
 
 /// Is the server well? Open to everybody.
@@ -130,6 +146,9 @@ pub(super) async fn control(
     }
     let command = Command { id: None, camera: body.camera, action: body.action, args, timeout_ms };
     let result = api.agents.command(&id, command, Duration::from_millis(timeout_ms)).await.map_err(|failure| {
+        if failure == CommandFailure::Busy {
+            api.metrics.breach("commands of an agent");
+        }
         let (status, code, message) = match failure {
             CommandFailure::Offline => {
                 (StatusCode::CONFLICT, "agent_offline", format!("agent \"{id}\" is not connected"))
@@ -166,6 +185,24 @@ pub(super) async fn control(
 pub(super) async fn streams(State(api): State<Api>) -> Json<StreamsBody> {
     let streams = api.hub.status().into_iter().map(|status| StreamBody::new(status, &api.rtsp_address));
     Json(StreamsBody { streams: streams.collect() })
+}
+
+/// Numbers for monitoring, in the OpenMetrics text form. On the plain HTTP listener no token is needed while that is bound to loopback and
+/// no proxy passes the request on.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"),
+    (status = 401, body = ErrorBody, description = "No or unknown API token"),
+))]
+pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    let sources = api.hub.status();
+    let gauges = Gauges {
+        agents_online: api.agents.online() as u64,
+        sources: sources.len() as u64,
+        viewers: sources.iter().map(|source| u64::from(source.viewers)).sum(),
+        visitors: api.tunnels.visitors() as u64,
+        events: api.events.counts(),
+    };
+    ([(header::CONTENT_TYPE, MEDIA_TYPE)], api.metrics.text(&gauges))
 }
 
 async fn description() -> Json<utoipa::openapi::OpenApi> {

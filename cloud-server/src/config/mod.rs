@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, one file of this folder for each of its sections. Everything has a sensible
 //! default, an unknown key is a warning, a wrong value is an error that names the key, the value and what is allowed.
 
+mod limits;
 mod listen;
 mod live;
 mod log;
@@ -13,6 +14,7 @@ mod tunnels;
 use std::fmt;
 use std::path::Path;
 
+pub use self::limits::Limits;
 pub use self::listen::Listen;
 pub use self::live::Live;
 pub use self::log::Log;
@@ -39,6 +41,8 @@ pub struct Config {
     pub rtsp: Rtsp,
     /// `[tunnels]`: the services of cameras as ports of the server.
     pub tunnels: Tunnels,
+    /// `[limits]`: what is borne of agents and of strangers.
+    pub limits: Limits,
     /// `[log]`: how much is logged.
     pub log: Log,
 }
@@ -70,6 +74,7 @@ impl Config {
             live: document.section("live", Live::read),
             rtsp: document.section("rtsp", Rtsp::read),
             tunnels: document.section("tunnels", Tunnels::read),
+            limits: document.section("limits", Limits::read),
             log: document.section("log", Log::read),
         };
         Ok(Loaded { config, warnings: document.finish()? })
@@ -78,6 +83,7 @@ impl Config {
     /// What holds between values, also after the command line changed some.
     pub fn check(&self) -> Result<()> {
         self.tls.check()?;
+        self.limits.check()?;
         self.tunnels.check()
     }
 
@@ -114,6 +120,7 @@ impl fmt::Display for Config {
             ("live", self.live.rows()),
             ("rtsp", self.rtsp.rows()),
             ("tunnels", self.tunnels.rows()),
+            ("limits", self.limits.rows()),
             ("log", self.log.rows()),
         ];
         for (index, (section, rows)) in sections.iter().enumerate() {

@@ -137,7 +137,7 @@ impl Tunnels {
 }
 
 /// A network, or one address.
-fn net(text: &str) -> Option<IpNet> {
+pub(super) fn net(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use camagent_proto::message::{Camera, KeyFrame, Register, SourceState};
-use camagent_proto::session::{Accept, Server, ServerConfig, ServerEvent, Transmit};
+use camagent_proto::message::{Camera, KeyFrame, Limits, Register, SourceState, TunnelLimits};
+use camagent_proto::session::{Accept, Bounds, Server, ServerConfig, ServerEvent, Transmit};
 use camagent_proto::{CloseCode, Instant};
 use futures_util::{Sink, SinkExt, Stream};
 
@@ -18,13 +18,16 @@ use super::media::{Media, Told};
 use super::visits::Visits;
 use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
+use crate::config;
 use crate::event::Event;
+use crate::metrics::Direction;
 
-/// An agent that does not take a control message or an acknowledgement for so long is gone.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that are read, and records that are written, before others get a turn.
 const READ_BURST: usize = 32;
 const WRITE_BURST: usize = 32;
+/// A close without a code, and no close at all (RFC 6455 section 7.4.1).
+const NO_CODE: u16 = 1005;
+const NO_CLOSE: u16 = 1006;
 /// How long the agent may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Within this time agents come back after a stop of the server.
@@ -56,7 +59,7 @@ pub(super) async fn serve(
 ) {
     let now_us = gateway.clock.monotonic_us();
     let utc_offset_us = gateway.clock.utc_us().saturating_sub(i64::try_from(now_us).unwrap_or(i64::MAX));
-    let protocol = Server::new(ServerConfig::default(), Instant::from_micros(now_us), utc_offset_us);
+    let protocol = Server::new(protocol_config(&gateway.limits), Instant::from_micros(now_us), utc_offset_us);
     let mut connection = Connection {
         gateway,
         agent,
@@ -71,6 +74,7 @@ pub(super) async fn serve(
         blocked_since: None,
     };
     let reason = connection.run(&mut socket).await;
+    connection.count();
     connection.end(&reason).await;
 }
 
@@ -82,7 +86,7 @@ enum Happened {
     Demand(Told),
     /// The protocol has something to tell.
     Events,
-    /// A deadline of the protocol or of a visitor has come.
+    /// A deadline of the protocol or of a visitor has come: the next turn sees it.
     Deadline,
     /// The close that ends the connection is on its way.
     Closing,
@@ -113,6 +117,8 @@ impl Connection {
                                 self.in_turn(|protocol, now| protocol.handle_binary(now, record));
                             }
                             Message::Close(frame) => {
+                                let code = frame.as_ref().map_or(NO_CODE, |frame| frame.code);
+                                self.gateway.metrics.closed(Direction::Received, code);
                                 // The answer (RFC 6455 5.5.1) waits in the WebSocket layer; without it the agent sees a broken link.
                                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.flush()).await;
                                 return frame.map_or_else(
@@ -123,17 +129,23 @@ impl Connection {
                             Message::Ping(_) | Message::Pong(_) => {}
                         }
                     }
+                    self.count();
                 }
                 Happened::Failed(error) => {
                     let text = error.to_string();
                     // Messages beyond the limit end here; what they say has not been read.
                     if text.contains("too long") || text.contains("too large") || text.contains("exceed") {
+                        self.gateway.metrics.breach("message octets");
                         self.protocol.refuse(CloseCode::LimitExceeded, text);
                     } else {
+                        self.gateway.metrics.closed(Direction::Received, NO_CLOSE);
                         return self.failed.take().unwrap_or(text);
                     }
                 }
-                Happened::Gone => return self.failed.take().unwrap_or_else(|| "connection lost".to_owned()),
+                Happened::Gone => {
+                    self.gateway.metrics.closed(Direction::Received, NO_CLOSE);
+                    return self.failed.take().unwrap_or_else(|| "connection lost".to_owned());
+                }
                 Happened::Order(Some(Order::Command(command))) => self.protocol.command(command),
                 Happened::Order(Some(Order::Leave(code, reason))) => self.protocol.refuse(code, reason),
                 Happened::Order(None) => return "replaced".to_owned(),
@@ -146,14 +158,17 @@ impl Connection {
                     }
                 }
                 Happened::Events => {}
-                Happened::Deadline => self.protocol.handle_timeout(self.now()),
+                Happened::Deadline => {}
                 Happened::Closing => {
-                    if let Ok(Ok(())) = tokio::time::timeout(WRITE_TIMEOUT, socket.flush()).await {
+                    if let Ok(Ok(())) = tokio::time::timeout(self.gateway.limits.write_timeout, socket.flush()).await {
                         drain(socket).await;
                     }
                     return self.failed.take().unwrap_or_else(|| "closed by the server".to_owned());
                 }
-                Happened::Stuck => return "the agent takes no data".to_owned(),
+                Happened::Stuck => {
+                    self.gateway.metrics.breach("write timeout");
+                    return "the agent takes no data".to_owned();
+                }
                 Happened::Stop => {
                     self.failed = Some("server stops".to_owned());
                     self.protocol.goaway(camagent_proto::message::Goaway {
@@ -232,6 +247,10 @@ impl Connection {
                 break;
             }
         }
+        // A timer that is set to a moment in the past does not fire at once: what is due is asked for and not waited for.
+        if self.protocol.poll_timeout().is_some_and(|at| at <= now) {
+            self.protocol.handle_timeout(now);
+        }
         match self.write(cx, socket, now) {
             Ok(false) => {}
             Ok(true) => return Poll::Ready(Happened::Closing),
@@ -253,13 +272,14 @@ impl Connection {
         if !messages.is_empty() {
             return Poll::Ready(Happened::Messages(messages));
         }
-        let stuck_at = self.blocked_since.map(|since| since + WRITE_TIMEOUT);
+        let stuck_at = self.blocked_since.map(|since| since + self.gateway.limits.write_timeout);
         if stuck_at.is_some_and(|at| at <= now) {
             return Poll::Ready(Happened::Stuck);
         }
         let visits = self.visits.deadline().filter(|_| established);
         let deadlines = [self.protocol.poll_timeout(), visits, stuck_at];
-        if let Some(next) = deadlines.into_iter().flatten().min() {
+        // What is due already waits for the socket.
+        if let Some(next) = deadlines.into_iter().flatten().filter(|at| *at > now).min() {
             timer.as_mut().reset(tokio::time::Instant::now() + next.saturating_since(now));
             if timer.poll(cx).is_ready() {
                 return Poll::Ready(Happened::Deadline);
@@ -290,6 +310,7 @@ impl Connection {
                 Transmit::Text(text) => socket.as_mut().start_send(Message::Text(text.into()))?,
                 Transmit::Binary(record) => socket.as_mut().start_send(Message::Binary(record))?,
                 Transmit::Close(code, reason) => {
+                    self.gateway.metrics.closed(Direction::Sent, code.number());
                     let frame = CloseFrame { code: code.number(), reason: close_reason(&reason).into() };
                     socket.as_mut().start_send(Message::Close(Some(frame)))?;
                     return Ok(true);
@@ -299,6 +320,12 @@ impl Connection {
         // There is more; others have their turn first.
         cx.waker().wake_by_ref();
         Ok(false)
+    }
+
+    /// What came meanwhile, into the metrics.
+    fn count(&mut self) {
+        let received = self.protocol.take_received();
+        self.gateway.metrics.received(&received);
     }
 
     /// Feeds the protocol and delivers the media that comes out, all in this connection's turn.
@@ -376,6 +403,11 @@ impl Connection {
             }
             ServerEvent::Failed(error) => {
                 let reason = error.to_string();
+                match &error {
+                    camagent_proto::Error::Limit { limit, .. } => self.gateway.metrics.breach(limit),
+                    camagent_proto::Error::Credit { credit, .. } => self.gateway.metrics.breach(credit),
+                    _ => {}
+                }
                 if matches!(
                     error,
                     camagent_proto::Error::Violation { .. }
@@ -459,6 +491,7 @@ impl Connection {
                 storage_epoch: String::new(),
             },
         );
+        self.gateway.metrics.session();
         self.member = Some(member);
         self.media = Some(media);
         Ok(())
@@ -517,6 +550,30 @@ impl Connection {
         } else {
             tracing::debug!(agent = self.agent, reason, "connection ended before a session");
         }
+    }
+}
+
+/// What the operator set, in the protocol's words.
+fn protocol_config(limits: &config::Limits) -> ServerConfig {
+    let tunnels = TunnelLimits {
+        stream_bytes: limits.tunnel_stream_bytes,
+        bytes: limits.tunnel_bytes,
+        ..Limits::default().tunnels
+    };
+    ServerConfig {
+        limits: Limits { frame_bytes: limits.frame_bytes, tracks: limits.tracks, tunnels, ..Limits::default() },
+        heartbeat_interval: limits.heartbeat_interval,
+        bounds: Bounds {
+            register_within: limits.register_timeout,
+            grace: limits.heartbeat_grace,
+            heartbeats_a_minute: limits.heartbeats_per_minute,
+            unknown: limits.unknown,
+            cameras: limits.cameras,
+            services: limits.services,
+            skips_a_second: limits.skips_per_second,
+            waiting: limits.waiting_messages,
+            held_bytes: limits.connection_bytes,
+        },
     }
 }
 

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use crate::agents::Agents;
 use crate::auth::Auth;
 use crate::clock::Clock;
+use crate::config::Limits;
 use crate::event::Events;
 use crate::live::Hub;
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
@@ -33,6 +35,10 @@ pub struct Gateway {
     pub hub: Arc<Hub>,
     /// Where everything is told.
     pub events: Arc<Events>,
+    /// What is borne of an agent.
+    pub limits: Arc<Limits>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
     /// The clocks.
     pub clock: Clock,
     /// The stop.

@@ -15,6 +15,7 @@ use super::names::Names;
 use crate::config::Rtsp;
 use crate::event::Events;
 use crate::live::Hub;
+use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 /// What all viewers share.
@@ -24,6 +25,8 @@ pub struct Relay {
     pub hub: Arc<Hub>,
     /// Where viewers come and go is told.
     pub events: Arc<Events>,
+    /// Where those who are turned away are counted.
+    pub metrics: Arc<Metrics>,
     /// Limits and patience.
     pub config: Rtsp,
     /// Who may watch.
@@ -74,6 +77,7 @@ impl Relay {
     ) {
         let seat = Seat::take(connections);
         if seat.number > self.config.max_connections {
+            self.metrics.breach("viewers");
             let full = response(StatusCode::ServiceUnavailable, Some("Too many viewers"), None, &[], None);
             // A new connection has an empty send buffer; if not even this fits, closing says the same.
             let _ = stream.try_write(&full);

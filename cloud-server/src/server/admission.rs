@@ -12,31 +12,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum_server::accept::Accept;
 use tokio::net::TcpStream;
 
-/// Handshakes under way, from everywhere.
-const MOST: usize = 256;
-/// Handshakes under way from one address: a site with a hundred agents behind one NAT comes back within seconds.
-const MOST_OF_ADDRESS: usize = 64;
+use crate::config::Limits;
+use crate::metrics::Metrics;
 
 /// Lets connections into `inner` while there is room.
 #[derive(Clone, Debug)]
 pub(super) struct Admission<A> {
     inner: A,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
     pending: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 impl<A> Admission<A> {
-    pub(super) fn new(inner: A) -> Self {
-        Self { inner, pending: Arc::default() }
+    pub(super) fn new(inner: A, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        Self { inner, limits: Arc::new(limits), metrics, pending: Arc::default() }
     }
 
-    fn take(&self, address: IpAddr) -> Option<Place> {
+    /// A place, or the limit that leaves none.
+    fn take(&self, address: IpAddr) -> Result<Place, &'static str> {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let (all, of_address) = (pending.values().sum::<usize>(), pending.get(&address).copied().unwrap_or(0));
-        if all >= MOST || of_address >= MOST_OF_ADDRESS {
-            return None;
+        if all >= self.limits.handshakes {
+            return Err("handshakes");
+        }
+        if of_address >= self.limits.handshakes_per_address && !self.limits.trusts(address) {
+            return Err("handshakes of an address");
         }
         pending.insert(address, of_address + 1);
-        Some(Place { address, pending: Arc::clone(&self.pending) })
+        Ok(Place { address, pending: Arc::clone(&self.pending) })
     }
 }
 
@@ -66,10 +70,19 @@ where
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, socket: TcpStream, service: S) -> Self::Future {
-        let place = socket.peer_addr().ok().and_then(|address| self.take(address.ip()));
-        let Some(place) = place else {
-            tracing::warn!(peer = ?socket.peer_addr().ok(), "too many TLS handshakes at once: dropped");
-            return Box::pin(async { Err(io::Error::other("too many TLS handshakes at once")) });
+        let address = match socket.peer_addr() {
+            Ok(address) => address,
+            // It has gone already.
+            Err(error) => return Box::pin(async { Err(error) }),
+        };
+        let place = match self.take(address.ip()) {
+            Ok(place) => place,
+            Err(limit) => {
+                self.metrics.handshake_refused();
+                self.metrics.breach(limit);
+                tracing::warn!(peer = %address, limit, "too many TLS handshakes at once: dropped");
+                return Box::pin(async { Err(io::Error::other("too many TLS handshakes at once")) });
+            }
         };
         let handshake = self.inner.accept(socket, service);
         Box::pin(async move {
@@ -86,18 +99,19 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_all_places_and_places_come_back() {
-        let admission = Admission::new(());
+        let trusted = vec!["192.0.2.9/32".parse().expect("a network")];
+        let limits =
+            Limits { handshakes: 16, handshakes_per_address: 4, handshakes_trusted: trusted, ..Limits::default() };
+        let admission = Admission::new((), limits, Metrics::new());
         let address = |last: u8| IpAddr::from([192, 0, 2, last]);
-        let first: Vec<Place> = (0..MOST_OF_ADDRESS).map(|_| admission.take(address(1)).expect("room")).collect();
-        assert!(admission.take(address(1)).is_none(), "one more of that address");
-        let others: Vec<Place> = (2..=4)
-            .flat_map(|last| (0..MOST_OF_ADDRESS).map(move |_| last))
-            .map(|last| admission.take(address(last)).expect("room"))
-            .collect();
-        assert!(admission.take(address(5)).is_none(), "one more of all");
+        let first: Vec<Place> = (0..4).map(|_| admission.take(address(1)).expect("room")).collect();
+        assert_eq!(admission.take(address(1)).err(), Some("handshakes of an address"));
+        let balancer: Vec<Place> = (0..12).map(|_| admission.take(address(9)).expect("room")).collect();
+        assert_eq!(admission.take(address(5)).err(), Some("handshakes"));
+        assert_eq!(admission.take(address(9)).err(), Some("handshakes"), "of all, for the trusted too");
         drop(first);
-        assert!(admission.take(address(5)).is_some() && admission.take(address(1)).is_some());
-        drop(others);
+        assert!(admission.take(address(5)).is_ok() && admission.take(address(1)).is_ok());
+        drop(balancer);
         assert!(admission.pending.lock().expect("whole").is_empty());
     }
 }

@@ -10,21 +10,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::any;
+use axum::{Extension, Router};
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 
 use crate::agents::Agents;
-use crate::api::Api;
+use crate::api::{Api, OnLoopback};
 use crate::auth::{Auth, Token};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{self, Event, Events};
 use crate::gateway::Gateway;
 use crate::live::Hub;
+use crate::metrics::Metrics;
 use crate::rtsp::{Accounts, Relay};
 use crate::shutdown::{Shutdown, Stopper};
 use crate::store::Store;
@@ -38,10 +39,6 @@ use self::read_ahead::ReadAheadAcceptor;
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How soon a running server notices agents that the command line removed.
 const ENFORCE_EVERY: Duration = Duration::from_secs(2);
-/// How long a TLS handshake may take.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// How long somebody who connects may be silent.
-const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
 /// A connection that asks for nothing more within this time is closed: silent strangers cannot use the descriptors up.
 const NEXT_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
@@ -65,6 +62,7 @@ pub struct Server {
     hub: Arc<Hub>,
     agents: Arc<Agents>,
     events: Arc<Events>,
+    metrics: Arc<Metrics>,
     tunnels: Tunnels,
     stopper: Stopper,
     http: Handle<SocketAddr>,
@@ -98,6 +96,7 @@ impl Server {
         let clock = Clock::new();
         let events = Arc::new(Events::new());
         tokio::spawn(event::log(events.subscribe()));
+        let metrics = Metrics::new();
         let stopper = Stopper::new();
         let auth = Auth::new(store.clone(), clock);
         let agents = Arc::new(Agents::new(Arc::clone(&events)));
@@ -111,6 +110,7 @@ impl Server {
         let relay = Relay {
             hub: Arc::clone(&hub),
             events: Arc::clone(&events),
+            metrics: Arc::clone(&metrics),
             config: config.rtsp.clone(),
             accounts: accounts.clone(),
             login: config.rtsp.login || !addresses.rtsp.ip().is_loopback(),
@@ -132,6 +132,8 @@ impl Server {
             agents: Arc::clone(&agents),
             hub: Arc::clone(&hub),
             events: Arc::clone(&events),
+            limits: Arc::new(config.limits.clone()),
+            metrics: Arc::clone(&metrics),
             clock,
             shutdown: stopper.handle(),
         };
@@ -142,6 +144,7 @@ impl Server {
             hub: Arc::clone(&hub),
             tunnels: tunnels.clone(),
             events: Arc::clone(&events),
+            metrics: Arc::clone(&metrics),
             clock,
             rtsp_address: addresses.rtsp.to_string(),
         };
@@ -153,15 +156,19 @@ impl Server {
         tokio::spawn(relay.serve(rtsp_listener, stopper.handle()));
         tokio::spawn(enforce(store.clone(), Arc::clone(&agents), Arc::clone(&hub), accounts, stopper.handle()));
         let (http, tls) = (Handle::new(), Handle::new());
-        serve_http(http_listener, router.clone(), http.clone())?;
-        serve_tls(tls_listener, router, tls.clone(), &identity)?;
+        let mut local = router.clone();
+        if addresses.http.ip().is_loopback() {
+            local = local.layer(Extension(OnLoopback));
+        }
+        serve_http(http_listener, local, http.clone(), &config.limits)?;
+        serve_tls(tls_listener, router, tls.clone(), &identity, &config.limits, &metrics)?;
 
         events.emit(Event::ServerStarted {
             http: addresses.http.to_string(),
             tls: addresses.tls.to_string(),
             rtsp: addresses.rtsp.to_string(),
         });
-        Ok(Self { addresses, identity, store, auth, hub, agents, events, tunnels, stopper, http, tls })
+        Ok(Self { addresses, identity, store, auth, hub, agents, events, metrics, tunnels, stopper, http, tls })
     }
 
     /// The real addresses.
@@ -217,6 +224,12 @@ impl Server {
         &self.events
     }
 
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// The database.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -238,12 +251,17 @@ impl Server {
     }
 }
 
-fn serve_http(listener: std::net::TcpListener, router: Router, handle: Handle<SocketAddr>) -> Result<()> {
+fn serve_http(
+    listener: std::net::TcpListener,
+    router: Router,
+    handle: Handle<SocketAddr>,
+    limits: &Limits,
+) -> Result<()> {
     let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the HTTP listener".to_owned(), source })?
         .acceptor(NoDelayAcceptor::new())
         .handle(handle)
-        .first_request_timeout(FIRST_REQUEST_WITHIN);
+        .first_request_timeout(limits.request_timeout);
     server.http_builder().http1().keep_alive(true).header_read_timeout(NEXT_REQUEST_WITHIN);
     tokio::spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
     Ok(())
@@ -254,15 +272,17 @@ fn serve_tls(
     router: Router,
     handle: Handle<SocketAddr>,
     identity: &Identity,
+    limits: &Limits,
+    metrics: &Arc<Metrics>,
 ) -> Result<()> {
     let config = RustlsConfig::from_config(identity.server_config());
-    let handshake = RustlsAcceptor::new(config).handshake_timeout(HANDSHAKE_WITHIN).acceptor(ReadAheadAcceptor);
-    let acceptor = Admission::new(handshake);
+    let handshake = RustlsAcceptor::new(config).handshake_timeout(limits.handshake_timeout).acceptor(ReadAheadAcceptor);
+    let acceptor = Admission::new(handshake, limits.clone(), Arc::clone(metrics));
     let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the TLS listener".to_owned(), source })?
         .acceptor(acceptor)
         .handle(handle)
-        .first_request_timeout(FIRST_REQUEST_WITHIN);
+        .first_request_timeout(limits.request_timeout);
     server.http_builder().http1().keep_alive(true).header_read_timeout(NEXT_REQUEST_WITHIN);
     tokio::spawn(server.serve(router.into_make_service_with_connect_info::<SocketAddr>()));
     Ok(())

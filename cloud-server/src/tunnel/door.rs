@@ -15,6 +15,7 @@ use super::refusal;
 use super::traffic::{Seat, Seats, Traffic};
 use super::visitor;
 use crate::event::Event;
+use crate::metrics::Visit;
 use crate::rtsp::CameraNames;
 use crate::shutdown::Shutdown;
 
@@ -38,12 +39,12 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(camera: &str, service: &str, agent: &str, seats: Seats) -> Arc<Self> {
+    pub(super) fn new(camera: &str, service: &str, agent: &str, seats: Seats, traffic: Arc<Traffic>) -> Arc<Self> {
         Arc::new(Self {
             camera: camera.to_owned(),
             service: service.to_owned(),
             agent: agent.to_owned(),
-            traffic: Arc::default(),
+            traffic,
             seats,
             shared: Mutex::default(),
             told_at: Mutex::default(),
@@ -61,6 +62,7 @@ impl Door {
 
     /// Tells of a visitor that was turned away.
     pub(super) fn refused(&self, context: &Context, visitor: SocketAddr, reason: String) {
+        context.relay.metrics.visit(Visit::Refused);
         let now = Instant::now();
         let mut told_at = self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
         if told_at.is_some_and(|told| now.saturating_duration_since(told) < TELL_EVERY) {
@@ -127,6 +129,7 @@ fn admit(context: &Arc<Context>, door: &Arc<Door>, stream: TcpStream, address: S
     }
     let most = context.config.max_visitors;
     let Some(seat) = Seat::take(&door.seats, most, &door.traffic) else {
+        context.relay.metrics.breach("visitors of a camera");
         door.refused(context, address, format!("the camera has {most} visitors already (tunnels.max_visitors)"));
         if let Some(text) = refusal::text(&door.service, None, "Too many visitors of this camera") {
             // A new connection has an empty send buffer; if not even this fits, closing says the same.

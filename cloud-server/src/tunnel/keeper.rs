@@ -15,7 +15,7 @@ use super::Context;
 use super::address::{RTSP, address};
 use super::door::{Accepting, Door};
 use super::ports::Ports;
-use super::traffic::Seats;
+use super::traffic::{Seats, Traffic};
 use crate::config::RtspMode;
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -264,7 +264,8 @@ impl Keeper {
     fn keep(&mut self, row: TunnelRow) -> Key {
         let key = (row.camera.clone(), row.service.clone());
         let seats = Arc::clone(self.seats.entry(row.camera.clone()).or_default());
-        let door = Door::new(&row.camera, &row.service, &row.agent, seats);
+        let traffic = Traffic::new(Arc::clone(&self.context.relay.metrics));
+        let door = Door::new(&row.camera, &row.service, &row.agent, seats, traffic);
         door.share(shared(&self.context, &row));
         self.context.show(&row, &door.traffic);
         self.kept.insert(key.clone(), Kept { row, door, accepting: None });

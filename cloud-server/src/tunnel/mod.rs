@@ -112,6 +112,15 @@ impl Tunnels {
     }
 }
 
+impl Tunnels {
+    /// Visitors of all tunnels now, those who wait included.
+    #[must_use]
+    pub fn visitors(&self) -> usize {
+        let shown = self.context.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.values().map(|shown| shown.traffic.visitors()).sum()
+    }
+}
+
 impl Context {
     fn show(&self, row: &TunnelRow, traffic: &Arc<Traffic>) {
         let shown = Shown { row: row.clone(), traffic: Arc::clone(traffic) };

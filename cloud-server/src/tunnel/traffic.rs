@@ -3,19 +3,30 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::metrics::Metrics;
+
 /// What one tunnel carried since the server started.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     visitors: AtomicUsize,
     /// To visitors, to the camera.
     octets: Mutex<(u64, u64)>,
+    /// The sum of all tunnels.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Traffic {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { metrics: Some(metrics), ..Self::default() })
+    }
+
     pub(super) fn count(&self, to_visitors: u64, to_camera: u64) {
         let mut octets = self.octets.lock().unwrap_or_else(PoisonError::into_inner);
         octets.0 += to_visitors;
         octets.1 += to_camera;
+        if let Some(metrics) = &self.metrics {
+            metrics.tunnelled(to_visitors, to_camera);
+        }
     }
 
     pub(super) fn octets(&self) -> (u64, u64) {

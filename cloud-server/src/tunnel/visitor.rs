@@ -15,6 +15,7 @@ use super::watched::Watched;
 use super::{Context, refusal, share};
 use crate::agents::{Farewell, NotVisited, Visit};
 use crate::event::Event;
+use crate::metrics;
 use crate::rtsp::Names;
 use crate::shutdown::Shutdown;
 
@@ -86,6 +87,7 @@ fn tell(context: &Context, door: &Door, address: SocketAddr, farewell: Option<Fa
         to_camera: 0,
     });
     let Farewell { reason, reached, to_visitor, to_camera } = farewell;
+    context.relay.metrics.visit(if reached { metrics::Visit::Reached } else { metrics::Visit::RefusedByAgent });
     context.events.emit(if reached {
         Event::VisitEnded { camera, service, address, reason, to_visitor, to_camera }
     } else {

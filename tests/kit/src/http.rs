@@ -31,17 +31,23 @@ impl Api {
         self.ask("POST", path, Some(body)).await
     }
 
-    /// One exchange: status, and the body as JSON (null when it is none).
-    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        within(path, SOON, self.exchange(method, path, body)).await
+    /// `GET` of something else than JSON, with further header lines (each ended by CR LF): status, head and body.
+    pub async fn get_text(&self, path: &str, headers: &str) -> (u16, String, String) {
+        within(path, SOON, self.exchange("GET", path, headers, None)).await
     }
 
-    async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    /// One exchange: status, and the body as JSON (null when it is none).
+    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let (status, _, body) = within(path, SOON, self.exchange(method, path, "", body)).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: Option<&Value>) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.expect("the server accepts");
         let body = body.map(Value::to_string).unwrap_or_default();
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{token}Content-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{token}{headers}Content-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -50,7 +56,7 @@ impl Api {
         stream.read_to_end(&mut response).await.expect("the server answers");
         let text = String::from_utf8(response).expect("UTF-8");
         let status = text.get(9..12).and_then(|status| status.parse().ok()).expect("a status line");
-        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        (status, head.to_owned(), body.to_owned())
     }
 }

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use camagent_proto::frame::{Frame, RecordWriter};
+use camagent_proto::frame::{Frame, RecordReader, RecordWriter};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -50,8 +51,13 @@ impl RawAgent {
 
     /// Dials with the right token and registers: the server's welcome too.
     pub async fn registered(address: SocketAddr, id: &str, token: &str) -> (Self, Value) {
+        Self::registered_as(address, id, token, registration(id)).await
+    }
+
+    /// The same with another `register`.
+    pub async fn registered_as(address: SocketAddr, id: &str, token: &str, register: Value) -> (Self, Value) {
         let mut agent = Self::dial(address, id, Some(token), Some(SUBPROTOCOL)).await.expect("let in");
-        agent.tell("register", registration(id)).await;
+        agent.tell("register", register).await;
         let welcome = agent.hear("registered").await;
         (agent, welcome)
     }
@@ -96,6 +102,36 @@ impl RawAgent {
                 ended => panic!("{ended:?} instead of {kind}"),
             }
         }
+    }
+
+    /// Waits for a frame that `pick` takes; everything else goes by.
+    pub async fn hear_frame<T>(&mut self, what: &str, mut pick: impl FnMut(Frame) -> Option<T>) -> T {
+        loop {
+            match within(what, SOON, self.socket.next()).await {
+                Some(Ok(Message::Binary(record))) => {
+                    let mut reader = RecordReader::new(record).expect("a record");
+                    while let Some(frame) = reader.next_frame().expect("good frames") {
+                        if let Some(picked) = pick(frame) {
+                            return picked;
+                        }
+                    }
+                }
+                Some(Ok(Message::Close(frame))) => panic!("closed with {frame:?} instead of {what}"),
+                Some(Ok(_)) => {}
+                ended => panic!("{ended:?} instead of {what}"),
+            }
+        }
+    }
+
+    /// Sends a message without waiting until it has left; `false` when the server has gone.
+    pub async fn feed(&mut self, kind: &str, data: Value) -> bool {
+        self.socket.feed(Message::text(json!({"type": kind, "data": data}).to_string())).await.is_ok()
+    }
+
+    /// Closes with a code.
+    pub async fn close(&mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        let _ = self.socket.close(Some(frame)).await;
     }
 
     /// Waits for the close: its code and words; 1006 when the connection ended without.
