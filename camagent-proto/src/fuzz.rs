@@ -102,6 +102,9 @@ impl Journal for Endless {
         let sequence = sequence.max(self.evicted);
         (sequence < self.end).then(|| Entry { sequence, head: Default::default(), length: 700 })
     }
+    fn newest_key(&mut self, _: u32, _: u64) -> Option<u64> {
+        (self.evicted < self.end).then(|| self.end - 1)
+    }
     fn end(&mut self, _: u32, _: u64) -> u64 {
         self.end
     }
@@ -137,7 +140,7 @@ impl World {
             heartbeat_interval: Duration::from_secs(30),
             tunnels: Default::default(),
         });
-        agent.announce_track(TrackInfo {
+        let track = TrackInfo {
             track: 0,
             epoch: 1,
             next: 0,
@@ -148,7 +151,8 @@ impl World {
             sample_rate: 0,
             channels: 0,
             config: Bytes::new(),
-        });
+        };
+        agent.announce_track(track, Some(Duration::from_millis(100)));
         agent.connected(now, now + Duration::from_secs(30));
         Self {
             agent,

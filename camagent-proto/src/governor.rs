@@ -28,6 +28,8 @@ const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(30);
 const STALL: Duration = Duration::from_secs(1);
 /// While a governor holds back, it wants to be asked again after so long.
 const LOOK_AFTER: Duration = Duration::from_millis(3);
+/// What may be on its way beyond the allowance when it must not wait: a second of compressed audio.
+const URGENT: u64 = 16 << 10;
 /// Marks on the way at once; more octets between two of them when there are more.
 const MAX_MARKS: usize = 64;
 
@@ -134,6 +136,12 @@ impl Governor {
         let room = self.allowance().saturating_sub(self.in_flight());
         self.held_back |= room == 0;
         room
+    }
+
+    /// How many octets may be handed over now of what comes at a rate of its own and must not wait, such as live audio: it does not wait
+    /// for a queue that is not its own. Bounded all the same, for a path that is slower than even that.
+    pub fn urgent_room(&self) -> u64 {
+        (self.allowance() + URGENT).saturating_sub(self.in_flight())
     }
 
     /// When a governor that gave no room wants to be asked again.

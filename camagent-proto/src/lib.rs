@@ -13,8 +13,9 @@
 //!
 //! The bytes are specified in `sdk-docs/protocol/`; that page, the samples in `tests/data/wire/` and this crate change together.
 //!
-//! The map, lowest row first: [`time`], [`varint`], [`version`], [`stats`], [`error`], then the binary frames ([`mod@frame`]) and the
-//! JSON control messages ([`message`]), tunnels ([`mux`]), the way of media ([`transfer`]), and the life of a session ([`session`]).
+//! The map, lowest row first: [`time`], [`varint`], [`version`], [`stats`], [`error`], then the binary frames ([`mod@frame`]), who
+//! may send ([`scheduler`]) and how much ([`governor`]), the JSON control messages ([`message`]), tunnels ([`mux`]), the way of media
+//! ([`transfer`]), and the life of a session ([`session`]).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,7 @@ pub mod message;
 pub mod mux;
 #[cfg(feature = "pair")]
 pub mod pair;
+pub mod scheduler;
 pub mod session;
 pub mod stats;
 pub mod time;

@@ -64,6 +64,11 @@ impl Journal for TestJournal {
         Some(Entry { sequence, head: *head, length: payload.len() as u64 })
     }
 
+    fn newest_key(&mut self, track: u32, epoch: u64) -> Option<u64> {
+        let mut of_epoch = self.frames.range((track, epoch, 0)..=(track, epoch, u64::MAX)).rev();
+        of_epoch.find(|(_, (head, _))| head.key).map(|(&(_, _, sequence), _)| sequence)
+    }
+
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         self.ends.get(&(track, epoch)).copied().unwrap_or(0)
     }
@@ -192,20 +197,26 @@ impl Pair {
         }
     }
 
-    /// Announces a track on camera `camera`, source `main`.
+    /// Announces a track on camera `camera`, source `main`, without a latency budget.
     pub fn track(&mut self, track: u32, epoch: u64) {
-        self.agent.announce_track(TrackInfo {
+        self.track_of("main", track, epoch, 0, None);
+    }
+
+    /// Announces a track on camera `camera`; one with a sample rate is audio.
+    pub fn track_of(&mut self, source: &str, track: u32, epoch: u64, sample_rate: u32, budget: Option<Duration>) {
+        let info = TrackInfo {
             track,
             epoch,
             next: 0,
             camera: "camera".into(),
-            source: "main".into(),
-            codec: 1,
-            framing: 1,
-            sample_rate: 0,
-            channels: 0,
+            source: source.into(),
+            codec: if sample_rate == 0 { 1 } else { 17 },
+            framing: if sample_rate == 0 { 1 } else { 4 },
+            sample_rate,
+            channels: u8::from(sample_rate > 0),
             config: Bytes::new(),
-        });
+        };
+        self.agent.announce_track(info, budget);
     }
 
     /// Pushes a frame whose octets tell its number, so that a mix-up is seen.

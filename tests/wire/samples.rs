@@ -160,6 +160,8 @@ pub(crate) fn frame(means: &Value) -> Frame {
             let reason = match &means["reason"] {
                 Value::String(name) if name == "over_budget" => SkipReason::OverBudget,
                 Value::String(name) if name == "too_large" => SkipReason::TooLarge,
+                Value::String(name) if name == "late" => SkipReason::Late,
+                Value::String(name) if name == "disposable" => SkipReason::Disposable,
                 other => SkipReason::Other(number(other)),
             };
             Frame::Skip(Skip { track, first: number(&means["first"]), last: number(&means["last"]), reason })

@@ -107,7 +107,7 @@ impl Play {
             match frame(means) {
                 Frame::Track(mut track) => {
                     track.next = 0;
-                    self.agent.announce_track(track);
+                    self.agent.announce_track(track, None);
                 }
                 Frame::Frame(start) => {
                     while self.journal.push(start.track, 1, start.head, start.payload.clone()) < start.sequence {}

@@ -1,6 +1,6 @@
 //! Cameras in the configuration: what is reported at register, where their own servers are, and when their sources are uploaded.
 
-use std::{collections::BTreeMap, net::Ipv6Addr};
+use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
 
 use camagent_proto::message::{MAX_REGISTER, Policy, Retention, is_name};
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub struct SourceConfig {
     pub policy: Policy,
     /// What frees its frames from the journal.
     pub retention: Retention,
+    /// How long one of its frames may wait while there is a session before it is left out; `None`: for ever.
+    pub latency_budget: Option<Duration>,
     /// Its path on the camera's own RTSP server.
     pub path: Option<String>,
 }
@@ -105,10 +107,12 @@ pub(super) fn read_all(
     root: &Section<'_>,
     streaming: &Section<'_>,
     agent_id: &str,
+    latency_budget: Option<Duration>,
 ) -> Result<Vec<CameraConfig>, Error> {
     let quality = streaming.one_of("quality", QUALITIES)?.unwrap_or(Quality::High);
     let common = Common {
         quality,
+        latency_budget,
         rtsp_port: port(streaming)?,
         rtsp_transport: streaming.one_of("rtsp_transport", TRANSPORTS)?.unwrap_or_default(),
         paths: paths(streaming)?,
@@ -135,6 +139,7 @@ pub(super) fn read_all(
 
 struct Common {
     quality: Quality,
+    latency_budget: Option<Duration>,
     rtsp_port: Option<u16>,
     rtsp_transport: RtspTransport,
     paths: Option<Vec<String>>,
@@ -204,20 +209,21 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
 
     let mut names: Vec<String> = SOURCE_NAMES[..2].iter().map(|name| String::from(*name)).collect();
     names.extend(SOURCE_NAMES[2..].iter().take(paths.len().saturating_sub(2)).map(|name| String::from(*name)));
-    for (name, ..) in common.sources.iter().chain(&own) {
-        if !names.contains(name) {
-            names.push(name.clone());
+    for choice in common.sources.iter().chain(&own) {
+        if !names.contains(&choice.name) {
+            names.push(choice.name.clone());
         }
     }
     let sources = names.into_iter().enumerate().map(|(at, name)| {
-        let said = |list: &[(String, Option<Policy>, Option<Retention>)]| {
-            list.iter().find(|(other, ..)| *other == name).map(|(_, policy, retention)| (*policy, *retention))
-        };
-        let (policy, retention) = said(&own).unwrap_or_default();
-        let (common_policy, common_retention) = said(&common.sources).unwrap_or_default();
+        let said = |list: &[SourceChoice]| list.iter().find(|other| other.name == name).cloned().unwrap_or_default();
+        let (own, of_all) = (said(&own), said(&common.sources));
+        let retention = own.retention.or(of_all.retention).unwrap_or_default();
+        // What is to be recorded is not left out.
+        let latency_budget = common.latency_budget.filter(|_| retention != Retention::Record);
         SourceConfig {
-            policy: policy.or(common_policy).unwrap_or_else(|| common.quality.policy(&name)),
-            retention: retention.or(common_retention).unwrap_or_default(),
+            policy: own.policy.or(of_all.policy).unwrap_or_else(|| common.quality.policy(&name)),
+            retention,
+            latency_budget: own.latency_budget.or(of_all.latency_budget).unwrap_or(latency_budget),
             path: if at < SOURCE_NAMES.len() { paths.get(at).cloned() } else { None },
             name,
         }
@@ -282,7 +288,20 @@ fn paths(section: &Section<'_>) -> Result<Option<Vec<String>>, Error> {
     Ok(paths)
 }
 
-type SourceChoice = (String, Option<Policy>, Option<Retention>);
+/// What is said of a source.
+#[derive(Clone, Default)]
+struct SourceChoice {
+    name: String,
+    policy: Option<Policy>,
+    retention: Option<Retention>,
+    latency_budget: Option<Option<Duration>>,
+}
+
+/// `latency_budget`: whole seconds; 0 is none.
+pub(super) fn latency_budget(section: &Section<'_>) -> Result<Option<Option<Duration>>, Error> {
+    let seconds = section.integer("latency_budget", 0, 3_600)?;
+    Ok(seconds.map(|seconds| (seconds > 0).then(|| Duration::from_secs(seconds))))
+}
 
 /// `sources`: `{"main": {"upload": "on_demand", "retention": "live"}}`.
 fn sources(section: &Section<'_>) -> Result<Vec<SourceChoice>, Error> {
@@ -302,8 +321,9 @@ fn sources(section: &Section<'_>) -> Result<Vec<SourceChoice>, Error> {
             }
             _ => source.one_of("retention", RETENTIONS)?,
         };
+        let latency_budget = latency_budget(&source)?;
         source.finish();
-        choices.push((name.into(), policy, retention));
+        choices.push(SourceChoice { name: name.into(), policy, retention, latency_budget });
     }
     if choices.len() > MAX_SOURCES {
         return Err(section.wrong("sources", "at most 16 sources"));

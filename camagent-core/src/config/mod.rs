@@ -88,10 +88,14 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// How often an agent that had to go to another server looks whether the first one is well again. Default 300 s.
     pub return_interval: Duration,
+    /// The queue that may stand in front of the uplink while it is busy: 25 to 150 ms, longer for throughput, shorter for delay. Default 40 ms.
+    pub queue_target: Duration,
     /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
     pub tunnel_opens_per_second: u64,
     /// How patient the agent is with cameras that it fetches streams from. No key of a file sets it.
     pub pull_pace: PullPace,
+    /// How long a frame of a source that no camera of the configuration names may wait before it is left out; `None`: for ever. Default 3 s.
+    pub latency_budget: Option<Duration>,
     /// The cameras; one with the agent's id when the file names none.
     pub cameras: Vec<CameraConfig>,
     /// What was noticed and did no harm.
@@ -120,6 +124,15 @@ impl Config {
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let value = serde_json::from_str(text).map_err(|error| Error::ConfigText(format!("not JSON: {error}")))?;
         Self::from_value(&value)
+    }
+
+    /// How long a frame of a source may wait; `None`: for ever.
+    pub(crate) fn latency_budget_of(&self, camera: &str, source: &str) -> Option<Duration> {
+        let sources = self.cameras.iter().filter(|other| other.id == camera).flat_map(|camera| &camera.sources);
+        sources
+            .into_iter()
+            .find(|other| other.name == source)
+            .map_or(self.latency_budget, |source| source.latency_budget)
     }
 
     fn from_value(value: &Value) -> Result<Self, Error> {
@@ -157,11 +170,13 @@ impl Config {
         let proxy = network.string("proxy")?.map(|text| Proxy::parse(&text));
         let proxy = proxy.transpose().map_err(|allowed| network.wrong_secret("proxy", &allowed))?;
         let tunnel_opens_per_second = network.integer("tunnel_opens_per_second", 1, 100_000)?.unwrap_or(50);
+        let queue_target = Duration::from_millis(network.integer("queue_target_ms", 25, 150)?.unwrap_or(40));
         network.finish();
 
         let streaming = root.section("streaming")?;
         let buffer_size = streaming.integer("buffer_size", 64 << 10, 1 << 30)?.unwrap_or(2 << 20);
-        let cameras = camera::read_all(&root, &streaming, &agent_id)?;
+        let latency_budget = camera::latency_budget(&streaming)?.unwrap_or(Some(DEFAULT_LATENCY_BUDGET));
+        let cameras = camera::read_all(&root, &streaming, &agent_id, latency_budget)?;
         streaming.finish();
         root.finish();
         Ok(Self {
@@ -177,13 +192,18 @@ impl Config {
             reconnect_interval,
             heartbeat_interval,
             return_interval,
+            queue_target,
             tunnel_opens_per_second,
             pull_pace: PullPace::default(),
+            latency_budget,
             cameras,
             warnings: root.take_warnings(),
         })
     }
 }
+
+/// How long a frame may wait for its turn while there is a session, unless the configuration says otherwise.
+const DEFAULT_LATENCY_BUDGET: Duration = Duration::from_secs(3);
 
 pub(crate) const NAME: &str = "1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit";
 

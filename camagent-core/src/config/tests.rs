@@ -219,3 +219,35 @@ fn what_is_told_of_a_camera_fits_into_one_message() {
     let error = long(32).unwrap_err().to_string();
     assert!(error.contains("camera.features") && error.contains("16384 bytes"), "{error}");
 }
+
+#[test]
+fn a_latency_budget_is_the_sources_own_or_that_of_all() {
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let config = Config::from_json(OWNERS).unwrap();
+    assert_eq!(
+        (config.latency_budget, config.latency_budget_of("dahua-2449s-il-001", "sub")),
+        (seconds(3), seconds(3))
+    );
+    let config = with(|value| {
+        value["streaming"]["latency_budget"] = 5.into();
+        value["streaming"]["sources"] =
+            serde_json::json!({"main": {"latency_budget": 0}, "sub": {"latency_budget": 2}});
+        value["camera"]["sources"] = serde_json::json!({"sub": {"latency_budget": 4}});
+    });
+    let config = config.unwrap();
+    let of = |source| config.latency_budget_of("dahua-2449s-il-001", source);
+    assert_eq!((of("main"), of("sub"), of("crop")), (None, seconds(4), seconds(5)));
+    let error = with(|value| value["streaming"]["latency_budget"] = 1.5.into()).unwrap_err().to_string();
+    assert!(error.contains("latency_budget") && error.contains("3600"), "{error}");
+}
+
+#[test]
+fn the_queue_target_has_bounds() {
+    assert_eq!(Config::from_json(OWNERS).unwrap().queue_target, Duration::from_millis(40));
+    let set = |target: u64| with(|value| value["network"]["queue_target_ms"] = target.into());
+    assert_eq!(set(150).unwrap().queue_target, Duration::from_millis(150));
+    for wrong in [24, 151] {
+        let error = set(wrong).unwrap_err().to_string();
+        assert!(error.contains("network.queue_target_ms") && error.contains("25"), "{error}");
+    }
+}

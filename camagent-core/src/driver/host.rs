@@ -49,6 +49,11 @@ impl Driver {
                         self.tell(Event::KeyFrameWanted { track });
                     }
                 }
+                AgentEvent::KeyFrameNeeded(track) if self.shared.intake.is_pushed(track) => {
+                    self.tell(Event::KeyFrameWanted { track });
+                }
+                // What is pulled brings its key frames when its camera makes them.
+                AgentEvent::KeyFrameNeeded(_) => {}
                 AgentEvent::Goaway(goaway) => {
                     self.logger.info(format_args!("the server asks to leave: {:?}", short(&goaway.reason)));
                     talk.leave_at = Some(now + Duration::from_millis(goaway.after_ms.min(60_000)));
@@ -128,7 +133,8 @@ impl Driver {
 
     pub(super) fn take_orders(&mut self) {
         for info in self.shared.intake.take_unannounced() {
-            self.session.announce_track(info);
+            let budget = self.config.latency_budget_of(&info.camera, &info.source);
+            self.session.announce_track(info, budget);
         }
         while let Some(order) = self.shared.next_order() {
             match order {

@@ -159,7 +159,7 @@ impl Driver {
             Err(error) => return Some(Outcome { error, lived: Duration::ZERO, ending: None }),
         };
         self.session.connected(clock::now(), began + dialler.patience());
-        let mut talk = Talk::new(connection, server, &self.shared, traffic);
+        let mut talk = Talk::new(connection, server, &self.shared, traffic, self.config.queue_target);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
         self.session.disconnected();
         self.tunnels.clear();

@@ -24,8 +24,6 @@ use crate::{
 
 /// How long the server may take to answer a close before the connection is dropped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// The queue that may stand in front of the uplink's slowest link: what keeps the link busy.
-const STANDING_QUEUE: Duration = Duration::from_millis(40);
 /// In a burst with less room than this no further record is begun.
 const LEAST_RECORD: usize = 1_024;
 /// Messages that are read before others get a turn.
@@ -55,10 +53,16 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(connection: Connection, server: usize, shared: &Shared, traffic: &Traffic) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        server: usize,
+        shared: &Shared,
+        traffic: &Traffic,
+        queue_target: Duration,
+    ) -> Self {
         Self {
             burst: Burst::new(clock::now()),
-            governor: Governor::new(STANDING_QUEUE, connection.segment()),
+            governor: Governor::new(queue_target, connection.segment()),
             connection,
             server,
             counted: traffic.sent.get(),
@@ -169,6 +173,15 @@ impl Driver {
             talk.governor.outstanding(now, talk.connection.outstanding());
             let room = usize::try_from(talk.governor.room()).unwrap_or(usize::MAX);
             if room == 0 {
+                let mut journal = &self.shared.intake;
+                let urgent = match talk.governor.urgent_room() {
+                    0 => None,
+                    _ => self.session.poll_urgent(now, &mut journal, talk.record_size()),
+                };
+                if let Some(transmit) = urgent {
+                    talk.connection.send(transmit).map_err(lost)?;
+                    continue;
+                }
                 talk.look_at = Some(now + talk.governor.look_after());
                 return Ok(());
             }

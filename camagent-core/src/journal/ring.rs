@@ -32,6 +32,8 @@ struct Chain {
     cursor: Option<u64>,
     epoch: u64,
     end: u64,
+    /// The newest key frame; it may be gone already.
+    newest_key: Option<u64>,
     /// Ends of the epochs before, for a reader that has not come to the present one yet.
     former: VecDeque<(u64, u64)>,
     /// Frames that later ones refer to were evicted: decoding starts again at the next key frame.
@@ -147,6 +149,9 @@ impl Journal {
         let (epoch, sequence) = (chain.epoch, chain.end);
         chain.end += 1;
         chain.needs_key &= !head.key;
+        if head.key {
+            chain.newest_key = Some(number);
+        }
         let before = chain.last.replace(number);
         chain.first.get_or_insert(number);
         self.slots.push_back(Slot {
@@ -253,6 +258,11 @@ impl transfer::Journal for Journal {
         Some(Entry { sequence: slot.sequence, head: slot.head, length: slot.length as u64 })
     }
 
+    fn newest_key(&mut self, track: u32, epoch: u64) -> Option<u64> {
+        let slot = self.slot(self.chains.get(track as usize)?.newest_key?)?;
+        (slot.is_alive && slot.epoch == epoch).then_some(slot.sequence)
+    }
+
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         match self.chains.get(track as usize) {
             Some(chain) if chain.epoch == epoch => chain.end,
@@ -355,6 +365,24 @@ mod tests {
         let first_video = journal.find(0, 1, 0).unwrap();
         assert!(first_video.head.key && first_audio.abs_diff(first_video.sequence) <= 4);
         assert_eq!(read(&mut journal, 1, 19).unwrap(), [19; 10]);
+    }
+
+    #[test]
+    fn the_newest_key_frame_is_known_as_long_as_it_is_there() {
+        let mut journal = journal(1_000);
+        assert_eq!(journal.newest_key(0, 1), None);
+        for sequence in 0..8 {
+            journal.push(0, key(sequence % 3 == 0), &[sequence; 100]);
+        }
+        assert_eq!(
+            (journal.newest_key(0, 1), journal.newest_key(0, 2), journal.newest_key(9_999, 1)),
+            (Some(6), None, None)
+        );
+        journal.received(0, 1, 7);
+        assert_eq!(journal.newest_key(0, 1), None);
+        journal.begin_epoch(0, 2, true);
+        journal.push(0, key(true), &[0; 100]);
+        assert_eq!((journal.newest_key(0, 1), journal.newest_key(0, 2)), (None, Some(0)));
     }
 
     #[test]

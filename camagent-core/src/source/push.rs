@@ -290,6 +290,12 @@ impl Intake {
         state.tracks.iter().flatten().filter(of_source).map(|track| track.info.track).collect()
     }
 
+    /// Whether the host pushes a track, so that it has an encoder to be asked.
+    pub(crate) fn is_pushed(&self, track: u32) -> bool {
+        let state = self.lock();
+        state.tracks.get(track as usize).and_then(Option::as_ref).is_some_and(|track| !track.is_pulled)
+    }
+
     /// Tracks that wait for a key frame and whose host was not asked yet.
     pub(crate) fn take_key_requests(&self) -> Vec<u32> {
         let mut state = self.lock();
@@ -389,6 +395,10 @@ impl Track {
 impl transfer::Journal for &Intake {
     fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry> {
         self.lock().journal.find(track, epoch, sequence)
+    }
+
+    fn newest_key(&mut self, track: u32, epoch: u64) -> Option<u64> {
+        self.lock().journal.newest_key(track, epoch)
     }
 
     fn end(&mut self, track: u32, epoch: u64) -> u64 {

@@ -145,6 +145,10 @@ pub enum SkipReason {
     OverBudget,
     /// The frame is larger than the server takes.
     TooLarge,
+    /// They were too late to be live; decoding goes on with a key frame.
+    Late,
+    /// They were too late to be live, and no other frame refers to them: decoding goes on.
+    Disposable,
     /// A reason that this version does not know.
     Other(u64),
 }
@@ -155,6 +159,8 @@ impl SkipReason {
         match self {
             SkipReason::OverBudget => 1,
             SkipReason::TooLarge => 2,
+            SkipReason::Late => 3,
+            SkipReason::Disposable => 4,
             SkipReason::Other(number) => number,
         }
     }
@@ -164,6 +170,8 @@ impl SkipReason {
         match self {
             SkipReason::OverBudget => "over_budget",
             SkipReason::TooLarge => "too_large",
+            SkipReason::Late => "late",
+            SkipReason::Disposable => "disposable",
             SkipReason::Other(_) => "other",
         }
     }
@@ -190,6 +198,8 @@ impl Body for Skip {
         let reason = match reader.integer("SKIP reason")? {
             1 => SkipReason::OverBudget,
             2 => SkipReason::TooLarge,
+            3 => SkipReason::Late,
+            4 => SkipReason::Disposable,
             other => SkipReason::Other(other),
         };
         if last < first {

@@ -56,6 +56,11 @@ impl RecordWriter {
         self.frames == 0
     }
 
+    /// Octets that were written.
+    pub fn octets(&self) -> usize {
+        self.length
+    }
+
     /// Octets that still fit, the header of one more frame of that size already taken off.
     pub fn room(&self) -> usize {
         if self.frames == MAX_FRAMES {

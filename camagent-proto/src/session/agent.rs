@@ -22,7 +22,8 @@ use crate::{
         KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, TunnelLimits,
         check_name,
     },
-    mux::{Mux, Pace, StreamEvent, Streams},
+    mux::{Mux, NoStreams, Pace, StreamEvent, Streams},
+    scheduler::{Class, Scheduler},
     stats::Statistics,
     time::{Duration, Instant},
     transfer::{Journal, Sender, TransferCounts},
@@ -40,8 +41,6 @@ const MAX_GOAWAYS: u64 = 10;
 /// Wishes of one kind that a server may have in ten seconds, and those for each source of the agent when that is more: behind `registered`
 /// it names them all.
 const MAX_WISHES: (u64, u64) = (1_000, 20);
-/// After so many records that media filled, tunnels go first once: somebody who configures the camera is never starved.
-const MEDIA_RECORDS: u32 = 4;
 
 /// What an agent tells of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +74,8 @@ pub enum AgentEvent {
     SourceWanted(SourceState),
     /// A viewer waits for a key frame.
     KeyFrame(KeyFrame),
+    /// Frames of this track were left out because they were late: it goes on with its next key frame, and an encoder can be asked for one.
+    KeyFrameNeeded(u32),
     /// The server asks the agent to leave.
     Goaway(Goaway),
     /// Something happened to a tunnel's stream, see [`Agent::tunnels`].
@@ -113,8 +114,7 @@ pub struct Agent {
     events_out: VecDeque<AgentEvent>,
     sender: Sender,
     tunnels: Mux,
-    /// Records in a row that began with media.
-    media_records: u32,
+    scheduler: Scheduler,
     commands: Commands,
     happenings: Events,
     statistics: Statistics,
@@ -134,7 +134,7 @@ impl Agent {
         Self {
             heartbeat_interval: config.heartbeat_interval,
             tunnels: Mux::acceptor(config.tunnels, TunnelLimits::default(), Instant::ZERO),
-            media_records: 0,
+            scheduler: Scheduler::default(),
             config,
             state: State::Disconnected,
             outbox: Outbox::default(),
@@ -180,6 +180,7 @@ impl Agent {
     /// A WebSocket connection is up: registers. The server's welcome has to come before `until`.
     pub fn connected(&mut self, now: Instant, until: Instant) {
         self.state = State::Registering { since: now, until };
+        self.scheduler = Scheduler::default();
         self.outbox = Outbox::default();
         self.answer_until = None;
         self.unknown = 0;
@@ -248,7 +249,8 @@ impl Agent {
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<AgentEvent> {
-        self.events_out.pop_front().or_else(|| self.tunnels.poll_event().map(AgentEvent::Stream))
+        let event = self.events_out.pop_front().or_else(|| self.tunnels.poll_event().map(AgentEvent::Stream));
+        event.or_else(|| self.sender.take_key_request().map(AgentEvent::KeyFrameNeeded))
     }
 
     /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice. A record has no more
@@ -260,34 +262,73 @@ impl Agent {
         streams: &mut dyn Streams,
         target: usize,
     ) -> Option<Transmit> {
-        if let Some(transmit) = self.outbox.pop() {
-            return Some(transmit);
-        }
         if self.state != State::Established || self.outbox.is_closing() {
-            return None;
-        }
-        if let Some(event) = self.happenings.next_to_send() {
-            return Some(Transmit::Text(Message::Event(event).to_text()));
+            return self.outbox.pop();
         }
         let mut record = RecordWriter::aiming_at(self.record_limit, target);
-        self.tunnels.fill_control(now, &mut record);
-        let media_first = self.media_records < MEDIA_RECORDS;
-        if !media_first {
-            self.media_records = 0;
-            self.tunnels.fill(&mut record, streams);
-        }
-        let room = record.room();
-        self.sender.fill(&mut record, journal);
-        self.media_records = if record.room() < room { self.media_records + 1 } else { 0 };
-        if media_first {
-            self.tunnels.fill(&mut record, streams);
+        for class in self.scheduler.order() {
+            if class == Class::Control
+                && record.is_empty()
+                && let Some(message) = self.next_message()
+            {
+                return Some(message);
+            }
+            self.fill(class, now, &mut record, journal, streams);
         }
         (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
     }
 
-    /// A track begins, or a new epoch of it; its frames are read from the journal.
-    pub fn announce_track(&mut self, info: TrackInfo) {
-        self.sender.announce(info);
+    /// Of what [`Agent::poll_transmit`] would give, what must not wait even for a path that is busy: control within its share, and live audio. Both
+    /// come at rates of their own, so that they cannot fill the path.
+    pub fn poll_urgent(&mut self, now: Instant, journal: &mut dyn Journal, target: usize) -> Option<Transmit> {
+        if self.state != State::Established || self.outbox.is_closing() {
+            return self.outbox.pop();
+        }
+        let mut record = RecordWriter::aiming_at(self.record_limit, target);
+        if self.scheduler.control_goes_first() {
+            if let Some(message) = self.next_message() {
+                return Some(message);
+            }
+            self.fill(Class::Control, now, &mut record, journal, &mut NoStreams);
+        }
+        self.fill(Class::Audio, now, &mut record, journal, &mut NoStreams);
+        (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
+    }
+
+    /// The next control message or event.
+    fn next_message(&mut self) -> Option<Transmit> {
+        let next = self.outbox.pop().or_else(|| {
+            let event = self.happenings.next_to_send()?;
+            Some(Transmit::Text(Message::Event(event).to_text()))
+        })?;
+        self.scheduler.sent(Class::Control, next.octets());
+        Some(next)
+    }
+
+    /// Puts what a class has into the rest of a record.
+    fn fill(
+        &mut self,
+        class: Class,
+        now: Instant,
+        record: &mut RecordWriter,
+        journal: &mut dyn Journal,
+        streams: &mut dyn Streams,
+    ) {
+        let before = record.octets();
+        match class {
+            Class::Control => self.tunnels.fill_control(now, record),
+            Class::Audio | Class::Video => self.sender.fill(class, now, record, journal),
+            Class::Tunnels => self.tunnels.fill(record, streams),
+            // A second reader of the journal belongs here.
+            Class::Backfill => {}
+        }
+        self.scheduler.sent(class, record.octets() - before);
+    }
+
+    /// A track begins, or a new epoch of it; its frames are read from the journal. A frame that waited for longer than `budget` while there was a
+    /// session is left out, with all that cannot be decoded without it.
+    pub fn announce_track(&mut self, info: TrackInfo, budget: Option<Duration>) {
+        self.sender.announce(info, budget);
     }
 
     /// Says what came of a command. An error when the command is unknown or was answered before.
@@ -446,7 +487,7 @@ impl Agent {
             0 => self.config.heartbeat_interval,
             wanted => self.config.heartbeat_interval.min(Duration::from_millis(wanted.max(1_000))),
         };
-        self.sender.rewind(&registered.resume, &registered.limits, journal);
+        self.sender.rewind(now, &registered.resume, &registered.limits, journal);
         self.tunnels = Mux::acceptor(self.config.tunnels, registered.limits.tunnels, now);
         self.happenings.rewind();
         // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.

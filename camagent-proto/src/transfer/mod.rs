@@ -4,6 +4,8 @@
 //! [`Receiver`] puts frames together, drops what it has, and acknowledges. With retention `live` an acknowledgement frees the journal.
 //! What does not belong here: who may send at all (`session`), where frames are kept (the journal behind the trait).
 
+mod flow;
+mod late;
 mod receiver;
 mod sender;
 
@@ -27,6 +29,8 @@ pub struct Entry {
 pub trait Journal {
     /// The oldest frame of that epoch with a number not below `sequence`.
     fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry>;
+    /// The newest key frame of that epoch, if there is one.
+    fn newest_key(&mut self, track: u32, epoch: u64) -> Option<u64>;
     /// The number that the next frame of that epoch will get, or would have got.
     fn end(&mut self, track: u32, epoch: u64) -> u64;
     /// Copies octets of a frame, from `offset` on, into all of `into`. `false` when the frame is gone.

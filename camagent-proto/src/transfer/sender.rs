@@ -1,16 +1,27 @@
-//! The agent's half: reads the journal in order of arrival and fills records.
+//! The agent's half: reads the journal and fills records, live audio first, then video by turns of its sources.
 //!
-//! A track's epochs follow each other: all frames of one are sent before the next is announced. Frames that the journal no longer has become a SKIP.
+//! A track's epochs follow each other: all frames of one are sent before the next is announced. Frames that the journal no longer has become a SKIP,
+//! and so do frames that are too late to be live (`late`). Pieces of frames of different tracks mix freely: a large picture holds up no other track.
+//! Which source goes first when the uplink is short is decided in `flow`.
 
 use alloc::{collections::VecDeque, format, vec::Vec};
 
-use super::{Entry, Journal};
+use super::{
+    Entry, Journal,
+    flow::Flows,
+    late::{self, Verdict, Waiting},
+};
 use crate::{
     error::Error,
     frame::{Body, Frame, FrameAbort, FrameMore, FrameStart, Mack, RecordWriter, Skip, SkipReason, TrackInfo},
     message::{Limits, ResumePoint},
+    scheduler::Class,
+    time::{Duration, Instant},
     varint,
 };
+
+/// Audio that is older than this is not live any more: it waits with the video of its source, oldest first.
+const LIVE: Duration = Duration::from_secs(1);
 
 /// What a sender has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +30,8 @@ pub struct TransferCounts {
     pub frames_sent: u64,
     /// Frames that were told to the server as lost.
     pub frames_skipped: u64,
+    /// Those among them that were over their latency budget.
+    pub frames_late: u64,
 }
 
 #[derive(Debug)]
@@ -38,22 +51,57 @@ struct Epoch {
     /// All below that were lost are counted: a repeat of the same SKIP after a reconnect counts once.
     counted: u64,
     partial: Option<Partial>,
+    broken: Option<Broken>,
+}
+
+/// Frames were left out that later ones refer to.
+#[derive(Clone, Copy, Debug)]
+struct Broken {
+    /// The first of them.
+    first: u64,
+    /// Where decoding goes on, once that was sent.
+    key: Option<u64>,
+}
+
+impl Epoch {
+    /// Whether a frame refers to one that was left out. It need not when the server was not told of that before the connection broke.
+    fn is_cut_off(&self, sequence: u64) -> bool {
+        self.broken.is_some_and(|broken| broken.first < sequence && broken.key.is_none_or(|key| sequence < key))
+    }
 }
 
 #[derive(Debug)]
 struct Track {
     number: u32,
+    flow: u32,
+    is_audio: bool,
+    /// The longest that a frame may wait.
+    budget: Option<Duration>,
     /// Oldest first; the last one is the current one.
     epochs: VecDeque<Epoch>,
+}
+
+/// The frame that a track would send next.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    at: usize,
+    index: usize,
+    flow: u32,
+    entry: Entry,
 }
 
 /// Fills records from the journal, and takes the server's acknowledgements.
 #[derive(Debug, Default)]
 pub struct Sender {
     tracks: Vec<Track>,
+    flows: Flows,
     limits: Limits,
     counts: TransferCounts,
+    /// Since when there is a session: what waited for one is not late.
+    since: Instant,
+    key_requests: Vec<u32>,
     head: Vec<u8>,
+    candidates: Vec<Candidate>,
 }
 
 impl Sender {
@@ -62,18 +110,20 @@ impl Sender {
         Self::default()
     }
 
-    /// A track begins, or begins a new epoch. The current epoch again changes its description; an older one is passed over.
-    pub fn announce(&mut self, info: TrackInfo) {
+    /// A track begins, or begins a new epoch. The current epoch again changes its description; an older one is passed over. `budget` is the longest
+    /// that one of its frames may wait while there is a session.
+    pub fn announce(&mut self, info: TrackInfo, budget: Option<Duration>) {
         let number = info.track;
+        let (flow, is_audio) = (self.flows.of(&info), info.sample_rate > 0);
         let at = match self.tracks.iter().position(|track| track.number == number) {
             Some(at) => at,
             None => {
-                self.tracks.push(Track { number, epochs: VecDeque::new() });
+                self.tracks.push(Track { number, flow, is_audio, budget, epochs: VecDeque::new() });
                 self.tracks.len() - 1
             }
         };
-        let epochs = &mut self.tracks[at].epochs;
-        match epochs.back_mut() {
+        let track = &mut self.tracks[at];
+        match track.epochs.back_mut() {
             Some(current) if info.epoch < current.info.epoch => {}
             Some(current) if info.epoch == current.info.epoch => {
                 current.info = info;
@@ -81,14 +131,21 @@ impl Sender {
             }
             _ => {
                 let next = info.next;
-                epochs.push_back(Epoch { info, announced: false, next, received: next, counted: next, partial: None });
+                let (received, counted) = (next, next);
+                let epoch = Epoch { info, announced: false, next, received, counted, partial: None, broken: None };
+                (track.flow, track.is_audio, track.budget) = (flow, is_audio, budget);
+                track.epochs.push_back(epoch);
             }
         }
+        let Self { flows, tracks, .. } = self;
+        let is_member = |flow, number| tracks.iter().any(|track| (track.flow, track.number) == (flow, number));
+        flows.keep(is_member, |flow| tracks.iter().any(|track| track.flow == flow));
     }
 
     /// A session begins: everything that was not received is sent again, from where the server stands.
-    pub fn rewind(&mut self, points: &[ResumePoint], limits: &Limits, journal: &mut dyn Journal) {
+    pub fn rewind(&mut self, now: Instant, points: &[ResumePoint], limits: &Limits, journal: &mut dyn Journal) {
         self.limits = *limits;
+        self.since = now;
         for track in &mut self.tracks {
             let point = points.iter().find(|point| point.track == track.number);
             for epoch in &mut track.epochs {
@@ -136,9 +193,14 @@ impl Sender {
         Ok(())
     }
 
-    /// Writes as much as fits into `record`, oldest arrival first.
-    pub fn fill(&mut self, record: &mut RecordWriter, journal: &mut dyn Journal) {
-        while record.room() > 64 && self.step(record, journal) {}
+    /// Writes as much of a class, [`Class::Audio`] or [`Class::Video`], as fits into `record`.
+    pub fn fill(&mut self, class: Class, now: Instant, record: &mut RecordWriter, journal: &mut dyn Journal) {
+        while record.room() > 64 && self.step(class, now, record, journal) {}
+    }
+
+    /// A track whose encoder should begin a new GOP now: its next frames cannot be decoded.
+    pub fn take_key_request(&mut self) -> Option<u32> {
+        self.key_requests.pop()
     }
 
     /// Counters since the sender was made.
@@ -154,10 +216,38 @@ impl Sender {
     }
 
     /// Writes one frame or a part of one; `false` when there is nothing to write or no room.
-    fn step(&mut self, record: &mut RecordWriter, journal: &mut dyn Journal) -> bool {
-        let mut chosen: Option<(usize, usize, Entry)> = None;
-        for (at, track) in self.tracks.iter_mut().enumerate() {
-            let number = track.number;
+    fn step(&mut self, class: Class, now: Instant, record: &mut RecordWriter, journal: &mut dyn Journal) -> bool {
+        let mut candidates = core::mem::take(&mut self.candidates);
+        candidates.clear();
+        let written = self.collect(class, now, &mut candidates, record, journal);
+        let chosen = match class {
+            Class::Audio => candidates.iter().copied().min_by_key(|candidate| candidate.entry.head.arrival_us),
+            _ => {
+                let flow = self.flows.next(candidates.iter().map(|candidate| candidate.flow));
+                let of_flow = candidates.iter().copied().filter(|candidate| Some(candidate.flow) == flow);
+                of_flow.min_by_key(|candidate| candidate.entry.head.arrival_us)
+            }
+        };
+        self.candidates = candidates;
+        match (written, chosen) {
+            (Some(written), _) => written,
+            (None, Some(candidate)) => self.send(candidate, record, journal),
+            (None, None) => false,
+        }
+    }
+
+    /// Finds the next frame of each track of a class. What has to be told before frames is written instead: then the answer is whether there was room.
+    fn collect(
+        &mut self,
+        class: Class,
+        now: Instant,
+        candidates: &mut Vec<Candidate>,
+        record: &mut RecordWriter,
+        journal: &mut dyn Journal,
+    ) -> Option<bool> {
+        for at in 0..self.tracks.len() {
+            let track = &mut self.tracks[at];
+            let (number, flow, is_audio) = (track.number, track.flow, track.is_audio);
             if number >= self.limits.tracks {
                 continue;
             }
@@ -169,14 +259,25 @@ impl Sender {
                 continue;
             };
             let epoch = &mut track.epochs[index];
+            // In the order of the numbers, whatever their class is: receivers list them as they come.
             if !epoch.announced {
                 epoch.info.next = epoch.next;
                 epoch.announced = record.push(&Frame::Track(epoch.info.clone()));
-                return epoch.announced;
+                return Some(epoch.announced);
             }
+            if class == Class::Audio && !is_audio {
+                continue;
+            }
+            let is_of_class = |entry: &Entry| {
+                let arrived = Instant::from_micros(entry.head.arrival_us);
+                class == if is_audio && now.saturating_since(arrived) <= LIVE { Class::Audio } else { Class::Video }
+            };
             if let Some(partial) = &epoch.partial {
-                chosen = Some((at, index, partial.entry));
-                break;
+                let entry = partial.entry;
+                if is_of_class(&entry) {
+                    candidates.push(Candidate { at, index, flow, entry });
+                }
+                continue;
             }
             let found = journal.find(number, epoch.info.epoch, epoch.next);
             let first_kept = match found {
@@ -184,28 +285,92 @@ impl Sender {
                 None => journal.end(number, epoch.info.epoch),
             };
             if first_kept > epoch.next {
-                return skip(number, epoch, first_kept, SkipReason::OverBudget, record, &mut self.counts);
+                return Some(skip(number, epoch, first_kept, SkipReason::OverBudget, record, &mut self.counts));
             }
             let Some(entry) = found else { continue };
             if entry.length > self.limits.frame_bytes {
-                return skip(number, epoch, entry.sequence + 1, SkipReason::TooLarge, record, &mut self.counts);
+                let end = entry.sequence + 1;
+                return Some(skip(number, epoch, end, SkipReason::TooLarge, record, &mut self.counts));
             }
-            if chosen.is_none_or(|(_, _, other)| entry.head.arrival_us < other.head.arrival_us) {
-                chosen = Some((at, index, entry));
+            if let Some(written) = self.leave_out_late(at, index, entry, now, record, journal) {
+                return Some(written);
+            }
+            if is_of_class(&entry) {
+                candidates.push(Candidate { at, index, flow, entry });
             }
         }
-        let Some((at, index, entry)) = chosen else { return false };
-        self.send(at, index, entry, record, journal)
+        None
     }
 
-    fn send(
+    /// Writes a SKIP over what is too late to be live, if anything is.
+    fn leave_out_late(
         &mut self,
         at: usize,
         index: usize,
         entry: Entry,
+        now: Instant,
         record: &mut RecordWriter,
         journal: &mut dyn Journal,
-    ) -> bool {
+    ) -> Option<bool> {
+        let since = self.since;
+        let waited = |entry: &Entry| now.saturating_since(Instant::from_micros(entry.head.arrival_us).max(since));
+        let track = &mut self.tracks[at];
+        let (number, budget) = (track.number, track.budget?);
+        let epoch = &mut track.epochs[index];
+        let id = epoch.info.epoch;
+        let waiting = |entry: &Entry| Waiting {
+            sequence: entry.sequence,
+            is_key: entry.head.key,
+            is_disposable: entry.head.disposable,
+            waited: waited(entry),
+            needs_key: epoch.is_cut_off(entry.sequence),
+        };
+        let verdict = match track.is_audio {
+            true => late::audio(waiting(&entry), budget),
+            false => late::video(waiting(&entry), budget, || {
+                let key = journal.newest_key(number, id).and_then(|key| journal.find(number, id, key))?;
+                Some((key.sequence, waited(&key)))
+            }),
+        };
+        let (end, reason) = match verdict {
+            Verdict::Send => {
+                if let Some(broken) = &mut epoch.broken
+                    && entry.head.key
+                    && entry.sequence > broken.first
+                {
+                    broken.key = Some(broken.key.map_or(entry.sequence, |key| key.min(entry.sequence)));
+                }
+                return None;
+            }
+            Verdict::LeaveOut { end, reason } => (end, reason),
+            Verdict::LeaveAll => (journal.end(number, id), SkipReason::Late),
+        };
+        // What never reaches the wire was brought all the same.
+        let mut next = Some(entry);
+        while let Some(left_out) = next.filter(|entry| entry.sequence < end) {
+            self.flows.arrived(track.flow, number, Instant::from_micros(left_out.head.arrival_us), left_out.length);
+            next = journal.find(number, id, left_out.sequence + 1);
+        }
+        let before = epoch.counted.max(epoch.next);
+        if !skip(number, epoch, end, reason, record, &mut self.counts) {
+            return Some(false);
+        }
+        self.counts.frames_late += end.saturating_sub(before);
+        if verdict == Verdict::LeaveAll {
+            let is_first = epoch.broken.is_none_or(|broken| broken.key.is_some());
+            if is_first && !self.key_requests.contains(&number) {
+                self.key_requests.push(number);
+            }
+            // A break that the server may not have heard of to its end goes on.
+            let unheard = epoch.broken.filter(|broken| broken.key.is_none_or(|key| epoch.received < key));
+            let first = unheard.map_or(entry.sequence, |broken| broken.first);
+            epoch.broken = Some(Broken { first, key: None });
+        }
+        Some(true)
+    }
+
+    fn send(&mut self, candidate: Candidate, record: &mut RecordWriter, journal: &mut dyn Journal) -> bool {
+        let Candidate { at, index, flow, entry } = candidate;
         let number = self.tracks[at].number;
         let epoch = &mut self.tracks[at].epochs[index];
         let offset = epoch.partial.as_ref().map_or(0, |partial| partial.offset);
@@ -231,6 +396,12 @@ impl Sender {
             gone = !journal.copy(number, id, entry.sequence, offset, into);
             !gone
         });
+        if let Some(octets) = written {
+            self.flows.sent(flow, octets);
+            if offset == 0 {
+                self.flows.arrived(flow, number, Instant::from_micros(entry.head.arrival_us), entry.length);
+            }
+        }
         match written {
             Some(octets) if offset + octets as u64 == entry.length => {
                 epoch.partial = None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camagent_media::{Codec, Framing};
-use camagent_proto::frame::TrackInfo;
+use camagent_proto::frame::{SkipReason, TrackInfo};
 use camagent_proto::message::{Policy, Retention, SourceState};
 use camagent_proto::transfer::{Delivery, MediaFrame};
 use tokio::sync::{mpsc, watch};
@@ -148,6 +148,8 @@ impl Media {
                 self.frame(frame);
                 Ok(())
             }
+            // Nothing refers to them: what follows can be decoded.
+            Delivery::Skip { skip, .. } if skip.reason == SkipReason::Disposable => Ok(()),
             Delivery::Skip { skip, .. } => {
                 if let Some(source) = self.tracks.get(&skip.track) {
                     self.sources[*source].publisher.skipped(skip.track);
