@@ -63,6 +63,8 @@ const OBJECTS: &[(&str, &str, &str, &[&str])] = &[
     ("source", "register", "/cameras/0/sources/0", &[]),
     ("service", "register", "/cameras/0/services/0", &[]),
     ("tunnels", "register", "/tunnels", &[]),
+    ("streams", "register", "/streams", &[]),
+    ("streams", "registered", "/streams", &[]),
     ("cameras", "cameras", "", &[]),
     ("registered", "registered", "", &[]),
     ("limits", "registered", "/limits", &[]),
@@ -141,6 +143,7 @@ fn wrong_values(kind: &str) -> Vec<Value> {
         }
         _ if kind.starts_with("string") || kind == "name" => vec![json!(7), json!({})],
         "limits" | "tunnel limits" | "statistics" => vec![json!(7), json!("x")],
+        _ if kind.starts_with("streams point") => vec![json!(7), json!("x")],
         _ if kind.starts_with("error") => vec![json!(7), json!({})],
         other => panic!("{other} is a type that this test does not know"),
     }

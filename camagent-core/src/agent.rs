@@ -283,7 +283,8 @@ fn agent_config(config: &Config, answers_commands: bool) -> Result<AgentConfig, 
         cameras: cameras.collect(),
         capabilities,
         heartbeat_interval: config.heartbeat_interval,
-        tunnels: tunnel::limits(&config.cameras, config.tunnel_opens_per_second),
+        tunnels: tunnel::limits(config),
+        keep_streams: config.tunnel_resume_time,
     })
 }
 

@@ -68,6 +68,12 @@ close_codes! {
     4015 ResumeRefused "resume_refused",
 }
 
+/// Whether the streams of tunnels may go on after a close with this code: not when it was meant as an end, or when the two ends no longer
+/// agree. 1006 is a connection that broke.
+pub const fn keeps_streams(code: u16) -> bool {
+    !matches!(code, 1000 | 4000..=4006 | 4010 | 4012..=4015)
+}
+
 /// Why a session cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -141,6 +147,14 @@ impl Error {
             Error::Silent { .. } => CloseCode::LivenessTimeout,
             Error::Refused { code, .. } => *code,
             Error::ClosedByPeer { code, .. } => CloseCode::from_number(*code).unwrap_or(CloseCode::Normal),
+        }
+    }
+
+    /// Whether the streams of tunnels may go on after it, see [`keeps_streams`].
+    pub(crate) fn keeps_streams(&self) -> bool {
+        match self {
+            Error::ClosedByPeer { code, .. } => keeps_streams(*code),
+            error => keeps_streams(error.close_code().number()),
         }
     }
 }

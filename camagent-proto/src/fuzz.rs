@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{
     frame::{
         Body, Data, FrameAbort, FrameMore, FrameStart, Mack, MaxData, MaxStreamData, MaxStreams, Open, OpenResult,
-        Reader, RecordReader, RecordWriter, ResetStream, Skip, StopSending, TrackInfo,
+        Reader, RecordReader, RecordWriter, ResetStream, Skip, StopSending, Tack, TrackInfo,
     },
     message::{BootId, Message},
     mux::NoStreams,
@@ -55,6 +55,7 @@ pub fn frame(data: &[u8]) {
         0x85 => return check::<MaxData>(octets),
         0x86 => return check::<MaxStreamData>(octets),
         0x87 => return check::<MaxStreams>(octets),
+        0x88 => return check::<Tack>(octets),
         _ => {}
     }
     match kind % 6 {
@@ -139,6 +140,7 @@ impl World {
             capabilities: Vec::new(),
             heartbeat_interval: Duration::from_secs(30),
             tunnels: Default::default(),
+            keep_streams: Duration::ZERO,
         });
         let track = TrackInfo {
             track: 0,
@@ -172,7 +174,7 @@ impl World {
             4 => self.now = self.now + Duration::from_millis(u64::from(what) * 40),
             5 => self.journal.end += 1,
             6 => {
-                self.agent.disconnected();
+                self.agent.disconnected(self.now);
                 self.agent.connected(self.now, self.now + Duration::from_secs(30));
             }
             7 => self.server = Server::new(ServerConfig::default(), self.now, 0),

@@ -15,11 +15,11 @@ use alloc::{
 use bytes::Bytes;
 
 use crate::{
-    error::{CloseCode, Error},
-    frame::{FrameHead, TrackInfo},
+    error::{CloseCode, Error, keeps_streams},
+    frame::{FrameHead, MAX_RECORD, TrackInfo},
     message::{BootId, ResumePoint},
-    mux::NotOpened,
-    session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Transmit},
+    mux::{MIN_RESUME_BYTES, NotOpened},
+    session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Suspended, Transmit},
     time::{Duration, Instant},
     transfer::{Delivery, Entry, Journal},
 };
@@ -113,20 +113,22 @@ pub struct Pair {
     pub window_back: usize,
     /// What holds for the server's end of the next connection.
     pub server_config: ServerConfig,
-    /// The local sides of streams at the server. They end with the connection.
+    /// The local sides of streams at the server. They end with the connection, unless both ends resume streams.
     pub visitors: TestStreams,
-    /// The local sides of streams at the agent. They end with the connection.
+    /// The local sides of streams at the agent. They end with the connection, unless both ends resume streams.
     pub services: TestStreams,
     /// Whether the pair welcomes the agent by itself.
     pub accepts: bool,
-    /// Whether the server keeps its resume points between connections, as one does that was not restarted.
+    /// Whether the server keeps its resume points and its streams between connections, as one does that was not restarted.
     pub server_remembers: bool,
     now: Instant,
     generation: u64,
     points: Vec<ResumePoint>,
+    suspended: Option<Suspended>,
     to_server: VecDeque<(Instant, Transmit)>,
     to_agent: VecDeque<(Instant, Transmit)>,
     agent_takes: u64,
+    agent_keeps: u64,
 }
 
 impl Pair {
@@ -141,6 +143,7 @@ impl Pair {
             capabilities: Vec::new(),
             heartbeat_interval: Duration::from_secs(30),
             tunnels: Default::default(),
+            keep_streams: Duration::ZERO,
         })
     }
 
@@ -148,6 +151,8 @@ impl Pair {
     pub fn with(config: AgentConfig) -> Self {
         Self {
             agent_takes: config.tunnels.bytes,
+            // A little goes beyond: credit and the ends of streams, which wait for no acknowledgement.
+            agent_keeps: config.tunnels.resume_bytes.max(MIN_RESUME_BYTES) + MAX_RECORD as u64,
             agent: Agent::new(config),
             server: None,
             journal: TestJournal::default(),
@@ -165,6 +170,7 @@ impl Pair {
             now: Instant::from_micros(1_000_000),
             generation: 0,
             points: Vec::new(),
+            suspended: None,
             to_server: VecDeque::new(),
             to_agent: VecDeque::new(),
         }
@@ -184,16 +190,31 @@ impl Pair {
 
     /// The connection breaks; what is under way is lost.
     pub fn cut(&mut self) {
-        if let Some(server) = self.server.take()
-            && server.is_established()
-        {
-            self.points = server.resume_points();
+        self.cut_behind(0, 0);
+    }
+
+    /// The connection breaks; of what is under way so many messages still arrive, the others are lost.
+    pub fn cut_behind(&mut self, to_server: usize, to_agent: usize) {
+        self.to_server.truncate(to_server);
+        self.to_agent.truncate(to_agent);
+        while let Some((_, transmit)) = self.to_agent.pop_front() {
+            self.agent_hears(transmit);
         }
-        self.to_server.clear();
-        self.to_agent.clear();
-        self.agent.disconnected();
-        for streams in [&mut self.visitors, &mut self.services] {
-            streams.sides.clear();
+        while let Some((_, transmit)) = self.to_server.pop_front() {
+            self.server_hears(transmit);
+        }
+        self.collect();
+        if let Some(mut server) = self.server.take() {
+            if server.is_established() {
+                self.points = server.resume_points();
+            }
+            self.suspended = server.suspend().filter(|_| self.server_remembers).or(self.suspended.take());
+        }
+        if self.suspended.is_none() {
+            self.visitors.sides.clear();
+        }
+        if !self.agent.disconnected(self.now) {
+            self.services.sides.clear();
         }
     }
 
@@ -351,7 +372,12 @@ impl Pair {
         match transmit {
             Transmit::Text(text) => server.handle_text(self.now, &text),
             Transmit::Binary(record) => server.handle_binary(self.now, record),
-            Transmit::Close(..) => self.cut(),
+            Transmit::Close(code, _) => {
+                if !keeps_streams(code.number()) {
+                    drop(server.suspend());
+                }
+                self.cut();
+            }
         }
     }
 
@@ -359,10 +385,16 @@ impl Pair {
     fn collect(&mut self) -> bool {
         while let Some(event) = self.agent.poll_event() {
             match event {
+                AgentEvent::StreamsLost => {
+                    self.services.sides.clear();
+                    self.agent_events.push(event);
+                }
                 AgentEvent::Stream(event) => self.services.hear(event, self.agent.tunnels()),
                 event => self.agent_events.push(event),
             }
         }
+        let kept = self.agent.tunnels().kept_octets();
+        assert!(kept <= self.agent_keeps, "the agent keeps {kept} octets, at most {}", self.agent_keeps);
         let held = self.agent.tunnels().waiting_octets();
         assert!(held <= self.agent_takes, "the agent holds {held} octets and takes {}", self.agent_takes);
         let mut is_some = self.services.take(self.agent.tunnels());
@@ -372,6 +404,9 @@ impl Pair {
             match event {
                 ServerEvent::Register(_) if self.accepts => {
                     self.generation += 1;
+                    if !self.suspended.take().is_some_and(|suspended| server.resume(suspended)) {
+                        self.visitors.sides.clear();
+                    }
                     let resume = if self.server_remembers { self.points.clone() } else { Vec::new() };
                     let accept = Accept { generation: self.generation, resume, ..Accept::default() };
                     server.accept(self.now, accept);

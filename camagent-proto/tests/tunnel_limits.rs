@@ -10,8 +10,10 @@ use camagent_proto::{
     mux::{Mux, NoStreams, NotOpened, Read, StreamEvent, Streams},
 };
 
-const AGENT: TunnelLimits = TunnelLimits { streams: 8, stream_bytes: 1_000, bytes: 8_000, opens_per_second: 5 };
-const SERVER: TunnelLimits = TunnelLimits { streams: 0, stream_bytes: 1_000, bytes: 8_000, opens_per_second: 0 };
+const AGENT: TunnelLimits =
+    TunnelLimits { streams: 8, stream_bytes: 1_000, bytes: 8_000, opens_per_second: 5, resume_bytes: 0 };
+const SERVER: TunnelLimits =
+    TunnelLimits { streams: 0, stream_bytes: 1_000, bytes: 8_000, opens_per_second: 0, resume_bytes: 0 };
 const NOW: Instant = Instant::from_micros(3_600_000_000);
 
 fn agent() -> Mux {

@@ -19,8 +19,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 const AGENT: TunnelLimits =
-    TunnelLimits { streams: 32, stream_bytes: 8 << 10, bytes: 512 << 10, opens_per_second: 1_000 };
-const SERVER: TunnelLimits = TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 4 << 20, opens_per_second: 0 };
+    TunnelLimits { streams: 32, stream_bytes: 8 << 10, bytes: 512 << 10, opens_per_second: 1_000, resume_bytes: 0 };
+const SERVER: TunnelLimits =
+    TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 4 << 20, opens_per_second: 0, resume_bytes: 0 };
 
 /// A session in which every service of every camera is there.
 fn established() -> Pair {
@@ -33,6 +34,7 @@ fn established() -> Pair {
         capabilities: Vec::new(),
         heartbeat_interval: Duration::from_secs(30),
         tunnels: AGENT,
+        keep_streams: Duration::ZERO,
     });
     pair.server_config.limits.tunnels = SERVER;
     pair.services.answer = Some(OpenOutcome::Connected);

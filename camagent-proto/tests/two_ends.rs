@@ -380,6 +380,7 @@ fn more_cameras_than_a_message_holds_all_arrive() {
         capabilities: Vec::new(),
         heartbeat_interval: 30 * SECOND,
         tunnels: Default::default(),
+        keep_streams: Duration::ZERO,
     });
     pair.accepts = false;
     pair.connect();
@@ -423,6 +424,7 @@ fn messages_of_the_wrong_role_or_time_close_with_a_reason() {
         capabilities: Vec::new(),
         heartbeat_interval: 30 * SECOND,
         tunnels: Default::default(),
+        keep_streams: Duration::ZERO,
     });
     let mut journal = camagent_proto::pair::TestJournal::default();
     let now = camagent_proto::Instant::ZERO;

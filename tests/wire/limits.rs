@@ -74,6 +74,7 @@ fn agent_of(cameras: Vec<Camera>) -> Agent {
         capabilities: Vec::new(),
         heartbeat_interval: Duration::from_secs(30),
         tunnels: Default::default(),
+        keep_streams: Duration::ZERO,
     });
     agent.connected(Instant::ZERO, Instant::ZERO + Duration::from_secs(30));
     let welcome = Message::Registered(Registered { version: 1, ..Registered::default() });
@@ -339,7 +340,8 @@ fn a_record_limit_is_kept_within_bounds() {
 
 /// An agent's end of tunnels, long after the beginning of its clock.
 fn tunnels(opens_per_second: u64) -> (Mux, Instant) {
-    let takes = TunnelLimits { streams: 1 << 20, stream_bytes: 1 << 16, bytes: 1 << 40, opens_per_second };
+    let takes =
+        TunnelLimits { streams: 1 << 20, stream_bytes: 1 << 16, bytes: 1 << 40, opens_per_second, resume_bytes: 0 };
     let now = Instant::from_micros(1 << 40);
     (Mux::acceptor(takes, Limits::default().tunnels, now), now)
 }

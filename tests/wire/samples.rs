@@ -6,7 +6,7 @@ use bytes::Bytes;
 use camagent_proto::frame::{
     Data, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, MAX_RECORD, Mack, MaxData, MaxStreamData, MaxStreams,
     Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip, SkipReason, StopSending, StreamError,
-    TrackInfo,
+    Tack, TrackInfo,
 };
 use serde_json::{Value, json};
 
@@ -117,6 +117,7 @@ pub(crate) fn readable(frame: &Frame) -> Value {
         Frame::MaxData(max) => json!({"kind": "MAX_DATA", "limit": max.limit}),
         Frame::MaxStreamData(max) => json!({"kind": "MAX_STREAM_DATA", "stream": max.stream, "limit": max.limit}),
         Frame::MaxStreams(max) => json!({"kind": "MAX_STREAMS", "limit": max.limit}),
+        Frame::Tack(tack) => json!({"kind": "TACK", "received": tack.received}),
     }
 }
 
@@ -215,6 +216,7 @@ fn tunnel_frame(kind: &str, means: &Value) -> Option<Frame> {
         "MAX_DATA" => Frame::MaxData(MaxData { limit: limit() }),
         "MAX_STREAM_DATA" => Frame::MaxStreamData(MaxStreamData { stream: stream(), limit: limit() }),
         "MAX_STREAMS" => Frame::MaxStreams(MaxStreams { limit: limit() }),
+        "TACK" => Frame::Tack(Tack { received: number(&means["received"]) }),
         _ => return None,
     })
 }

@@ -41,6 +41,7 @@ impl Play {
             capabilities: register.capabilities,
             heartbeat_interval: Duration::from_secs(30),
             tunnels: register.tunnels,
+            keep_streams: Duration::from_secs(60),
         });
         let agent_ahead = Duration::from_millis(number(&session["agent_clock_ahead_ms"]));
         agent.connected(Instant::ZERO + agent_ahead, Instant::ZERO + agent_ahead + Duration::from_secs(30));

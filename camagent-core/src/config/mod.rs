@@ -20,7 +20,7 @@ pub use url::ServerUrl;
 
 use std::{fmt, path::Path, time::Duration};
 
-use camagent_proto::message::is_name;
+use camagent_proto::{message::is_name, mux::MIN_RESUME_BYTES};
 use reader::Section;
 use serde_json::Value;
 
@@ -92,6 +92,11 @@ pub struct Config {
     pub queue_target: Duration,
     /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
     pub tunnel_opens_per_second: u64,
+    /// How long tunnels wait for the next connection when one breaks. Default 60 s; zero for not at all.
+    pub tunnel_resume_time: Duration,
+    /// Octets that tunnels may keep until the server has them, so that none is lost with a connection. Default 1 MiB, at least 128 KiB; this
+    /// memory is taken when it is needed. A tunnel carries at most so much in a round trip.
+    pub tunnel_resume_bytes: u64,
     /// How patient the agent is with cameras that it fetches streams from. No key of a file sets it.
     pub pull_pace: PullPace,
     /// How long a frame of a source that no camera of the configuration names may wait before it is left out; `None`: for ever. Default 3 s.
@@ -171,6 +176,9 @@ impl Config {
         let proxy = proxy.transpose().map_err(|allowed| network.wrong_secret("proxy", &allowed))?;
         let tunnel_opens_per_second = network.integer("tunnel_opens_per_second", 1, 100_000)?.unwrap_or(50);
         let queue_target = Duration::from_millis(network.integer("queue_target_ms", 25, 150)?.unwrap_or(40));
+        let tunnel_resume_time = Duration::from_secs(network.integer("tunnel_resume_time", 0, 3_600)?.unwrap_or(60));
+        let tunnel_resume_bytes =
+            network.integer("tunnel_resume_bytes", MIN_RESUME_BYTES, 64 << 20)?.unwrap_or(1 << 20);
         network.finish();
 
         let streaming = root.section("streaming")?;
@@ -194,6 +202,8 @@ impl Config {
             return_interval,
             queue_target,
             tunnel_opens_per_second,
+            tunnel_resume_time,
+            tunnel_resume_bytes,
             pull_pace: PullPace::default(),
             latency_budget,
             cameras,

@@ -60,6 +60,7 @@ impl Driver {
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
                     talk.ending = Some(Ending::Goaway { spread });
                 }
+                AgentEvent::StreamsLost => self.tunnels.clear(),
                 AgentEvent::Stream(event) => {
                     let happening = self.tunnels.hear(event, self.session.tunnels());
                     happening.into_iter().for_each(|happening| self.tell_tunnel(happening));
@@ -83,6 +84,11 @@ impl Driver {
             self.server_time.told(registered.server_time_ms, now);
         }
         self.logger.info(format_args!("connected to {address}, session {}", registered.session_id));
+        if registered.streams.is_some() {
+            self.tunnels.resumed();
+            let count = self.session.tunnels().open_streams();
+            self.logger.info(format_args!("{count} tunnels go on where they were"));
+        }
         self.tell(Event::Connected { session_id: registered.session_id, address: address.clone() });
         for state in registered.sources {
             self.want(&state.camera, &state.source, state.wanted);

@@ -132,10 +132,15 @@ impl Driver {
             self.take_orders();
             self.tell_overflow();
             self.ask_for_keys();
-            let left = until.saturating_since(clock::now());
+            let now = clock::now();
+            if self.session.expire_streams(now) {
+                self.tunnels.clear();
+            }
+            let left = until.saturating_since(now);
             if left.is_zero() {
                 return;
             }
+            let left = self.session.streams_until().map_or(left, |at| at.saturating_since(now).min(left));
             // Frames may wake this often; a look at the orders is all that it costs.
             let _ = timeout(left, Arc::clone(&self.shared.wake).notified_owned()).await;
         }
@@ -161,8 +166,9 @@ impl Driver {
         self.session.connected(clock::now(), began + dialler.patience());
         let mut talk = Talk::new(connection, server, &self.shared, traffic, self.config.queue_target);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
-        self.session.disconnected();
-        self.tunnels.clear();
+        if !self.session.disconnected(clock::now()) {
+            self.tunnels.clear();
+        }
         self.publish(traffic);
         if self.is_done() {
             return None;

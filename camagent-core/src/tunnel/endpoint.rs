@@ -98,6 +98,11 @@ impl Endpoint {
         &self.names
     }
 
+    /// Time begins anew for a service that is stuck.
+    pub(super) fn resumed(&mut self) {
+        self.stuck_since = None;
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.stuck_since.map(|since| since + STALLED_AFTER)
     }

@@ -21,7 +21,7 @@ use camagent_proto::{
 };
 
 use crate::{
-    config::{CameraConfig, ServiceConfig},
+    config::{CameraConfig, Config, ServiceConfig},
     resolve::Resolver,
 };
 use ahead::Ahead;
@@ -74,7 +74,12 @@ impl Tunnels {
         }
     }
 
-    /// The session is over, and all streams with it.
+    /// The streams go on with a new connection: nobody is blamed for the time without one.
+    pub(crate) fn resumed(&mut self) {
+        self.endpoints.iter_mut().for_each(Endpoint::resumed);
+    }
+
+    /// All streams are over.
     pub(crate) fn clear(&mut self) {
         self.endpoints.drain(..).for_each(Endpoint::reset);
         self.ahead = Ahead::default();
@@ -170,8 +175,8 @@ impl Tunnels {
 }
 
 /// What the agent takes of tunnels; nothing when no camera has a service.
-pub(crate) fn limits(cameras: &[CameraConfig], opens_per_second: u64) -> TunnelLimits {
-    let with_services = cameras.iter().filter(|camera| !camera.services.is_empty()).count();
+pub(crate) fn limits(config: &Config) -> TunnelLimits {
+    let with_services = config.cameras.iter().filter(|camera| !camera.services.is_empty()).count();
     if with_services == 0 {
         return TunnelLimits::default();
     }
@@ -180,7 +185,8 @@ pub(crate) fn limits(cameras: &[CameraConfig], opens_per_second: u64) -> TunnelL
         streams: streams as u64,
         stream_bytes: STREAM_BYTES as u64,
         bytes: (streams * STREAM_BYTES + GROWTH_BYTES) as u64,
-        opens_per_second,
+        opens_per_second: config.tunnel_opens_per_second,
+        resume_bytes: if config.tunnel_resume_time.is_zero() { 0 } else { config.tunnel_resume_bytes },
     }
 }
 

@@ -44,8 +44,9 @@ impl World {
             "camera": {"services": {"http": port}},
         });
         let config = Config::from_json(&file.to_string()).unwrap();
-        let takes = limits(&config.cameras, 50);
-        let sends = TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 4 << 20, opens_per_second: 0 };
+        let takes = limits(&config);
+        let sends =
+            TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 4 << 20, opens_per_second: 0, resume_bytes: 0 };
         let now = Instant::from_micros(1);
         Self {
             server: Mux::opener(sends, takes, now),

@@ -4,7 +4,7 @@
 //! the table below is one kind of frame: its number, its name, its body. Even-numbered kinds that a peer does not know are
 //! skipped, odd ones close the session. Octets after the last field that a peer knows are ignored, so a body may grow.
 //!
-//! Reserved for later versions: 0x11-0x1f tunnels, 0x2d JOURNAL, 0x2f EPOCH_END.
+//! Reserved for later versions: 0x13-0x1f tunnels, 0x2d JOURNAL, 0x2f EPOCH_END.
 //! What does not belong here: what a frame means to a session (`mux`, `transfer`), JSON messages (`message`).
 
 mod media;
@@ -19,7 +19,7 @@ pub use record::{MAX_FRAMES, MAX_RECORD, MIN_RECORD, RecordReader, RecordWriter}
 pub use track::{MAX_CONFIG, MAX_NAME, TrackInfo};
 pub use tunnel::{
     Data, MAX_DETAIL, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, ResetStream, StopSending,
-    StreamError,
+    StreamError, Tack,
 };
 
 use alloc::vec::Vec;
@@ -90,6 +90,8 @@ frames! {
     0x0d MaxStreamData(MaxStreamData),
     /// Credit for opening streams.
     0x0f MaxStreams(MaxStreams),
+    /// Tunnel acknowledgement: what the peer need not keep any longer.
+    0x11 Tack(Tack),
     /// Announces a track, or a new epoch of it; repeated after every reconnect, before the track's first frame.
     0x21 Track(TrackInfo),
     /// Begins a coded picture or audio unit, and carries it whole when it fits.

@@ -61,6 +61,22 @@ impl RecordWriter {
         self.length
     }
 
+    /// Octets and frames that were written.
+    pub(crate) fn written(&self) -> (usize, usize) {
+        (self.length, self.frames)
+    }
+
+    /// Appends a frame that was encoded for an earlier record, when it fits; the first frame of a record may go beyond target and limit.
+    pub(crate) fn push_encoded(&mut self, frame: &[u8]) -> bool {
+        let limit = if self.frames == 0 { MAX_RECORD } else { self.target };
+        let fits = self.frames < MAX_FRAMES && self.length + frame.len() <= limit;
+        if fits {
+            self.append(frame);
+            self.frames += 1;
+        }
+        fits
+    }
+
     /// Octets that still fit, the header of one more frame of that size already taken off.
     pub fn room(&self) -> usize {
         if self.frames == MAX_FRAMES {

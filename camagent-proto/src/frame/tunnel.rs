@@ -1,4 +1,5 @@
-//! OPEN, OPEN_RESULT, DATA, RESET_STREAM, STOP_SENDING, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS: streams with the words of RFC 9000.
+//! OPEN, OPEN_RESULT, DATA, RESET_STREAM, STOP_SENDING, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS: streams with the words of RFC 9000; and
+//! TACK, by which they survive their connection.
 //!
 //! What does not belong here: who may send what when (`mux`).
 
@@ -304,6 +305,23 @@ impl Body for MaxStreams {
 
     fn write(&self, out: &mut Vec<u8>) {
         varint::put(self.limit, out);
+    }
+}
+
+/// TACK: how many frames of tunnels the peer need not keep any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tack {
+    /// Frames of tunnels that were received since the streams' first session began; a TACK is not counted.
+    pub received: u64,
+}
+
+impl Body for Tack {
+    fn read(reader: &mut Reader) -> Result<Self, Error> {
+        Ok(Self { received: reader.integer("TACK received")? })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        varint::put(self.received, out);
     }
 }
 

@@ -22,8 +22,10 @@ use crate::{
     time::{Duration, Instant},
 };
 
-const AGENT: TunnelLimits = TunnelLimits { streams: 6, stream_bytes: 3_000, bytes: 40_000, opens_per_second: 50 };
-const SERVER: TunnelLimits = TunnelLimits { streams: 0, stream_bytes: 5_000, bytes: 60_000, opens_per_second: 0 };
+const AGENT: TunnelLimits =
+    TunnelLimits { streams: 6, stream_bytes: 3_000, bytes: 40_000, opens_per_second: 50, resume_bytes: 0 };
+const SERVER: TunnelLimits =
+    TunnelLimits { streams: 0, stream_bytes: 5_000, bytes: 60_000, opens_per_second: 0, resume_bytes: 0 };
 /// Records that a link holds.
 const UNDER_WAY: usize = 16;
 

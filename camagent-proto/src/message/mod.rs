@@ -20,7 +20,9 @@ pub use command::{Command, CommandError, CommandResult, CommandStatus};
 pub use event::{Event, EventAck};
 pub use heartbeat::{Heartbeat, HeartbeatAck};
 pub use name::{check_name, is_name};
-pub use register::{BootId, Cameras, Limits, Register, Registered, ResumePoint, TunnelLimits};
+pub use register::{
+    BootId, Cameras, Limits, Register, Registered, ResumePoint, StreamsPoint, TUNNEL_RESUME, TunnelLimits,
+};
 pub use source::{KeyFrame, SourceState};
 
 use alloc::{

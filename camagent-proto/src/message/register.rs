@@ -42,6 +42,9 @@ impl<'de> Deserialize<'de> for BootId {
     }
 }
 
+/// The feature by which streams survive their connection.
+pub const TUNNEL_RESUME: &str = "tunnel-resume";
+
 /// `register`: the first message of every session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Register {
@@ -75,6 +78,9 @@ pub struct Register {
     /// What the agent takes of tunnels; none of them when it is left out.
     #[serde(default)]
     pub tunnels: TunnelLimits,
+    /// The streams that the agent still has; left out when it has none that can go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamsPoint>,
 }
 
 /// `cameras`: those that `register` had no room for.
@@ -100,6 +106,17 @@ pub struct TunnelLimits {
     pub bytes: u64,
     /// Streams that the peer may open in a second, over ten seconds.
     pub opens_per_second: u64,
+    /// Octets of frames that this end keeps until the peer has acknowledged them; 0 for an end that does not resume streams.
+    pub resume_bytes: u64,
+}
+
+/// Where the streams of an earlier session go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamsPoint {
+    /// The session in which they began.
+    pub session: String,
+    /// Frames of tunnels that this end has received since.
+    pub received: u64,
 }
 
 /// What the server takes.
@@ -122,7 +139,13 @@ impl Default for Limits {
             record_bytes: crate::frame::MAX_RECORD as u64,
             frame_bytes: 4 << 20,
             tracks: 128,
-            tunnels: TunnelLimits { streams: 0, stream_bytes: 64 << 10, bytes: 16 << 20, opens_per_second: 0 },
+            tunnels: TunnelLimits {
+                streams: 0,
+                stream_bytes: 64 << 10,
+                bytes: 16 << 20,
+                opens_per_second: 0,
+                resume_bytes: 0,
+            },
         }
     }
 }
@@ -163,6 +186,9 @@ pub struct Registered {
     /// Names the server's store of recordings; another name means that what the former one stored is gone. Empty when nothing is
     /// recorded.
     pub storage_epoch: String,
+    /// The streams that go on; left out when all that the agent had are over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams: Option<StreamsPoint>,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::{
     Read, Streams,
     multiplexer::Mux,
+    resume::Resume,
     stream::{Incoming, Outgoing, Stream},
 };
 use crate::{
@@ -23,8 +24,16 @@ const CREDIT_ROOM: usize = 20;
 const LEAST_ROOM: usize = 64;
 
 impl Mux {
-    /// Writes what is small and goes first: answers, ends, credit.
+    /// Begins a record with what is small and goes first: answers, ends, credit.
     pub fn fill_control(&mut self, now: Instant, record: &mut RecordWriter) {
+        if self.begin_record(record) {
+            let before = record.written();
+            self.write_control(now, record);
+            self.wrote(before, record);
+        }
+    }
+
+    fn write_control(&mut self, now: Instant, record: &mut RecordWriter) {
         for at in 0..self.streams.len() {
             if !self.control_of(at, record) {
                 return;
@@ -58,8 +67,17 @@ impl Mux {
         self.quantum = octets as u64;
     }
 
-    /// Fills the rest of a record with octets of the local sides, stream by stream in turns.
+    /// Fills the rest of a record, once, with octets of the local sides, stream by stream in turns.
     pub fn fill(&mut self, record: &mut RecordWriter, streams: &mut dyn Streams) {
+        if !self.repeat(record) && self.resume.as_ref().is_none_or(Resume::has_room) {
+            let before = record.written();
+            self.write_data(record, streams);
+            self.wrote(before, record);
+        }
+        self.tell_along(record);
+    }
+
+    fn write_data(&mut self, record: &mut RecordWriter, streams: &mut dyn Streams) {
         for young in [true, false] {
             while record.room() > LEAST_ROOM {
                 let Some(at) = self.next_to_send(young) else { break };

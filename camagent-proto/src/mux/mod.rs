@@ -9,14 +9,17 @@
 
 mod credit;
 mod fill;
+mod kept;
 mod multiplexer;
 mod pace;
 mod receive;
+mod resume;
 mod stream;
 mod waiting;
 
 pub use multiplexer::{Mux, NotOpened};
 pub(crate) use pace::Pace;
+pub use resume::MIN_RESUME_BYTES;
 
 use alloc::string::String;
 

@@ -10,6 +10,7 @@ use super::{
     StreamEvent,
     credit::{Allowance, Window},
     pace::Pace,
+    resume::Resume,
     stream::{Incoming, Outgoing, Stream},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Mux {
     pub(super) reset_pace: Pace,
     pub(super) useless_pace: Pace,
     pub(super) head: Vec<u8>,
+    /// There when the streams are to survive their connection.
+    pub(super) resume: Option<Resume>,
 }
 
 impl Mux {
@@ -86,6 +89,7 @@ impl Mux {
             reset_pace: Pace::default(),
             useless_pace: Pace::default(),
             head: Vec::new(),
+            resume: None,
         }
     }
 

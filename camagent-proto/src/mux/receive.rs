@@ -20,6 +20,9 @@ const MIN_RESETS: u64 = 100;
 impl Mux {
     /// Takes a frame; one that is no tunnel's is given back.
     pub fn handle(&mut self, now: Instant, frame: Frame) -> Result<Option<Frame>, Error> {
+        if let Some(octets) = size(&frame) {
+            self.count_received(octets);
+        }
         match frame {
             Frame::Open(open) => self.handle_open(now, open)?,
             Frame::OpenResult(result) => self.handle_result(result)?,
@@ -47,6 +50,11 @@ impl Mux {
                 if max.limit > self.max_streams {
                     self.max_streams = max.limit;
                 } else {
+                    self.useless(now)?;
+                }
+            }
+            Frame::Tack(tack) => {
+                if !self.handle_tack(&tack)? {
                     self.useless(now)?;
                 }
             }
@@ -190,6 +198,22 @@ impl Mux {
             return Err(wrong(place, "a stream that was opened", format!("{stream}")));
         }
         Ok(self.find(stream))
+    }
+}
+
+/// About how many octets a frame of a tunnel has; none that is not to be counted.
+fn size(frame: &Frame) -> Option<usize> {
+    const HEAD: usize = 24;
+    match frame {
+        Frame::Data(data) => Some(HEAD + data.octets.len()),
+        Frame::Open(open) => Some(HEAD + open.camera.len() + open.service.len() + open.visitor.len()),
+        Frame::OpenResult(result) => Some(HEAD + result.detail.len()),
+        Frame::ResetStream(_)
+        | Frame::StopSending(_)
+        | Frame::MaxData(_)
+        | Frame::MaxStreamData(_)
+        | Frame::MaxStreams(_) => Some(HEAD),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::{
     collections::VecDeque,
     format,
     string::{String, ToString},
+    vec,
     vec::Vec,
 };
 
@@ -13,14 +14,15 @@ use super::{
     CommandToken, Transmit,
     memory::{Arrival, Commands, Events},
     outbox::Outbox,
+    streams::{MAX_SESSION, resumes},
 };
 use crate::{
     error::{CloseCode, Error},
     frame::{Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
     message::{
         BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
-        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, TunnelLimits,
-        check_name,
+        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, StreamsPoint,
+        TUNNEL_RESUME, TunnelLimits, check_name,
     },
     mux::{Mux, NoStreams, Pace, StreamEvent, Streams},
     scheduler::{Class, Scheduler},
@@ -59,8 +61,10 @@ pub struct AgentConfig {
     pub capabilities: Vec<String>,
     /// The longest silence.
     pub heartbeat_interval: Duration,
-    /// What it takes of tunnels.
+    /// What it takes of tunnels. With `resume_bytes` their streams survive a connection that breaks.
     pub tunnels: TunnelLimits,
+    /// For how long they wait for the next one.
+    pub keep_streams: Duration,
 }
 
 /// What an agent's session tells its driver.
@@ -78,6 +82,9 @@ pub enum AgentEvent {
     KeyFrameNeeded(u32),
     /// The server asks the agent to leave.
     Goaway(Goaway),
+    /// All streams that there were are over: the server does not know them any more, or it took too long. Those of
+    /// [`AgentEvent::Stream`] after this are new ones.
+    StreamsLost,
     /// Something happened to a tunnel's stream, see [`Agent::tunnels`].
     Stream(StreamEvent),
     /// This connection is over. The transport is to be closed, and [`Agent::disconnected`] to be called.
@@ -115,6 +122,10 @@ pub struct Agent {
     sender: Sender,
     tunnels: Mux,
     scheduler: Scheduler,
+    /// The session in which the streams began, when they can survive it.
+    streams_of: Option<String>,
+    /// Until when they wait for a connection, while there is none.
+    streams_until: Option<Instant>,
     commands: Commands,
     happenings: Events,
     statistics: Statistics,
@@ -135,6 +146,8 @@ impl Agent {
             heartbeat_interval: config.heartbeat_interval,
             tunnels: Mux::acceptor(config.tunnels, TunnelLimits::default(), Instant::ZERO),
             scheduler: Scheduler::default(),
+            streams_of: None,
+            streams_until: None,
             config,
             state: State::Disconnected,
             outbox: Outbox::default(),
@@ -167,7 +180,7 @@ impl Agent {
         self.sender.counts()
     }
 
-    /// The streams of the present session. They end with it.
+    /// The streams. They end with their session, or go on with the next one: see [`AgentEvent::StreamsLost`].
     pub fn tunnels(&mut self) -> &mut Mux {
         &mut self.tunnels
     }
@@ -179,6 +192,9 @@ impl Agent {
 
     /// A WebSocket connection is up: registers. The server's welcome has to come before `until`.
     pub fn connected(&mut self, now: Instant, until: Instant) {
+        if self.expire_streams(now) {
+            self.events_out.push_back(AgentEvent::StreamsLost);
+        }
         self.state = State::Registering { since: now, until };
         self.scheduler = Scheduler::default();
         self.outbox = Outbox::default();
@@ -188,12 +204,45 @@ impl Agent {
         self.register(now);
     }
 
-    /// The connection is gone, for whatever reason.
-    pub fn disconnected(&mut self) {
+    /// The connection is gone, for whatever reason. Whether the streams of tunnels wait for the next one; if not, they are over.
+    pub fn disconnected(&mut self, now: Instant) -> bool {
+        // What this end has ended on purpose does not go on.
+        if self.outbox.is_closing() && self.state == State::Established {
+            self.streams_of = None;
+        }
         self.state = State::Disconnected;
         self.outbox = Outbox::default();
-        self.tunnels = Mux::acceptor(self.config.tunnels, TunnelLimits::default(), Instant::ZERO);
         self.answer_until = None;
+        if self.streams_of.is_some() {
+            self.streams_until.get_or_insert(now + self.config.keep_streams);
+        }
+        if self.tunnels.received_frames().is_none() {
+            self.streams_of = None;
+        }
+        if self.streams_of.is_none() {
+            self.drop_streams();
+        }
+        self.streams_of.is_some()
+    }
+
+    /// Gives up the streams that have waited for a connection for too long. Whether there were some: then there is no
+    /// [`AgentEvent::StreamsLost`].
+    pub fn expire_streams(&mut self, now: Instant) -> bool {
+        let is_over = self.streams_until.is_some_and(|until| until <= now) && self.streams_of.is_some();
+        if is_over {
+            self.drop_streams();
+        }
+        is_over
+    }
+
+    /// Until when streams wait for a connection, while there is none.
+    pub fn streams_until(&self) -> Option<Instant> {
+        self.streams_until
+    }
+
+    fn drop_streams(&mut self) {
+        (self.streams_of, self.streams_until) = (None, None);
+        self.tunnels = Mux::acceptor(self.config.tunnels, TunnelLimits::default(), Instant::ZERO);
     }
 
     /// A text message has come.
@@ -275,7 +324,16 @@ impl Agent {
             }
             self.fill(class, now, &mut record, journal, streams);
         }
-        (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
+        self.finish(record)
+    }
+
+    fn finish(&mut self, record: RecordWriter) -> Option<Transmit> {
+        if record.is_empty() {
+            return None;
+        }
+        let record = record.finish();
+        self.tunnels.sent(&record);
+        Some(Transmit::Binary(record))
     }
 
     /// Of what [`Agent::poll_transmit`] would give, what must not wait even for a path that is busy: control within its share, and live audio. Both
@@ -292,7 +350,7 @@ impl Agent {
             self.fill(Class::Control, now, &mut record, journal, &mut NoStreams);
         }
         self.fill(Class::Audio, now, &mut record, journal, &mut NoStreams);
-        (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
+        self.finish(record)
     }
 
     /// The next control message or event.
@@ -393,7 +451,7 @@ impl Agent {
     fn register(&mut self, now: Instant) {
         let mut register = Register {
             versions: version::SUPPORTED.to_vec(),
-            features: Vec::new(),
+            features: self.features(),
             agent_id: self.config.agent_id.clone(),
             token: self.config.token.clone(),
             boot_id: self.config.boot_id,
@@ -403,6 +461,7 @@ impl Agent {
             more_cameras: false,
             capabilities: self.config.capabilities.clone(),
             tunnels: self.config.tunnels,
+            streams: self.streams_point(),
         };
         let mut text = Message::Register(register.clone()).to_text();
         let mut rest = Vec::new();
@@ -426,6 +485,46 @@ impl Agent {
             self.outbox.message(&message);
             rest.drain(..count);
         }
+    }
+
+    fn features(&self) -> Vec<String> {
+        let resumes = self.config.tunnels.streams > 0 && resumes(&self.config.tunnels);
+        if resumes { vec![TUNNEL_RESUME.into()] } else { Vec::new() }
+    }
+
+    /// The streams that could go on.
+    fn streams_point(&self) -> Option<StreamsPoint> {
+        let session = self.streams_of.clone()?;
+        Some(StreamsPoint { session, received: self.tunnels.received_frames()? })
+    }
+
+    /// The server has said whether the streams go on.
+    fn settle_streams(&mut self, now: Instant, registered: &Registered) -> Result<(), Error> {
+        let had = self.streams_point();
+        if let Some(point) = &registered.streams {
+            self.streams_until = None;
+            if had.is_some_and(|had| had.session == point.session) && self.tunnels.resume(point.received) {
+                return Ok(());
+            }
+            self.lose_streams();
+            let got = format!("{point:?}");
+            return Err(Error::Violation { place: "registered streams", expected: "those of register", got });
+        }
+        if self.streams_of.is_some() {
+            self.lose_streams();
+        }
+        self.tunnels = Mux::acceptor(self.config.tunnels, registered.limits.tunnels, now);
+        let is_on = registered.features.iter().any(|feature| feature == TUNNEL_RESUME) && !self.features().is_empty();
+        if is_on && registered.session_id.len() <= MAX_SESSION {
+            self.tunnels.keep();
+            self.streams_of = Some(registered.session_id.clone());
+        }
+        Ok(())
+    }
+
+    fn lose_streams(&mut self) {
+        self.drop_streams();
+        self.events_out.push_back(AgentEvent::StreamsLost);
     }
 
     fn message(&mut self, now: Instant, message: Message, journal: &mut dyn Journal) -> Result<(), Error> {
@@ -481,6 +580,7 @@ impl Agent {
                 offered: registered.version.to_string(),
             });
         }
+        self.settle_streams(now, &registered)?;
         self.state = State::Established;
         self.record_limit = usize::try_from(registered.limits.record_bytes).unwrap_or(MAX_RECORD);
         self.heartbeat_interval = match registered.heartbeat_interval_ms {
@@ -488,7 +588,6 @@ impl Agent {
             wanted => self.config.heartbeat_interval.min(Duration::from_millis(wanted.max(1_000))),
         };
         self.sender.rewind(now, &registered.resume, &registered.limits, journal);
-        self.tunnels = Mux::acceptor(self.config.tunnels, registered.limits.tunnels, now);
         self.happenings.rewind();
         // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
         self.heartbeat_at = now;
@@ -560,6 +659,9 @@ impl Agent {
                 // The peer knows already.
                 Error::ClosedByPeer { .. } => self.outbox.close(error.close_code(), String::new()),
                 _ => self.outbox.fail(&error),
+            }
+            if self.state == State::Established && !error.keeps_streams() {
+                self.streams_of = None;
             }
             self.state = State::Over;
             self.events_out.push_back(AgentEvent::Failed(error));

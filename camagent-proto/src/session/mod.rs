@@ -9,12 +9,14 @@ mod memory;
 mod outbox;
 mod received;
 mod server;
+mod streams;
 
 pub use agent::{Agent, AgentConfig, AgentEvent, check_event};
 pub use bounds::Bounds;
 pub use memory::CommandToken;
 pub use received::Received;
 pub use server::{Accept, Server, ServerConfig, ServerEvent};
+pub use streams::Suspended;
 
 use alloc::string::String;
 use bytes::Bytes;

@@ -1,16 +1,20 @@
 //! The server's role: one connection of one agent.
 
-use alloc::{collections::VecDeque, format, string::String, vec::Vec};
+use alloc::{collections::VecDeque, format, string::String, vec, vec::Vec};
 
 use bytes::Bytes;
 
-use super::{Bounds, Received, Transmit, outbox::Outbox};
+use super::{
+    Bounds, Received, Suspended, Transmit,
+    outbox::Outbox,
+    streams::{MAX_SESSION, resumes},
+};
 use crate::{
     error::{CloseCode, Error},
     frame::{Frame, MAX_RECORD, RecordReader, RecordWriter},
     message::{
         Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits, Message,
-        Register, Registered, ResumePoint, SourceState, TunnelLimits, check_name,
+        Register, Registered, ResumePoint, SourceState, StreamsPoint, TUNNEL_RESUME, TunnelLimits, check_name,
     },
     mux::{Mux, Pace, StreamEvent, Streams},
     time::{Duration, Instant},
@@ -38,7 +42,7 @@ impl Default for ServerConfig {
 /// On what terms an agent is welcomed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
-    /// Names the session in logs.
+    /// Names the session in logs. Never used twice, also not by another run of the server, where streams are resumed.
     pub session_id: String,
     /// Counter of this agent's connections.
     pub generation: u64,
@@ -87,6 +91,8 @@ enum State {
     Deciding {
         version: u32,
         tunnels: TunnelLimits,
+        resumes: bool,
+        streams: Option<StreamsPoint>,
     },
     Established,
     Over,
@@ -101,6 +107,10 @@ pub struct Server {
     events: VecDeque<ServerEvent>,
     receiver: Receiver,
     tunnels: Mux,
+    /// The session in which the streams began, when they can survive it.
+    streams_of: Option<String>,
+    /// Those of an earlier connection, until the agent is welcomed.
+    resumed: Option<Suspended>,
     more_cameras: bool,
     cameras: u64,
     /// Octets of what was told of cameras.
@@ -125,6 +135,8 @@ impl Server {
             events: VecDeque::new(),
             receiver: Receiver::default(),
             tunnels: Mux::opener(TunnelLimits::default(), TunnelLimits::default(), now),
+            streams_of: None,
+            resumed: None,
             more_cameras: false,
             cameras: 0,
             described: 0,
@@ -226,7 +238,7 @@ impl Server {
         !self.events.is_empty() || self.tunnels.has_events()
     }
 
-    /// The streams of this session.
+    /// The streams of this session, or of an earlier one that go on with it.
     pub fn tunnels(&mut self) -> &mut Mux {
         &mut self.tunnels
     }
@@ -247,13 +259,52 @@ impl Server {
         let mut record = RecordWriter::new(MAX_RECORD);
         self.tunnels.fill_control(now, &mut record);
         self.tunnels.fill(&mut record, streams);
-        (!record.is_empty()).then(|| Transmit::Binary(record.finish()))
+        if record.is_empty() {
+            return None;
+        }
+        let record = record.finish();
+        self.tunnels.sent(&record);
+        Some(Transmit::Binary(record))
+    }
+
+    /// The agent's streams, when they may go on with its next connection; this one has none any more. To be called when the connection is over, or
+    /// another one takes its place; there are none when the session was ended on purpose, or because the two ends disagree.
+    pub fn suspend(&mut self) -> Option<Suspended> {
+        let session = self.streams_of.take()?;
+        let empty = Mux::opener(TunnelLimits::default(), TunnelLimits::default(), self.heard);
+        let mux = core::mem::replace(&mut self.tunnels, empty);
+        mux.received_frames().map(|_| Suspended { session, mux })
+    }
+
+    /// Whether the agent that asked by [`ServerEvent::Register`] has streams that it would go on with.
+    pub fn wants_streams(&self) -> bool {
+        matches!(&self.state, State::Deciding { streams: Some(_), resumes: true, .. })
+    }
+
+    /// Goes on with the streams of an earlier connection of the same boot, before [`Server::accept`]. `false` when the agent does not have these:
+    /// then they are over.
+    pub fn resume(&mut self, mut suspended: Suspended) -> bool {
+        let State::Deciding { streams: Some(point), resumes: true, .. } = &self.state else { return false };
+        let resumed = suspended.resume(point);
+        self.resumed = Some(suspended).filter(|_| resumed);
+        resumed
     }
 
     /// Welcomes the agent that asked by [`ServerEvent::Register`].
     pub fn accept(&mut self, now: Instant, accept: Accept) {
-        let State::Deciding { version, tunnels } = self.state else { return };
-        self.tunnels = Mux::opener(self.config.limits.tunnels, tunnels, now);
+        let State::Deciding { version, tunnels, resumes, .. } = self.state else { return };
+        let mut streams = None;
+        if let Some(suspended) = self.resumed.take() {
+            streams = suspended.point();
+            self.streams_of = Some(suspended.session);
+            self.tunnels = suspended.mux;
+        } else {
+            self.tunnels = Mux::opener(self.config.limits.tunnels, tunnels, now);
+            if resumes && accept.session_id.len() <= MAX_SESSION {
+                self.tunnels.keep();
+                self.streams_of = Some(accept.session_id.clone());
+            }
+        }
         self.receiver = Receiver::new(self.config.limits, &accept.resume);
         self.state = State::Established;
         self.heard = now;
@@ -261,7 +312,7 @@ impl Server {
         let interval_ms = u64::try_from(self.config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX);
         self.outbox.message(&Message::Registered(Registered {
             version,
-            features: Vec::new(),
+            features: if resumes { vec![TUNNEL_RESUME.into()] } else { Vec::new() },
             session_id: accept.session_id,
             generation: accept.generation,
             server_time_ms: self.unix_ms(now),
@@ -270,6 +321,7 @@ impl Server {
             sources,
             resume: accept.resume,
             storage_epoch: accept.storage_epoch,
+            streams,
         }));
         for state in more_sources {
             self.outbox.message(&Message::SourceState(state));
@@ -317,6 +369,7 @@ impl Server {
         }
         let reason = goaway.reason.clone();
         self.tell(Message::Goaway(goaway));
+        self.streams_of = None;
         self.outbox.close(CloseCode::Draining, reason);
         self.state = State::Over;
     }
@@ -391,7 +444,11 @@ impl Server {
             offered: format!("{:?}", register.versions),
         })?;
         self.more_cameras = register.more_cameras;
-        self.state = State::Deciding { version, tunnels: register.tunnels };
+        let resumes = register.features.iter().any(|feature| feature == TUNNEL_RESUME)
+            && resumes(&register.tunnels)
+            && resumes(&self.config.limits.tunnels);
+        let streams = register.streams.clone();
+        self.state = State::Deciding { version, tunnels: register.tunnels, resumes, streams };
         self.events.push_back(ServerEvent::Register(register));
         Ok(())
     }
@@ -484,6 +541,9 @@ impl Server {
             match &error {
                 Error::ClosedByPeer { .. } => self.outbox.close(error.close_code(), String::new()),
                 _ => self.outbox.fail(&error),
+            }
+            if !error.keeps_streams() {
+                self.streams_of = None;
             }
             self.state = State::Over;
             self.events.push_back(ServerEvent::Failed(error));
