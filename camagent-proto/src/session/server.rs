@@ -172,7 +172,8 @@ impl Server {
 
     /// Octets that are held for this connection now: see [`Bounds::held_bytes`].
     pub fn held_octets(&self) -> u64 {
-        self.receiver.held_octets() + self.outbox.octets() + self.tunnels.waiting_octets() + self.described
+        let tunnels = self.tunnels.waiting_octets() + self.tunnels.kept_octets();
+        self.receiver.held_octets() + self.outbox.octets() + tunnels + self.described
     }
 
     /// A text message has come.
