@@ -286,7 +286,7 @@ fn codecs_framings_flags_and_reasons_have_their_numbers() {
         let skip = Skip::read(&mut with_last(&[0, 0, 0, decimal(&row[0])])).expect("a SKIP");
         assert_eq!(skip.reason.name(), row[1]);
     }
-    assert_eq!(Skip::read(&mut with_last(&[0, 0, 0, 5])).expect("a SKIP").reason.name(), "other");
+    assert_eq!(Skip::read(&mut with_last(&[0, 0, 0, 6])).expect("a SKIP").reason.name(), "other");
 }
 
 #[test]

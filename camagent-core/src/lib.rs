@@ -52,6 +52,8 @@ pub use config::{
 pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};
 pub use error::Error;
 pub use event::{Event, Warning};
+#[cfg(feature = "fuzz")]
+pub use journal::fuzz_journal_segment;
 pub use source::{Frame, Pushed, TrackDescription};
 
 /// Software and version, as registered with the server.

@@ -163,6 +163,7 @@ pub(crate) fn frame(means: &Value) -> Frame {
                 Value::String(name) if name == "too_large" => SkipReason::TooLarge,
                 Value::String(name) if name == "late" => SkipReason::Late,
                 Value::String(name) if name == "disposable" => SkipReason::Disposable,
+                Value::String(name) if name == "corrupt" => SkipReason::Corrupt,
                 other => SkipReason::Other(number(other)),
             };
             Frame::Skip(Skip { track, first: number(&means["first"]), last: number(&means["last"]), reason })

@@ -149,11 +149,25 @@ pub enum SkipReason {
     Late,
     /// They were too late to be live, and no other frame refers to them: decoding goes on.
     Disposable,
+    /// The agent's flash did not give the frames back.
+    Corrupt,
     /// A reason that this version does not know.
     Other(u64),
 }
 
 impl SkipReason {
+    /// The reason behind a number on the wire.
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            1 => SkipReason::OverBudget,
+            2 => SkipReason::TooLarge,
+            3 => SkipReason::Late,
+            4 => SkipReason::Disposable,
+            5 => SkipReason::Corrupt,
+            other => SkipReason::Other(other),
+        }
+    }
+
     /// The number on the wire.
     pub const fn number(self) -> u64 {
         match self {
@@ -161,6 +175,7 @@ impl SkipReason {
             SkipReason::TooLarge => 2,
             SkipReason::Late => 3,
             SkipReason::Disposable => 4,
+            SkipReason::Corrupt => 5,
             SkipReason::Other(number) => number,
         }
     }
@@ -172,6 +187,7 @@ impl SkipReason {
             SkipReason::TooLarge => "too_large",
             SkipReason::Late => "late",
             SkipReason::Disposable => "disposable",
+            SkipReason::Corrupt => "corrupt",
             SkipReason::Other(_) => "other",
         }
     }
@@ -195,13 +211,7 @@ impl Body for Skip {
         let track = reader.integer32("SKIP track")?;
         let first = reader.integer("SKIP first")?;
         let last = reader.integer("SKIP last")?;
-        let reason = match reader.integer("SKIP reason")? {
-            1 => SkipReason::OverBudget,
-            2 => SkipReason::TooLarge,
-            3 => SkipReason::Late,
-            4 => SkipReason::Disposable,
-            other => SkipReason::Other(other),
-        };
+        let reason = SkipReason::from_number(reader.integer("SKIP reason")?);
         if last < first {
             return Err(violation("SKIP last", "not less than first", format!("{last} < {first}")));
         }

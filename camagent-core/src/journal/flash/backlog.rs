@@ -1,0 +1,131 @@
+//! Reading what the folder holds, oldest first, a segment after the other from front to back: the card reads in a row, and no frame has to be
+//! remembered one by one.
+
+use std::{collections::BTreeMap, io};
+
+use camagent_proto::frame::FrameStart;
+
+use super::{
+    disk::Disk,
+    segment::{HEAD, Parsed, Record, Records},
+    store::{Flash, LaneKey, name},
+};
+
+/// Read at once.
+const READ: usize = 64 << 10;
+
+/// A frame that was read back.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    /// Which epoch it belongs to.
+    pub(crate) key: LaneKey,
+    /// The frame with its octets.
+    pub(crate) frame: FrameStart,
+}
+
+/// Where a reader stands.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    segment: u64,
+    records: Option<Records>,
+    /// For each epoch the next number that is wanted: what was read is not read again, also when two segments have it.
+    next: BTreeMap<LaneKey, u64>,
+}
+
+/// What a look at the folder gave.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Look {
+    /// The oldest frame that was not read.
+    Frame(Stored),
+    /// There is no other one that is safely on the card.
+    End,
+}
+
+impl Cursor {
+    /// At the oldest frame.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Nothing below `next` of this epoch is wanted.
+    pub(crate) fn pass(&mut self, key: LaneKey, next: u64) {
+        let known = self.next.entry(key).or_default();
+        *known = next.max(*known);
+    }
+
+    /// The number that is wanted next of an epoch.
+    pub(crate) fn next_of(&self, key: &LaneKey) -> u64 {
+        self.next.get(key).copied().unwrap_or(0)
+    }
+
+    /// Reads on to the next frame that the server does not have.
+    pub(crate) fn look(&mut self, flash: &mut Flash, disk: &mut dyn Disk) -> io::Result<Look> {
+        loop {
+            let Some((number, boot, end, is_open)) = self.place(flash) else { return Ok(Look::End) };
+            if number != self.segment || self.records.is_none() {
+                self.segment = number;
+                self.records = Some(Records::new(number, HEAD as u64));
+            }
+            let records = self.records.as_mut().expect("it was just set");
+            if records.offset() >= end {
+                if is_open {
+                    return Ok(Look::End);
+                }
+                self.leave();
+                continue;
+            }
+            let why = match records.next() {
+                Parsed::Record(Record::Frame { epoch, frame }, _) => {
+                    let key = LaneKey { boot, track: frame.track, epoch };
+                    if self.wants(flash, key, frame.sequence) {
+                        self.next.insert(key, frame.sequence + 1);
+                        return Ok(Look::Frame(Stored { key, frame }));
+                    }
+                    continue;
+                }
+                Parsed::Record(..) => continue,
+                Parsed::Short(_) => {
+                    let at = records.wanted_at();
+                    let mut chunk = vec![0; READ.min(usize::try_from(end.saturating_sub(at)).unwrap_or(READ))];
+                    let read = if chunk.is_empty() { 0 } else { disk.read(&name(number), at, &mut chunk)? };
+                    if read > 0 {
+                        records.feed(&chunk[..read]);
+                        continue;
+                    }
+                    "it is shorter than it was"
+                }
+                Parsed::Bad(why) => why,
+            };
+            for (key, next) in flash.damaged(number, why, |key| self.next_of(key)) {
+                self.pass(key, next);
+            }
+            self.leave();
+        }
+    }
+
+    /// The segment to read in: number, run, where it ends, and whether it still grows.
+    fn place(&self, flash: &Flash) -> Option<(u64, camagent_proto::message::BootId, u64, bool)> {
+        let wanted = |boot, run: &super::segment::Run| {
+            let key = LaneKey { boot, track: run.track, epoch: run.epoch };
+            let freed = flash.lane(&key).map_or(u64::MAX, |lane| lane.freed);
+            run.end > freed.max(self.next_of(&key))
+        };
+        let sealed = flash.segments.iter().filter(|segment| segment.number >= self.segment);
+        for segment in sealed {
+            if segment.runs.iter().any(|run| wanted(segment.boot, run)) {
+                return Some((segment.number, segment.boot, segment.data_end, false));
+            }
+        }
+        let open = flash.open.as_ref().filter(|open| open.number >= self.segment)?;
+        Some((open.number, flash.config.boot, open.synced, true))
+    }
+
+    fn leave(&mut self) {
+        self.segment += 1;
+        self.records = None;
+    }
+
+    fn wants(&self, flash: &Flash, key: LaneKey, sequence: u64) -> bool {
+        flash.lane(&key).is_some_and(|lane| sequence >= lane.freed.max(self.next_of(&key)))
+    }
+}

@@ -1,0 +1,25 @@
+//! The journal's second tier: frames in a folder on flash or a card, so that an outage may last longer than memory and a power cut does not end it.
+//!
+//! **What is safe.** A frame is safe when the `fdatasync` behind it has returned. The disk thread syncs at the latest one second after the oldest
+//! octet that is not safe was written, or after a mebibyte. A power cut therefore costs: of frames on the card, what was written in that last second;
+//! of frames that were in memory only, all of them. A frame leaves memory for the card only after it is safe there. A segment's first
+//! record and its name are safe before a frame is written into it; what a power cut leaves behind the last whole record is cut at the next start.
+//!
+//! **What wears the card.** Frames are appended, never rewritten. Beside the frames' octets there are about 20 for each frame, a summary for each
+//! segment, and the last page of each sync once more.
+//!
+//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go,
+//! `open` what a folder turns out to hold, `backlog` how it is read back. What does not belong here: which frames come here, and when.
+
+mod backlog;
+mod crc;
+mod disk;
+#[cfg(feature = "fuzz")]
+pub(super) mod fuzz;
+mod open;
+mod segment;
+#[cfg(any(test, feature = "fuzz"))]
+mod sim;
+mod store;
+#[cfg(test)]
+mod tests;

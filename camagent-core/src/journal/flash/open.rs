@@ -1,0 +1,282 @@
+//! Opening a folder: what is there, what of it can be read, what is set aside.
+//!
+//! A sealed segment is known by the summary at its end, one place read for each. One that was open when the power went is read from its beginning,
+//! cut behind its last whole record and sealed: there is one for each run that ended without a word, and only the last was not sealed before.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::{
+    disk::Disk,
+    segment::{self, EndReason, HEAD, Kind, Parsed, Record, Records, Summary, TAIL},
+    store::{Flash, FlashConfig, Lane, LaneKey, Segment, name},
+};
+
+/// Read at once at the end of a file: the summary of a usual segment fits.
+const LAST: u64 = 4_096;
+/// Read at once when a segment is read whole.
+const READ: usize = 64 << 10;
+/// Octets of a summary that is believed.
+const MAX_SUMMARY: u64 = 16 << 20;
+
+/// Something that was noticed while the folder was opened, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// A file was moved into the folder `set-aside`.
+    SetAside {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file is none of the agent's; it stays where it is.
+    LeftAlone(String),
+    /// What a power cut left behind the last whole record was cut.
+    Cut {
+        /// The segment.
+        name: String,
+        /// How much.
+        octets: u64,
+    },
+    /// Octets of a segment are wrong; what stands before them is used.
+    Corrupt {
+        /// The segment.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Finding::SetAside { name, why } => write!(f, "{name} was set aside: {why}"),
+            Finding::LeftAlone(name) => write!(f, "{name} is none of the agent's files and stays where it is"),
+            Finding::Cut { name, octets } => write!(f, "{octets} unfinished bytes were cut from the end of {name}"),
+            Finding::Corrupt { name, why } => write!(f, "{name} is damaged: {why}; what stands before that is used"),
+        }
+    }
+}
+
+/// What a file turned out to be.
+enum Found {
+    Sealed(Summary, u64),
+    /// To be read whole; whether it was sealed once.
+    Unsealed {
+        was_sealed: bool,
+    },
+    Strange(String),
+}
+
+impl Flash {
+    /// Opens the folder. What was freed before it was away for a while is told by `before`.
+    pub(crate) fn open(
+        disk: &mut dyn Disk,
+        config: FlashConfig,
+        before: Option<&Flash>,
+    ) -> io::Result<(Self, Vec<Finding>)> {
+        disk.open()?;
+        let mut findings = Vec::new();
+        let mut numbers = Vec::new();
+        for (name, length) in disk.list()? {
+            match name
+                .strip_suffix(".camj")
+                .filter(|digits| digits.len() == 16)
+                .map(|digits| u64::from_str_radix(digits, 16))
+            {
+                Some(Ok(number)) if (1..=u64::MAX >> 1).contains(&number) => numbers.push((number, length)),
+                _ if name.ends_with(".camj") => set_aside(disk, &name, "its name is no number".into(), &mut findings),
+                _ => findings.push(Finding::LeftAlone(name)),
+            }
+        }
+        numbers.sort_unstable();
+        let mut flash = Self::empty(config);
+        for (number, length) in numbers {
+            flash.next_number = number + 1;
+            flash.take(disk, number, length, &mut findings)?;
+        }
+        flash.settle();
+        if let Some(before) = before {
+            flash.next_number = flash.next_number.max(before.next_number);
+            for (key, lane) in &mut flash.lanes {
+                lane.freed = before.lane(key).map_or(0, |lane| lane.freed);
+            }
+            if let Some((boot, clock)) = before.boots().iter().find(|(boot, _)| *boot == flash.config.boot) {
+                flash.note_boot(*boot, *clock);
+            }
+        }
+        Ok((flash, findings))
+    }
+
+    fn take(&mut self, disk: &mut dyn Disk, number: u64, length: u64, findings: &mut Vec<Finding>) -> io::Result<()> {
+        let name = name(number);
+        if length == 0 {
+            // The power went between a name and its first octet. On a card that can only be read it stays.
+            let _ = disk.remove(&name);
+            return Ok(());
+        }
+        let (summary, data_end, bytes, is_corrupt) = match examine(disk, number, length)? {
+            Found::Strange(why) => {
+                set_aside(disk, &name, why, findings);
+                return Ok(());
+            }
+            Found::Sealed(summary, data_end) => (summary, data_end, length, false),
+            Found::Unsealed { was_sealed } => {
+                let (mut summary, data_end, bad) = scan(disk, number, length)?;
+                if summary.boot.is_none() {
+                    set_aside(disk, &name, "it is half-written".into(), findings);
+                    return Ok(());
+                }
+                let mut bytes = length;
+                let wrong = bad.filter(|_| was_sealed);
+                match wrong {
+                    Some(why) => findings.push(Finding::Corrupt { name: name.clone(), why: why.into() }),
+                    None => {
+                        let cut = length - data_end;
+                        // On a card that can only be read it stays as it is, and is read again next time.
+                        if let Ok(sealed) = finish(disk, number, data_end, &mut summary) {
+                            bytes = sealed;
+                            if cut > 0 {
+                                findings.push(Finding::Cut { name: name.clone(), octets: cut });
+                            }
+                        }
+                    }
+                }
+                (summary, data_end, bytes, wrong.is_some())
+            }
+        };
+        if summary.agent_id != self.config.agent_id {
+            set_aside(disk, &name, format!("it belongs to the agent {:?}", summary.agent_id), findings);
+            return Ok(());
+        }
+        let Some(boot) = summary.boot else { return Ok(()) };
+        self.note_boot(boot, summary.clock);
+        for run in &summary.runs {
+            let Some(info) = summary.tracks.get(&(run.track, run.epoch)) else { continue };
+            let key = LaneKey { boot, track: run.track, epoch: run.epoch };
+            let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, run.first));
+            lane.end = lane.end.max(run.end);
+        }
+        for &(track, epoch, next) in &summary.ends {
+            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
+                lane.end = lane.end.max(next);
+                lane.ended = Some(EndReason::Stopped);
+            }
+        }
+        for lost in &summary.lost {
+            let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
+            if let Some(info) = summary.tracks.get(&(lost.track, lost.epoch)).filter(|_| lost.boot == boot) {
+                self.lanes.entry(key).or_insert_with(|| Lane::new(info, lost.first));
+            }
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.lose(lost.first, lost.last, lost.reason);
+            }
+        }
+        self.segments.push_back(Segment {
+            number,
+            boot,
+            bytes,
+            data_end,
+            runs: summary.runs,
+            lost: summary.lost,
+            is_corrupt,
+        });
+        Ok(())
+    }
+
+    /// Runs that ended without a word were ended by the power.
+    fn settle(&mut self) {
+        let own = self.config.boot;
+        for (key, lane) in &mut self.lanes {
+            if key.boot != own && lane.ended.is_none() {
+                lane.ended = Some(EndReason::PowerCut);
+            }
+        }
+    }
+}
+
+fn set_aside(disk: &mut dyn Disk, name: &str, why: String, findings: &mut Vec<Finding>) {
+    let why = match disk.set_aside(name) {
+        Ok(()) => why,
+        Err(error) => format!("{why} (it could not be moved: {error})"),
+    };
+    findings.push(Finding::SetAside { name: name.into(), why });
+}
+
+fn examine(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<Found> {
+    let name = name(number);
+    let from = length.saturating_sub(LAST);
+    let mut last = vec![0; (length - from) as usize];
+    let read = disk.read(&name, from, &mut last)?;
+    last.truncate(read);
+    let offset = segment::summary_offset(&last);
+    let was_sealed = offset.is_some();
+    if let Some(offset) = offset
+        && let Some(most) = length.checked_sub(offset).filter(|most| *most <= MAX_SUMMARY)
+    {
+        if offset < from {
+            last = vec![0; most as usize];
+            let read = disk.read(&name, offset, &mut last)?;
+            last.truncate(read);
+        } else {
+            last.drain(..(offset - from) as usize);
+        }
+        last.truncate(last.len().saturating_sub(TAIL));
+        if let Parsed::Record(Record::Summary(summary), _) = segment::parse(number, offset, &Bytes::from(last)) {
+            return Ok(Found::Sealed(summary, offset));
+        }
+    }
+    let mut head = [0; HEAD];
+    let read = disk.read(&name, 0, &mut head)?;
+    Ok(match segment::kind(&head[..read]) {
+        Kind::Ours => Found::Unsealed { was_sealed },
+        Kind::Newer(version) => {
+            Found::Strange(format!("a newer agent wrote it (format {version}, this one reads {})", segment::VERSION))
+        }
+        Kind::Foreign if head[..read].iter().all(|octet| *octet == 0) => Found::Strange("it is half-written".into()),
+        Kind::Foreign => Found::Strange("it is no segment of a journal".into()),
+    })
+}
+
+/// Reads a segment from its beginning: what it holds, where that ends, and what is wrong there if it is not the end of the file.
+fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u64, Option<&'static str>)> {
+    let name = name(number);
+    let mut records = Records::new(number, HEAD as u64);
+    let mut summary = Summary::default();
+    let mut chunk = vec![0; READ];
+    loop {
+        match records.next() {
+            // What a seal was to say is said again.
+            Parsed::Record(Record::Summary(_), taken) => return Ok((summary, records.offset() - taken as u64, None)),
+            Parsed::Record(record @ Record::Start { .. }, _) if summary.boot.is_none() => summary.note(&record),
+            Parsed::Record(record, taken) => {
+                if summary.boot.is_none() {
+                    return Ok((summary, records.offset() - taken as u64, Some("it does not say whose it is")));
+                }
+                summary.note(&record);
+            }
+            Parsed::Short(_) => {
+                let read = disk.read(&name, records.wanted_at(), &mut chunk)?;
+                if read == 0 {
+                    let is_whole = records.offset() == length;
+                    return Ok((summary, records.offset(), (!is_whole).then_some("a record is cut off")));
+                }
+                records.feed(&chunk[..read]);
+            }
+            Parsed::Bad(why) => return Ok((summary, records.offset(), Some(why))),
+        }
+    }
+}
+
+/// Cuts a segment behind its last whole record and seals it; its length then.
+fn finish(disk: &mut dyn Disk, number: u64, data_end: u64, summary: &mut Summary) -> io::Result<u64> {
+    let name = name(number);
+    let mut end = Vec::new();
+    segment::put(number, data_end, &Record::Summary(summary.clone()), &mut end);
+    end.extend_from_slice(&segment::tail(data_end));
+    disk.truncate(&name, data_end)?;
+    disk.append(&name, &end)?;
+    disk.sync(&name)?;
+    Ok(data_end + end.len() as u64)
+}

@@ -1,0 +1,507 @@
+//! The segments of a folder: appends frames, seals and begins segments, keeps below the cap, and lets go of what the server has.
+//!
+//! It is called by one thread, which may wait for the card. After a write that failed nothing is known of the open segment's end: the
+//! caller opens the journal again ([`Flash::open`], in `open`), which cuts it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+};
+
+use camagent_proto::{
+    frame::{FrameStart, SkipReason, TrackInfo},
+    message::BootId,
+};
+
+use super::{
+    disk::Disk,
+    segment::{self, Clock, EndReason, Lost, Record, Run, Summary},
+};
+
+/// Written to the file at once.
+const WRITE: usize = 64 << 10;
+/// Runs of a segment; one with more is sealed.
+const MAX_RUNS: usize = 4_096;
+/// Epochs that are remembered; beyond, the oldest segments go.
+pub(super) const MAX_LANES: usize = 4_096;
+/// Segments that are kept; beyond, the oldest go.
+pub(super) const MAX_SEGMENTS: usize = 4_096;
+
+/// What a journal on flash is told beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct FlashConfig {
+    /// Whose frames these are: segments of others are set aside.
+    pub(crate) agent_id: String,
+    /// This run.
+    pub(crate) boot: BootId,
+    /// Octets that all segments may take.
+    pub(crate) max_bytes: u64,
+}
+
+impl FlashConfig {
+    /// Octets of a segment. A thousand of them fill the folder, so that opening it reads a thousand places; what an unplanned end leaves open is read whole.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        (self.max_bytes / 1_024).clamp(256 << 10, 32 << 20).min(self.max_bytes / 4)
+    }
+}
+
+/// Names an epoch of a track in any run of this agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LaneKey {
+    pub(crate) boot: BootId,
+    pub(crate) track: u32,
+    pub(crate) epoch: u64,
+}
+
+/// What the folder has of one epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) info: TrackInfo,
+    /// The first number that the folder ever had of it.
+    pub(crate) oldest: u64,
+    /// The number behind the last one.
+    pub(crate) end: u64,
+    /// The server has all below.
+    pub(crate) freed: u64,
+    /// Numbers that had to go, ascending: first, last, why.
+    pub(crate) lost: Vec<(u64, u64, SkipReason)>,
+    /// Why there is nothing behind `end`; `None` while the epoch goes on.
+    pub(crate) ended: Option<EndReason>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) boot: BootId,
+    /// Octets of the file.
+    pub(super) bytes: u64,
+    /// Behind the last record that can be read.
+    pub(super) data_end: u64,
+    pub(super) runs: Vec<Run>,
+    pub(super) lost: Vec<Lost>,
+    /// Octets in the middle are wrong: it is set aside instead of removed.
+    pub(super) is_corrupt: bool,
+}
+
+pub(super) struct Open {
+    pub(super) number: u64,
+    pub(super) summary: Summary,
+    /// Octets in the file.
+    pub(super) written: u64,
+    /// Octets that are safely on the card.
+    pub(super) synced: u64,
+    pending: Vec<u8>,
+}
+
+/// What was counted since the journal was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlashCounts {
+    /// Frames that were appended.
+    pub(crate) frames: u64,
+    /// Their octets.
+    pub(crate) frame_octets: u64,
+    /// Octets that were given to the folder for them.
+    pub(crate) octets_written: u64,
+    /// Frames that went because of the cap before the server had them.
+    pub(crate) frames_evicted: u64,
+}
+
+/// The journal's flash tier.
+pub(crate) struct Flash {
+    pub(super) config: FlashConfig,
+    /// Sealed segments, oldest first.
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) open: Option<Open>,
+    pub(super) next_number: u64,
+    pub(super) lanes: BTreeMap<LaneKey, Lane>,
+    /// The runs whose segments are here, oldest first, and what their clocks showed.
+    pub(super) boots: Vec<(BootId, Option<Clock>)>,
+    /// What is to be written into the open segment beside frames.
+    notes: Vec<Record>,
+    counts: FlashCounts,
+    damages: Vec<String>,
+}
+
+pub(super) fn name(number: u64) -> String {
+    format!("{number:016x}.camj")
+}
+
+impl Flash {
+    pub(super) fn empty(config: FlashConfig) -> Self {
+        Self {
+            boots: Vec::new(),
+            config,
+            segments: VecDeque::new(),
+            open: None,
+            next_number: 1,
+            lanes: BTreeMap::new(),
+            notes: Vec::new(),
+            counts: FlashCounts::default(),
+            damages: Vec::new(),
+        }
+    }
+
+    /// Octets of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.written + open.pending.len() as u64);
+        open + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
+    }
+
+    /// Counters since it was opened.
+    pub(crate) fn counts(&self) -> FlashCounts {
+        self.counts
+    }
+
+    /// Every epoch that it has something of.
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = (&LaneKey, &Lane)> {
+        self.lanes.iter()
+    }
+
+    pub(crate) fn lane(&self, key: &LaneKey) -> Option<&Lane> {
+        self.lanes.get(key)
+    }
+
+    /// The runs that it has something of, oldest first.
+    pub(crate) fn boots(&self) -> &[(BootId, Option<Clock>)] {
+        &self.boots
+    }
+
+    /// Appends a frame of this run; `payload` is its octets, those of `frame` are empty. It is safe after the next [`Flash::sync`].
+    pub(crate) fn append(
+        &mut self,
+        disk: &mut dyn Disk,
+        info: &TrackInfo,
+        frame: &FrameStart,
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let needed = (payload.len() + 256) as u64;
+        self.make_room(disk, needed)?;
+        let is_full = self.open.as_ref().is_some_and(|open| {
+            let taken = open.written + open.pending.len() as u64 + needed;
+            let limit = self.config.segment_bytes();
+            // A new segment begins with a key frame if one comes in time: so the oldest one that is left does too.
+            taken > limit
+                || (taken > limit / 8 * 7 && frame.head.key && info.sample_rate == 0)
+                || open.summary.runs.len() >= MAX_RUNS
+        });
+        if is_full {
+            self.seal(disk)?;
+        }
+        self.begin(disk)?;
+        let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
+        let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, frame.sequence));
+        // What was lost between two appends was told by `lost`; numbers only grow.
+        lane.end = lane.end.max(frame.sequence + 1);
+        let open = self.open.as_mut().expect("a segment was just begun");
+        if !open.summary.tracks.contains_key(&(info.track, info.epoch)) {
+            open.put(&Record::Track(info.clone()));
+        }
+        for note in self.notes.drain(..) {
+            open.put(&note);
+        }
+        segment::put_frame(open.number, open.place(), info.epoch, frame, payload, &mut open.pending);
+        open.summary.note_frame(info.epoch, info.track, frame.sequence, &frame.head, frame.total);
+        self.counts.frames += 1;
+        self.counts.frame_octets += payload.len() as u64;
+        if open.pending.len() >= WRITE { self.write(disk) } else { Ok(()) }
+    }
+
+    /// The time of day is known now.
+    pub(crate) fn note_clock(&mut self, clock: Clock) {
+        self.note_boot(self.config.boot, Some(clock));
+        self.notes.push(Record::Clock(clock));
+    }
+
+    /// Frames of this run were evicted before they could be appended.
+    pub(crate) fn note_lost(&mut self, info: &TrackInfo, first: u64, last: u64, reason: SkipReason) {
+        let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
+        self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
+        self.lose(key, first, last, reason);
+    }
+
+    /// An epoch of this run has ended before `next`. One that the folder has nothing of needs no word.
+    pub(crate) fn note_end(&mut self, track: u32, epoch: u64, next: u64) {
+        if let Some(lane) = self.lanes.get_mut(&LaneKey { boot: self.config.boot, track, epoch })
+            && lane.ended.is_none()
+        {
+            lane.ended = Some(EndReason::Stopped);
+            self.notes.push(Record::End { track, epoch, next });
+        }
+    }
+
+    /// Whether something was appended or noted that is not safe yet.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.notes.is_empty() || self.open.as_ref().is_some_and(|open| open.synced < open.place())
+    }
+
+    /// Waits until everything that was appended is on the card.
+    pub(crate) fn sync(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        if !self.notes.is_empty() {
+            self.begin(disk)?;
+            let open = self.open.as_mut().expect("a segment was just begun");
+            self.notes.drain(..).for_each(|note| open.put(&note));
+        }
+        self.write(disk)?;
+        let Some(open) = self.open.as_mut().filter(|open| open.synced < open.written) else { return Ok(()) };
+        disk.sync(&name(open.number))?;
+        open.synced = open.written;
+        Ok(())
+    }
+
+    /// Ends the open segment: what it holds is summed up at its end.
+    pub(crate) fn seal(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        self.notes.drain(..).for_each(|note| open.put(&note));
+        let data_end = open.place();
+        let summary = Record::Summary(open.summary.clone());
+        segment::put(open.number, data_end, &summary, &mut open.pending);
+        open.pending.extend_from_slice(&segment::tail(data_end));
+        self.sync(disk)?;
+        let Some(open) = self.open.take() else { return Ok(()) };
+        self.segments.push_back(Segment {
+            number: open.number,
+            boot: self.config.boot,
+            bytes: open.written,
+            data_end,
+            runs: open.summary.runs,
+            lost: open.summary.lost,
+            is_corrupt: false,
+        });
+        self.clean(disk)
+    }
+
+    /// The server has all frames of this epoch below `next`: segments of which nothing is left to send go.
+    pub(crate) fn free(&mut self, disk: &mut dyn Disk, key: &LaneKey, next: u64) -> io::Result<()> {
+        let Some(lane) = self.lanes.get_mut(key) else { return Ok(()) };
+        if next <= lane.freed {
+            return Ok(());
+        }
+        lane.freed = next;
+        lane.lost.retain(|(_, last, _)| *last >= next);
+        self.clean(disk)
+    }
+
+    /// Octets of a segment cannot be read back: of its frames those from `next` on are lost, and the file will be set aside.
+    pub(super) fn damaged(&mut self, number: u64, why: &str, next: impl Fn(&LaneKey) -> u64) -> Vec<(LaneKey, u64)> {
+        let segment = self.segments.iter_mut().find(|segment| segment.number == number);
+        let (boot, runs) = match (segment, &self.open) {
+            (Some(segment), _) => {
+                segment.is_corrupt = true;
+                (segment.boot, segment.runs.clone())
+            }
+            (None, Some(open)) if open.number == number => (self.config.boot, open.summary.runs.clone()),
+            _ => return Vec::new(),
+        };
+        self.damages.push(format!("{} is damaged: {why}", name(number)));
+        let mut passed = Vec::new();
+        for run in runs {
+            let key = LaneKey { boot, track: run.track, epoch: run.epoch };
+            let Some(lane) = self.lanes.get(&key) else { continue };
+            let first = run.first.max(lane.freed).max(next(&key));
+            if first < run.end {
+                self.lose(key, first, run.end - 1, SkipReason::Corrupt);
+                passed.push((key, run.end));
+            }
+        }
+        passed
+    }
+
+    /// Takes note of frames that are lost, for now and for the time after a power cut.
+    fn lose(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.lose(first, last, reason);
+        let LaneKey { boot, track, epoch } = key;
+        self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason }));
+    }
+
+    /// Damages that were found since the last call, in words.
+    pub(crate) fn take_damages(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.damages)
+    }
+
+    /// The server has lost what it had: nothing counts as freed any more.
+    pub(crate) fn rewind(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.freed = 0;
+        }
+    }
+
+    fn clean(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        let mut at = 0;
+        while at < self.segments.len() {
+            if self.is_done(&self.segments[at]) {
+                self.drop_segment(disk, at)?;
+            } else {
+                at += 1;
+            }
+        }
+        self.forget_lanes();
+        Ok(())
+    }
+
+    fn is_done(&self, segment: &Segment) -> bool {
+        let freed =
+            |boot, track, epoch| self.lanes.get(&LaneKey { boot, track, epoch }).map_or(u64::MAX, |lane| lane.freed);
+        segment.runs.iter().all(|run| freed(segment.boot, run.track, run.epoch) >= run.end)
+            && segment.lost.iter().all(|lost| freed(lost.boot, lost.track, lost.epoch) > lost.last)
+    }
+
+    /// Drops lanes and boots that no segment has anything of.
+    fn forget_lanes(&mut self) {
+        let own = self.config.boot;
+        let segments = &self.segments;
+        let used = |key: &LaneKey| {
+            segments.iter().any(|segment| {
+                let lost = |lost: &Lost| (lost.boot, lost.track, lost.epoch) == (key.boot, key.track, key.epoch);
+                segment.boot == key.boot
+                    && segment.runs.iter().any(|run| (run.track, run.epoch) == (key.track, key.epoch))
+                    || segment.lost.iter().any(lost)
+            })
+        };
+        // Those that are done: only they are looked for, so this stays cheap with many.
+        let goes_on = |key: &LaneKey, lane: &Lane| key.boot == own && lane.ended.is_none();
+        self.lanes.retain(|key, lane| lane.freed < lane.end || goes_on(key, lane) || used(key));
+        let lanes = &self.lanes;
+        self.boots.retain(|(boot, _)| *boot == own || lanes.keys().any(|key| key.boot == *boot));
+    }
+
+    fn drop_segment(&mut self, disk: &mut dyn Disk, at: usize) -> io::Result<()> {
+        let segment = &self.segments[at];
+        let name = name(segment.number);
+        if segment.is_corrupt {
+            disk.set_aside(&name)?
+        } else {
+            disk.remove(&name)?
+        }
+        self.segments.remove(at);
+        Ok(())
+    }
+
+    /// Lets the oldest segments go until `needed` octets fit below the cap.
+    fn make_room(&mut self, disk: &mut dyn Disk, needed: u64) -> io::Result<()> {
+        while (self.bytes() + needed > self.config.max_bytes
+            || self.segments.len() >= MAX_SEGMENTS
+            || self.lanes.len() >= MAX_LANES)
+            && self.evict_oldest(disk)?
+        {}
+        Ok(())
+    }
+
+    /// The oldest segment goes, whatever the server has of it; `false` when there is none.
+    pub(crate) fn evict_oldest(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        if self.segments.is_empty() {
+            // The open one is all there is.
+            if self.open.as_ref().is_none_or(|open| open.summary.runs.is_empty()) {
+                return Ok(false);
+            }
+            self.seal(disk)?;
+            if self.segments.is_empty() {
+                return Ok(true);
+            }
+        }
+        let Segment { boot, runs, lost, .. } = self.segments[0].clone();
+        self.drop_segment(disk, 0)?;
+        for run in runs {
+            let key = LaneKey { boot, track: run.track, epoch: run.epoch };
+            let Some(lane) = self.lanes.get(&key) else { continue };
+            let first = run.first.max(lane.freed);
+            if first < run.end {
+                self.counts.frames_evicted += run.end - first;
+                self.lose(key, first, run.end - 1, SkipReason::OverBudget);
+            }
+        }
+        // What it said of others that are lost has to be said again.
+        for lost in lost {
+            let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
+            if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) {
+                self.notes.push(Record::Lost(lost));
+            }
+        }
+        self.forget_lanes();
+        Ok(true)
+    }
+
+    /// Begins a segment when none is open.
+    fn begin(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let number = self.next_number;
+        let name = name(number);
+        disk.create(&name)?;
+        // From here on the number is taken, whatever fails.
+        self.next_number += 1;
+        let mut open = Open {
+            number,
+            summary: Summary::default(),
+            written: 0,
+            synced: 0,
+            pending: Vec::with_capacity(WRITE + WRITE / 4),
+        };
+        open.pending.extend_from_slice(&segment::head());
+        open.put(&Record::Start { boot: self.config.boot, agent_id: self.config.agent_id.clone() });
+        self.note_boot(self.config.boot, None);
+        if let Some((_, Some(clock))) = self.boots.iter().find(|(boot, _)| *boot == self.config.boot) {
+            open.put(&Record::Clock(*clock));
+        }
+        self.open = Some(open);
+        self.write(disk)?;
+        disk.sync(&name)?;
+        disk.sync_folder()?;
+        if let Some(open) = &mut self.open {
+            open.synced = open.written;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        let Some(open) = self.open.as_mut().filter(|open| !open.pending.is_empty()) else { return Ok(()) };
+        disk.append(&name(open.number), &open.pending)?;
+        open.written += open.pending.len() as u64;
+        self.counts.octets_written += open.pending.len() as u64;
+        open.pending.clear();
+        // A frame of megabytes is rare; its room is given back.
+        open.pending.shrink_to(WRITE + WRITE / 4);
+        Ok(())
+    }
+
+    pub(super) fn note_boot(&mut self, boot: BootId, clock: Option<Clock>) {
+        match self.boots.iter_mut().find(|(other, _)| *other == boot) {
+            Some((_, known)) => *known = clock.or(*known),
+            None => self.boots.push((boot, clock)),
+        }
+    }
+}
+
+impl Open {
+    /// Where the next octet will stand in the file.
+    fn place(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    fn put(&mut self, record: &Record) {
+        segment::put(self.number, self.place(), record, &mut self.pending);
+        self.summary.note(record);
+    }
+}
+
+impl Lane {
+    pub(super) fn new(info: &TrackInfo, oldest: u64) -> Self {
+        Self { info: info.clone(), oldest, end: oldest, freed: 0, lost: Vec::new(), ended: None }
+    }
+
+    /// Numbers `first..=last` had to go.
+    pub(super) fn lose(&mut self, first: u64, last: u64, reason: SkipReason) {
+        self.oldest = self.oldest.min(first);
+        self.end = self.end.max(last + 1);
+        self.lost.push((first, last, reason));
+        self.lost.sort_unstable_by_key(|lost| lost.0);
+        self.lost.dedup_by(|next, before| {
+            let is_one = next.2 == before.2 && next.0 <= before.1.saturating_add(1);
+            if is_one {
+                before.1 = before.1.max(next.1);
+            }
+            is_one
+        });
+    }
+}

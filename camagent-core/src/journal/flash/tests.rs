@@ -1,0 +1,355 @@
+//! The tier as a whole on a card that fails on purpose.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+};
+
+use bytes::Bytes;
+use camagent_proto::{
+    frame::{FrameHead, FrameStart, SkipReason, TrackInfo},
+    message::BootId,
+};
+
+use super::{
+    backlog::{Cursor, Look},
+    disk::Disk,
+    open::Finding,
+    segment::{Clock, EndReason, tests::info},
+    sim::{SimDisk, random},
+    store::{Flash, FlashConfig, LaneKey},
+};
+
+fn config(boot: u64, max_bytes: u64) -> FlashConfig {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&boot.to_le_bytes());
+    FlashConfig { agent_id: "gate".into(), boot: BootId(id), max_bytes }
+}
+
+fn open(card: &SimDisk, boot: u64, max_bytes: u64) -> (Flash, Vec<Finding>) {
+    Flash::open(&mut card.clone(), config(boot, max_bytes), None).unwrap()
+}
+
+/// Octets that tell which frame they belong to.
+fn octets(boot: u64, track: u32, sequence: u64, length: usize) -> Vec<u8> {
+    let mut state = boot << 40 ^ u64::from(track) << 32 ^ sequence << 1 | 1;
+    (0..length).map(|_| random(&mut state) as u8).collect()
+}
+
+fn length(sequence: u64) -> usize {
+    if sequence.is_multiple_of(25) { 9_000 } else { 700 + (sequence % 7) as usize * 100 }
+}
+
+fn append(flash: &mut Flash, disk: &mut dyn Disk, boot: u64, track: u32, sequence: u64) -> std::io::Result<()> {
+    let payload = octets(boot, track, sequence, length(sequence));
+    let info = TrackInfo { sample_rate: track * 8_000, ..info(track, 1) };
+    flash.append(disk, &info, &start(track, sequence, payload.len()), &payload)
+}
+
+fn start(track: u32, sequence: u64, length: usize) -> FrameStart {
+    let head = FrameHead {
+        arrival_us: sequence * 40_000,
+        pts_us: sequence as i64 * 40_000,
+        dts_us: sequence as i64 * 40_000,
+        key: sequence.is_multiple_of(25) || track > 0,
+        ..FrameHead::default()
+    };
+    FrameStart { track, sequence, head, total: length as u64, payload: Bytes::new() }
+}
+
+/// All frames in the order of reading; octets are compared.
+fn read(flash: &mut Flash, card: &SimDisk) -> Vec<(u64, u32, u64)> {
+    let (mut cursor, mut frames) = (Cursor::new(), Vec::new());
+    loop {
+        match cursor.look(flash, &mut card.clone()).unwrap() {
+            Look::End => return frames,
+            Look::Frame(stored) => {
+                let boot = u64::from_le_bytes(*stored.key.boot.0.first_chunk().unwrap());
+                let (track, sequence) = (stored.key.track, stored.frame.sequence);
+                assert_eq!(stored.frame.payload, octets(boot, track, sequence, length(sequence)), "other octets");
+                assert_eq!(stored.frame.head, start(track, sequence, 0).head);
+                frames.push((boot, track, sequence));
+            }
+        }
+    }
+}
+
+fn key(boot: u64, track: u32) -> LaneKey {
+    LaneKey { boot: config(boot, 0).boot, track, epoch: 1 }
+}
+
+#[test]
+fn frames_come_back_over_segments_and_runs_in_their_order() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    for boot in 1..=3 {
+        let (mut flash, findings) = open(&card, boot, 64 << 20);
+        assert_eq!(findings, []);
+        for sequence in 0..500 {
+            append(&mut flash, &mut disk, boot, 0, sequence).unwrap();
+            append(&mut flash, &mut disk, boot, 1, sequence).unwrap();
+        }
+        flash.note_clock(Clock { boot_us: 7, utc_us: 1_700_000_000_000_000 });
+        (0..2).for_each(|track| flash.note_end(track, 1, 500));
+        flash.seal(&mut disk).unwrap();
+    }
+    let (mut flash, findings) = open(&card, 4, 64 << 20);
+    assert_eq!(findings, []);
+    let wanted: Vec<_> = (1..=3).flat_map(|boot| (0..500).flat_map(move |at| [(boot, 0, at), (boot, 1, at)])).collect();
+    assert_eq!(read(&mut flash, &card), wanted);
+    let lane = flash.lane(&key(2, 1)).unwrap();
+    assert_eq!((lane.oldest, lane.end, lane.ended), (0, 500, Some(EndReason::Stopped)));
+    assert!(flash.boots().iter().all(|(_, clock)| clock.is_some_and(|clock| clock.boot_us == 7)));
+
+    // What the server has goes, file by file, and nothing else does.
+    let before = flash.bytes();
+    flash.free(&mut disk, &key(1, 0), 500).unwrap();
+    assert_eq!(flash.bytes(), before, "the other track is in the same files");
+    flash.free(&mut disk, &key(1, 1), 400).unwrap();
+    assert!(flash.bytes() < before);
+    assert_eq!(read(&mut flash, &card).first(), Some(&(1, 1, 400)));
+    for boot in 1..=3 {
+        (0..2).for_each(|track| flash.free(&mut disk, &key(boot, track), 500).unwrap());
+    }
+    assert_eq!((flash.bytes(), flash.lanes().count(), flash.boots().len()), (0, 0, 0));
+    assert_eq!(card.used(), 0);
+}
+
+/// The promise of the tier: whatever was synced is there after any power cut, once, with the right octets, over hundreds of runs in one folder.
+#[test]
+fn hundreds_of_power_cuts_take_nothing_that_was_safe() {
+    for seed in 0..4 {
+        let card = SimDisk::new(seed, u64::MAX);
+        let mut disk = card.clone();
+        let mut state = seed * 77 + 5;
+        // For each run: how many frames were safe, and how many were ever written.
+        let mut promised: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+        for boot in 1..=150 {
+            let (mut flash, findings) = open(&card, boot, 1 << 30);
+            for finding in findings {
+                let harmless = match &finding {
+                    Finding::Cut { .. } => true,
+                    Finding::SetAside { why, .. } => why.contains("half-written"),
+                    _ => false,
+                };
+                assert!(harmless, "seed {seed}, run {boot}: {finding}");
+            }
+            let frames = random(&mut state) % 120;
+            card.fail_in(random(&mut state) % 60 + 1);
+            let mut safe = 0;
+            for sequence in 0..frames {
+                let done = append(&mut flash, &mut disk, boot, 0, sequence);
+                promised.insert(boot, (safe, sequence + 1));
+                if done.is_err() {
+                    break;
+                }
+                if random(&mut state).is_multiple_of(10) {
+                    if flash.sync(&mut disk).is_err() {
+                        break;
+                    }
+                    safe = sequence + 1;
+                    promised.insert(boot, (safe, safe));
+                }
+            }
+            card.cut_power();
+        }
+        let (mut flash, _) = open(&card, 999, 1 << 30);
+        let found = read(&mut flash, &card);
+        let once: BTreeSet<_> = found.iter().copied().collect();
+        assert_eq!(once.len(), found.len(), "seed {seed}: a frame came twice");
+        for (boot, (safe, written)) in promised {
+            let of_boot: Vec<u64> = found.iter().filter(|frame| frame.0 == boot).map(|frame| frame.2).collect();
+            assert!(of_boot.iter().copied().eq(0..of_boot.len() as u64), "seed {seed}, run {boot}: a hole");
+            let count = of_boot.len() as u64;
+            assert!((safe..=written).contains(&count), "seed {seed}, run {boot}: {count} frames, {safe} were safe");
+            if count > 0 {
+                assert_eq!(flash.lane(&key(boot, 0)).unwrap().ended, Some(EndReason::PowerCut));
+            }
+        }
+    }
+}
+
+/// 2 Mbit/s of video at 25 pictures a second with a GOP of two seconds, and G.711 in 20 ms units, synced each second; in whole pages of the card.
+#[test]
+fn little_is_written_beside_the_frames() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 4 << 30);
+    let (mut octets, mut pictures, mut units) = (0_u64, 0, 0);
+    for _second in 0..100 {
+        for picture in 0..25_u64 {
+            let size = if pictures % 50 == 0 { 90_000 } else { 8_300 + (picture * 137 % 900) as usize };
+            let payload = vec![picture as u8; size];
+            flash.append(&mut disk, &info(0, 1), &start(0, pictures, size), &payload).unwrap();
+            pictures += 1;
+            octets += size as u64;
+            for _ in 0..2 {
+                flash.append(&mut disk, &info(1, 1), &start(1, units, 160), &[3; 160]).unwrap();
+                units += 1;
+                octets += 160;
+            }
+        }
+        flash.sync(&mut disk).unwrap();
+    }
+    flash.seal(&mut disk).unwrap();
+    let amplification = card.octets_written() as f64 / octets as f64;
+    assert!(amplification <= 1.1, "{amplification}");
+    assert_eq!(flash.counts().frame_octets, octets);
+}
+
+#[test]
+fn opening_looks_at_one_place_of_each_segment() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 256 << 20);
+    let mut sequence = 0;
+    while card.names().len() < 200 {
+        append(&mut flash, &mut disk, 1, 0, sequence).unwrap();
+        sequence += 1;
+    }
+    flash.seal(&mut disk).unwrap();
+    let before = card.reads();
+    let (flash, _) = open(&card, 2, 256 << 20);
+    assert_eq!(card.reads() - before, 200);
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().end, sequence);
+}
+
+#[test]
+fn over_the_cap_the_oldest_go_and_are_told() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let cap = 2 << 20;
+    let (mut flash, _) = open(&card, 1, cap);
+    for sequence in 0..5_000 {
+        append(&mut flash, &mut disk, 1, 0, sequence).unwrap();
+        if sequence % 25 == 24 {
+            flash.sync(&mut disk).unwrap();
+            assert!(card.used() <= cap, "{} of {cap}", card.used());
+        }
+    }
+    let lane = flash.lane(&key(1, 0)).unwrap().clone();
+    let [(0, last, SkipReason::OverBudget)] = lane.lost[..] else { panic!("{:?}", lane.lost) };
+    assert_eq!(flash.counts().frames_evicted, last + 1);
+    let left = read(&mut flash, &card);
+    assert_eq!(left.first(), Some(&(1, 0, last + 1)));
+    assert_eq!(left.len() as u64, 5_000 - last - 1);
+    assert_eq!((last + 1) % 25, 0, "whole groups of pictures go");
+
+    // It is still known after a power cut, and until the server has heard of it.
+    card.cut_power();
+    let (mut flash, _) = open(&card, 2, cap);
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, lane.lost);
+    flash.free(&mut disk, &key(1, 0), last + 1).unwrap();
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, []);
+}
+
+#[test]
+fn strange_files_are_named_and_set_aside_and_never_deleted() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    (0..200).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.seal(&mut disk).unwrap();
+    let good = card.octets("0000000000000001.camj");
+
+    let mut newer = good.clone();
+    newer[8] = 2;
+    let at = newer.len() - 2;
+    newer[at] = 2;
+    card.plant("0000000000000007.camj", &newer);
+    card.plant("0000000000000008.camj", b"RIFF....AVI LIST");
+    card.plant("0000000000000009.camj", &[0; 4_096]);
+    card.plant("000000000000000a.camj", &good);
+    card.plant("nonsense.camj", b"x");
+    card.plant("holiday.jpg", b"JFIF");
+    card.plant("000000000000000b.camj", b"");
+    let other = FlashConfig { agent_id: "garden".into(), ..config(5, 64 << 20) };
+    let (mut theirs, _) = Flash::open(&mut SimDisk::new(2, u64::MAX), other.clone(), None).unwrap();
+    let elsewhere = SimDisk::new(3, u64::MAX);
+    theirs.append(&mut elsewhere.clone(), &info(0, 1), &start(0, 0, 3), b"abc").unwrap();
+    theirs.seal(&mut elsewhere.clone()).unwrap();
+    card.plant("0000000000000001.camj.theirs", b"");
+    card.plant("000000000000000c.camj", &elsewhere.octets("0000000000000001.camj"));
+
+    let (mut flash, findings) = open(&card, 2, 64 << 20);
+    let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    for (name, why) in [
+        ("0000000000000007.camj", "newer agent wrote it (format 2"),
+        ("0000000000000008.camj", "no segment"),
+        ("0000000000000009.camj", "half-written"),
+        ("000000000000000a.camj", "half-written"),
+        ("nonsense.camj", "no number"),
+        ("holiday.jpg", "stays where it is"),
+        ("000000000000000c.camj", "half-written"),
+    ] {
+        assert!(told.iter().any(|told| told.contains(name) && told.contains(why)), "{name}: {why} in {told:#?}");
+    }
+    assert_eq!(read(&mut flash, &card).len(), 200, "what is good is used");
+    assert_eq!(card.octets("set-aside/0000000000000007.camj.0"), newer);
+    let (_, again) = open(&card, 3, 64 << 20);
+    assert!(again.iter().all(|finding| matches!(finding, Finding::LeftAlone(_))), "told once: {again:?}");
+
+    // A whole segment of another agent, under its own number.
+    let card = SimDisk::new(1, u64::MAX);
+    card.plant("0000000000000001.camj", &elsewhere.octets("0000000000000001.camj"));
+    let (flash, findings) = open(&card, 2, 64 << 20);
+    assert!(findings[0].to_string().contains("belongs to the agent \"garden\""), "{findings:?}");
+    assert_eq!(flash.lanes().count(), 0);
+}
+
+#[test]
+fn damage_in_the_middle_costs_what_is_behind_it_and_is_told() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 1 << 30);
+    (0..200).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.seal(&mut disk).unwrap();
+    let name = "0000000000000001.camj";
+    let mut octets = card.octets(name);
+    let middle = octets.len() / 2;
+    octets[middle] ^= 1;
+    card.plant(name, &octets);
+    let (mut flash, findings) = open(&card, 2, 64 << 20);
+    assert_eq!(findings, [], "the summary is whole");
+    let found = read(&mut flash, &card);
+    assert!((80..120).contains(&found.len()), "{}", found.len());
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [(found.len() as u64, 199, SkipReason::Corrupt)]);
+    assert_eq!(flash.take_damages().len(), 1);
+    flash.free(&mut disk, &key(1, 0), 200).unwrap();
+    assert_eq!(card.octets("set-aside/0000000000000001.camj.0"), octets, "kept for whoever wants to look at it");
+
+    // The same with a summary that is damaged too: it is read from the front, and nothing is cut from it.
+    let card = SimDisk::new(1, u64::MAX);
+    let at = octets.len() - 30;
+    octets[at] ^= 1;
+    card.plant(name, &octets);
+    let (mut flash, findings) = open(&card, 2, 64 << 20);
+    assert!(matches!(&findings[..], [Finding::Corrupt { .. }]), "{findings:?}");
+    assert_eq!(read(&mut flash, &card).len(), found.len());
+    assert_eq!(card.octets(name), octets);
+}
+
+#[test]
+fn a_card_that_is_full_or_can_only_be_read_still_gives_back_what_it_has() {
+    let card = SimDisk::new(1, 1 << 20);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    let mut safe = 0;
+    let error = (0..5_000).find_map(|sequence| {
+        let done = append(&mut flash, &mut disk, 1, 0, sequence).and_then(|()| flash.sync(&mut disk));
+        safe = if done.is_ok() { sequence + 1 } else { safe };
+        done.err()
+    });
+    assert_eq!(error.unwrap().kind(), ErrorKind::StorageFull);
+    card.set_read_only(true);
+    let (mut flash, _) = open(&card, 2, 64 << 20);
+    let found = read(&mut flash, &card).len() as u64;
+    assert!(found >= safe && found <= safe + 1, "{found} of {safe}");
+    assert_eq!(append(&mut flash, &mut disk, 2, 0, 0).unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    card.set_read_only(false);
+    card.set_away(true);
+    assert!(Flash::open(&mut disk, config(3, 64 << 20), None).is_err());
+    card.set_away(false);
+    let (mut flash, _) = open(&card, 3, 64 << 20);
+    assert!(read(&mut flash, &card).len() as u64 >= safe);
+}
