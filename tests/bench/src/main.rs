@@ -3,69 +3,100 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to a person")]
 
 mod join;
+mod outage;
 mod page;
+mod programs;
+mod stage;
 mod tunnel;
+mod uplink;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 const HELP: &str = "\
-usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [--only WHO]
+usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [--only WHO] [--work WORK]
 
   join    from a viewer's connect to its first whole key frame, over loopback, at groups of 1, 4 and 10 s
   tunnel  a camera's port through camagent, rathole, ssh -R and chisel, over loopback, everybody encrypted:
           throughput, requests, connect time, CPU and memory of both ends
+  uplink  a camera's uplink that is full: how long control messages and live audio wait through camagent, rust-yamux,
+          QMux, rathole and plain sockets over the emulated link; needs root. Works: saturated, steps, neighbour
+
+  outage  a tunnel's connection that dies without a word: seconds until the camera's service answers again, through
+          camagent, rathole and chisel over the emulated link; needs root
 
 --json      one JSON object a line instead of a table
 --joins N   join: joins at each group length, at least 100 (200 without it)
---rounds N  tunnel: rounds in which everybody has a turn (5 without it; less is not kept in the page)
---seconds N tunnel: how long each load lasts (3 without it)
---only WHO  tunnel: camagent, rathole, ssh or chisel alone; not kept in the page
+--rounds N  tunnel, uplink, outage: rounds in which everybody has a turn (5 without it, outage 10; less is not kept)
+--seconds N tunnel, uplink: how long each load lasts (tunnel: 3 without it); outage: the longest wait (60)
+--only WHO  tunnel, uplink, outage: one contender alone; not kept in the page
+--work WORK uplink: one work alone
 ";
 
 /// Rounds of a comparison that is kept.
 const ROUNDS: usize = 5;
-/// Length of its loads.
+/// Length of the loads of a tunnel.
 const LENGTH: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next();
-    let (mut json, mut joins) = (false, 200);
-    let mut amount = tunnel::Amount { rounds: ROUNDS, length: LENGTH, only: None };
+    let (mut json, mut joins, mut rounds, mut length) = (false, 200, None, None);
+    let (mut only, mut work) = (None, None);
     while let Some(argument) = arguments.next() {
-        if argument == "--only" {
-            amount.only = arguments.next();
-            continue;
-        }
-        let mut number = |least: u64| {
-            let number = arguments.next().and_then(|count| count.parse().ok());
-            number
-                .filter(|count| *count >= least)
-                .ok_or_else(|| format!("{argument} needs a number of at least {least}"))
-        };
-        let taken = match argument.as_str() {
+        let value = match argument.as_str() {
             "--json" => {
                 json = true;
+                continue;
+            }
+            "--joins" | "--rounds" | "--seconds" | "--only" | "--work" => arguments.next(),
+            other => return complain(&format!("{other} is not known\n\n{HELP}")),
+        };
+        let Some(value) = value else { return complain(&format!("{argument} needs a value")) };
+        let number = |least: u64| {
+            let number = value.parse().ok().filter(|number| *number >= least);
+            number.ok_or_else(|| format!("{argument} needs a number of at least {least}"))
+        };
+        let taken = match argument.as_str() {
+            "--joins" => number(100).map(|count| joins = count as usize),
+            "--rounds" => number(1).map(|count| rounds = Some(count as usize)),
+            "--seconds" => number(1).map(|count| length = Some(Duration::from_secs(count))),
+            "--only" => {
+                only = Some(value);
                 Ok(())
             }
-            "--joins" => number(100).map(|count| joins = count as usize),
-            "--rounds" => number(1).map(|count| amount.rounds = count as usize),
-            "--seconds" => number(1).map(|count| amount.length = Duration::from_secs(count)),
-            other => Err(format!("{other} is not known\n\n{HELP}")),
+            _ => {
+                work = Some(value);
+                Ok(())
+            }
         };
         if let Err(error) = taken {
             return complain(&error);
         }
     }
     match name.as_deref() {
-        Some("join") => finish(&join::run(joins), json, true),
-        Some("tunnel") => match tunnel::run(&amount) {
-            Ok(measured) => {
-                finish(&measured, json, amount.rounds >= ROUNDS && amount.length >= LENGTH && amount.only.is_none())
+        Some("join") => finish(&[(join::run(joins), true)], json),
+        Some("tunnel") => {
+            let rounds = rounds.unwrap_or(ROUNDS);
+            let amount = tunnel::Amount { rounds, length: length.unwrap_or(LENGTH), only };
+            let is_enough = amount.rounds >= ROUNDS && amount.length >= LENGTH && amount.only.is_none();
+            match tunnel::run(&amount) {
+                Ok(measured) => finish(&[(measured, is_enough)], json),
+                Err(error) => complain(&error),
             }
+        }
+        Some("uplink") => match uplink::run(&uplink::Amount { rounds: rounds.unwrap_or(ROUNDS), length, only, work }) {
+            Ok(sections) => finish(&sections, json),
             Err(error) => complain(&error),
         },
+        Some("outage") => {
+            let (rounds, patience) = (rounds.unwrap_or(outage::ROUNDS), length.unwrap_or(outage::PATIENCE));
+            let is_enough = rounds >= ROUNDS && patience >= outage::PATIENCE && only.is_none();
+            match outage::run(&outage::Amount { rounds, patience, only }) {
+                Ok(measured) => finish(&[(measured, is_enough)], json),
+                Err(error) => complain(&error),
+            }
+        }
         None => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -74,27 +105,38 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what was measured, and keeps it in the page when it was measured often enough and with optimised code.
-fn finish(measured: &page::Measured, json: bool, is_enough: bool) -> ExitCode {
-    if json {
-        measured.rows.iter().for_each(|row| println!("{row}"));
-    } else {
-        println!("{}\n\n{}", measured.text, measured.table());
-    }
-    if cfg!(debug_assertions) || !is_enough {
-        eprintln!("bench: built without optimisation or measured too little, so sdk-docs/benchmarks.md stays as it is");
-        return ExitCode::SUCCESS;
-    }
-    match measured.keep() {
-        Ok(path) => {
-            eprintln!("bench: kept in {}", path.display());
-            ExitCode::SUCCESS
+/// Prints what was measured, and keeps it in the page where it was measured often enough and with optimised code.
+fn finish(sections: &[(page::Measured, bool)], json: bool) -> ExitCode {
+    for (measured, is_enough) in sections {
+        if json {
+            measured.rows.iter().for_each(|row| println!("{row}"));
+        } else {
+            println!("{}\n\n{}", measured.text, measured.table());
         }
-        Err(error) => complain(&error),
+        if cfg!(debug_assertions) || !is_enough {
+            note("built without optimisation or measured too little, so sdk-docs/benchmarks.md stays as it is");
+            continue;
+        }
+        match measured.keep() {
+            Ok(path) => note(&format!("kept in {}", path.display())),
+            Err(error) => return complain(&error),
+        }
     }
+    ExitCode::SUCCESS
+}
+
+/// Tells who waits.
+fn note(what: &str) {
+    eprintln!("bench: {what}");
+}
+
+/// How many want a processor of this machine, in the last minute.
+fn load_average() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or("?").to_owned()
 }
 
 fn complain(what: &str) -> ExitCode {
-    eprintln!("bench: {what}");
+    note(what);
     ExitCode::FAILURE
 }

@@ -4,24 +4,16 @@
 //! A contender's two ends, the camera's service and its visitors share the machine and loopback: the numbers tell what
 //! the programs cost, not what a network does.
 
-mod camagent;
-mod chisel;
-mod contender;
-mod process;
-mod rathole;
 mod source;
-mod ssh;
 mod visitor;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use self::contender::{ALL, Contender, Ground, Tunnel};
-use self::process::Usage;
 use crate::page::Measured;
+use crate::programs::{ALL, Contender, Ground, Place, Service, Tunnel, Usage};
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -59,16 +51,10 @@ type Values = BTreeMap<(&'static str, &'static str), Vec<f64>>;
 /// Measures everybody who is there.
 pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
     let certificates = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
-    Ground::make_certificates(certificates.path())?;
-    let own = std::env::current_exe().ok().and_then(|path| path.parent().map(PathBuf::from)).unwrap_or_default();
-    let ground = Ground {
-        source: source::start().map_err(|error| format!("the source: {error}"))?,
-        certificates: certificates.path().to_owned(),
-        peers: own.parent().unwrap_or(&own).join("peers/bin"),
-        own,
-    };
-    let busy = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let busy = busy.split(' ').next().unwrap_or("?").to_owned();
+    let ground = Ground::make(certificates.path())?;
+    let source = source::start().map_err(|error| format!("the source: {error}"))?;
+    let service = Service { name: "bench", source };
+    let busy = crate::load_average();
     let (mut present, mut people) = (Vec::new(), Vec::new());
     for contender in ALL.iter().filter(|contender| amount.only.as_deref().is_none_or(|only| only == contender.who)) {
         match (contender.introduce)(&ground) {
@@ -77,7 +63,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
                 people.push((contender.who, introduction));
             }
             Err(why) => {
-                note(&format!("{} does not take part: {why}", contender.who));
+                crate::note(&format!("{} does not take part: {why}", contender.who));
                 people.push((contender.who, format!("{} did not take part: {why}", contender.who)));
             }
         }
@@ -87,7 +73,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
         // Each begins a round once, so that none is always the first.
         for turn in 0..present.len() {
             let contender = present[(round + turn) % present.len()];
-            let suite = measure(contender, &ground, amount.length, &mut values)
+            let suite = measure(contender, &ground, &service, amount.length, &mut values)
                 .map_err(|error| format!("{} in round {}: {error}", contender.who, round + 1))?;
             if let (0, Some(person)) = (round, people.iter_mut().find(|(who, _)| *who == contender.who)) {
                 person.1 = format!("{}{suite}", person.1);
@@ -101,38 +87,41 @@ pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
 fn measure(
     contender: &'static Contender,
     ground: &Ground,
+    service: &Service,
     length: Duration,
     values: &mut Values,
 ) -> Result<String, String> {
-    let mut tunnel = (contender.start)(ground)?;
-    tunnel.wait()?;
+    let mut tunnel = (contender.start)(ground, &Place::LOOPBACK, std::slice::from_ref(service))?;
+    let door = tunnel.doors[0];
+    tunnel.wait(|| visitor::ask(door).map(drop))?;
     // What the programs said last is gone with their folder.
-    load(contender.who, ground, &tunnel, length, values)
+    load(contender, ground, &tunnel, length, values)
         .map_err(|error| format!("{error}; {}; {}", tunnel.server.last_words(), tunnel.agent.last_words()))
 }
 
 /// All loads, one after the other.
 fn load(
-    who: &'static str,
+    contender: &'static Contender,
     ground: &Ground,
     tunnel: &Tunnel,
     length: Duration,
     values: &mut Values,
 ) -> Result<String, String> {
-    let suite = if who == "camagent" { camagent::suite(ground, tunnel) } else { ground.suite(tunnel.port) };
+    let (who, door) = (contender.who, tunnel.doors[0]);
+    let suite = (contender.suite)(ground, tunnel);
     let suite = suite.map(|suite| format!(" {suite}")).unwrap_or_default();
     let mut put = |metric, value: f64| values.entry((who, metric)).or_default().push(value);
-    put("connect_p50", visitor::first_octet(tunnel.door, CONNECTS)?.as_secs_f64() * 1_000.0);
-    let (requests, failed) = visitor::requests(tunnel.door, length);
+    put("connect_p50", visitor::first_octet(door, CONNECTS)?.as_secs_f64() * 1_000.0);
+    let (requests, failed) = visitor::requests(door, length);
     if failed > 0 {
-        note(&format!("{who}: {failed} requests were not answered"));
+        crate::note(&format!("{who}: {failed} requests were not answered"));
     }
     put("requests", requests);
     for (count, throughput, cpu_agent, cpu_server) in
         [(1, "throughput_1", "cpu_agent_1", "cpu_server_1"), (MANY, "throughput_20", "cpu_agent_20", "cpu_server_20")]
     {
         let sample = || (tunnel.agent.usage(), tunnel.server.usage());
-        let carried = visitor::streams(tunnel.door, count, length, sample)?;
+        let carried = visitor::streams(door, count, length, sample)?;
         let gigabytes = carried.octets as f64 / 1e9;
         let ((agent_before, server_before), (agent, server)) = carried.samples;
         put(throughput, gigabytes * 1_000.0 / carried.time.as_secs_f64());
@@ -234,11 +223,6 @@ fn short(value: f64) -> String {
 
 fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
-}
-
-#[allow(clippy::print_stderr, reason = "a peer that is not there must be told")]
-fn note(what: &str) {
-    eprintln!("bench: {what}");
 }
 
 #[cfg(test)]

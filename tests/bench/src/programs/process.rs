@@ -1,11 +1,13 @@
 //! Programs that run beside the bench and end with it, and what they use: `/proc` of a process and its descendants.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::Service;
 
 /// A program that is killed with the value.
 pub(crate) struct Program {
@@ -95,6 +97,11 @@ impl Drop for Program {
 pub(crate) fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|error| format!("no free port: {error}"))?;
     Ok(listener.local_addr().map_err(|error| error.to_string())?.port())
+}
+
+/// A free port of loopback for each service.
+pub(crate) fn free_doors(services: &[Service]) -> Result<Vec<SocketAddr>, String> {
+    services.iter().map(|_| Ok(([127, 0, 0, 1], free_port()?).into())).collect()
 }
 
 /// utime and stime of proc(5), in seconds; children that were waited for are in cutime and cstime.
