@@ -2,8 +2,8 @@
  * A camera that plays files: pushes an H.264 or H.265 file (Annex B, no B pictures) and, beside it, an AAC (ADTS) or
  * G.711 file, at real-time pace, over and over. Prints events and statistics on stdout, log messages on stderr.
  *
- * What a firmware would do differently: take pictures and sound from its encoder, and let the encoder begin a new GOP
- * when CAMAGENT_EVENT_KEY_FRAME_WANTED comes.
+ * What a firmware would do differently: take pictures and sound from its encoder, let the encoder begin a new GOP when
+ * CAMAGENT_EVENT_KEY_FRAME_WANTED comes, and let it produce what CAMAGENT_EVENT_TARGET_BITRATE says.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <camagent.h>
@@ -259,6 +259,10 @@ static void print_events(camagent_t *agent)
             break;
         case CAMAGENT_EVENT_KEY_FRAME_WANTED:
             printf("key frame wanted on track %" PRIu32 "\n", event.track);
+            break;
+        case CAMAGENT_EVENT_TARGET_BITRATE:
+            /* A firmware gives it to its encoder: encoder_set_bitrate(event.track, event.bitrate ? event.bitrate : CONFIGURED). */
+            printf("target bitrate of track %" PRIu32 ": %" PRIu32 " bit/s\n", event.track, event.bitrate);
             break;
         case CAMAGENT_EVENT_TRACK_WANTED:
             printf("track %" PRIu32 " %s\n", event.track, event.wanted ? "wanted" : "not wanted");

@@ -64,6 +64,12 @@ extern "C" {
 #define CAMAGENT_EVENT_WARNING 6
 
 /**
+ * The uplink is short, or wide enough again: the encoder of `track` should produce `bitrate` bits a second from now on, 0 for what it was configured
+ * for. Told at most once a second, and never for audio. An encoder that cannot follow loses pictures instead.
+ */
+#define CAMAGENT_EVENT_TARGET_BITRATE 7
+
+/**
  * The server's URL is ws://: nothing is encrypted.
  */
 #define CAMAGENT_WARNING_PLAINTEXT 1
@@ -325,6 +331,10 @@ typedef struct camagent_event_t {
      * The camera of a command, or NULL.
      */
     const char *camera;
+    /**
+     * Bits a second.
+     */
+    uint32_t bitrate;
 } camagent_event_t;
 
 /**
@@ -439,6 +449,14 @@ typedef struct camagent_stats_t {
      * Last round trip in microseconds; 0 before the first.
      */
     uint64_t round_trip_us;
+    /**
+     * Bits a second that the uplink was seen to deliver at its best lately: no more than it was given. 0 without a session.
+     */
+    uint64_t uplink_bits_per_second;
+    /**
+     * Microseconds that the newest bytes waited in front of the uplink.
+     */
+    uint64_t uplink_queue_us;
 } camagent_stats_t;
 
 /**

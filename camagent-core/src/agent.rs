@@ -30,7 +30,7 @@ use crate::{
     net::{ServerTime, Servers, Tls},
     resolve::Resolver,
     source::{Frame, Intake, Pushed, TrackDescription},
-    stats::NetworkCounts,
+    stats::{NetworkCounts, Uplink},
     tunnel::{self, Tunnels},
 };
 
@@ -132,6 +132,7 @@ impl Agent {
             servers: Servers::new(config.servers.len(), config.reconnect_interval),
             server_time,
             started,
+            uplink: Uplink::default(),
             overflow_told: None,
             refusals_logged: Rarely::new(1),
             refusals_told: Rarely::new(10),

@@ -57,6 +57,13 @@ pub enum Event {
         /// The track.
         track: u32,
     },
+    /// The uplink is short, or wide enough again: what the encoder of this track should produce from now on. Told at most once a second.
+    TargetBitrate {
+        /// The track.
+        track: u32,
+        /// Bits a second; 0: what it was configured for.
+        bits_per_second: u32,
+    },
     /// Whether frames of this track are taken now.
     TrackWanted {
         /// The track.

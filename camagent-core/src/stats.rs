@@ -11,7 +11,15 @@ pub(crate) struct NetworkCounts {
     pub(crate) frames_lost: u64,
     pub(crate) sessions: u64,
     pub(crate) round_trip_us: u64,
+    pub(crate) uplink: Uplink,
     pub(crate) is_connected: bool,
+}
+
+/// What is known of the way to the server; all 0 without a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Uplink {
+    pub(crate) bits_per_second: u64,
+    pub(crate) queue_us: u64,
 }
 
 #[derive(Debug, Default)]

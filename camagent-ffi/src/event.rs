@@ -20,6 +20,9 @@ pub const CAMAGENT_EVENT_KEY_FRAME_WANTED: u32 = 4;
 pub const CAMAGENT_EVENT_TRACK_WANTED: u32 = 5;
 /// Something that the operator should know and that stops nothing: `code` is one of CAMAGENT_WARNING_*, `text` says it in words.
 pub const CAMAGENT_EVENT_WARNING: u32 = 6;
+/// The uplink is short, or wide enough again: the encoder of `track` should produce `bitrate` bits a second from now on, 0 for what it was configured
+/// for. Told at most once a second, and never for audio. An encoder that cannot follow loses pictures instead.
+pub const CAMAGENT_EVENT_TARGET_BITRATE: u32 = 7;
 
 /// The server's URL is ws://: nothing is encrypted.
 pub const CAMAGENT_WARNING_PLAINTEXT: u32 = 1;
@@ -59,12 +62,14 @@ pub struct camagent_event_t {
     pub detail: *const c_char,
     /// The camera of a command, or NULL.
     pub camera: *const c_char,
+    /// Bits a second.
+    pub bitrate: u32,
 }
 
 // SAFETY: repr(C), begins with a u32, and zeros (NULL, numbers) are a value.
 unsafe impl Sized32 for camagent_event_t {
     const NAME: &'static str = "camagent_event_t";
-    const LEAST: usize = size_of::<camagent_event_t>();
+    const LEAST: usize = std::mem::offset_of!(camagent_event_t, bitrate);
 }
 
 /// The texts that an event's pointers lead to.
@@ -89,6 +94,7 @@ pub(crate) fn to_c(event: Event, texts: &mut EventTexts) -> camagent_event_t {
         text: std::ptr::null(),
         detail: std::ptr::null(),
         camera: std::ptr::null(),
+        bitrate: 0,
     };
     match event {
         Event::Connected { session_id, address } => {
@@ -112,6 +118,10 @@ pub(crate) fn to_c(event: Event, texts: &mut EventTexts) -> camagent_event_t {
         Event::KeyFrameWanted { track } => {
             c.r#type = CAMAGENT_EVENT_KEY_FRAME_WANTED;
             c.track = track;
+        }
+        Event::TargetBitrate { track, bits_per_second } => {
+            c.r#type = CAMAGENT_EVENT_TARGET_BITRATE;
+            (c.track, c.bitrate) = (track, bits_per_second);
         }
         Event::TrackWanted { track, wanted } => {
             c.r#type = CAMAGENT_EVENT_TRACK_WANTED;

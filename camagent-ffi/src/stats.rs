@@ -34,12 +34,16 @@ pub struct camagent_stats_t {
     pub frames_dropped: u64,
     /// Last round trip in microseconds; 0 before the first.
     pub round_trip_us: u64,
+    /// Bits a second that the uplink was seen to deliver at its best lately: no more than it was given. 0 without a session.
+    pub uplink_bits_per_second: u64,
+    /// Microseconds that the newest bytes waited in front of the uplink.
+    pub uplink_queue_us: u64,
 }
 
 // SAFETY: repr(C), begins with a u32, and zeros are a value.
 unsafe impl Sized32 for camagent_stats_t {
     const NAME: &'static str = "camagent_stats_t";
-    const LEAST: usize = size_of::<camagent_stats_t>();
+    const LEAST: usize = std::mem::offset_of!(camagent_stats_t, uplink_bits_per_second);
 }
 
 /// Fills in how the agent fares. Never waits.
@@ -68,6 +72,8 @@ pub unsafe extern "C" fn camagent_get_stats(agent: *mut camagent_t, stats: *mut 
             frames_sent: numbers.frames_sent,
             frames_dropped: numbers.frames_dropped,
             round_trip_us: numbers.round_trip_us,
+            uplink_bits_per_second: numbers.uplink_bits_per_second,
+            uplink_queue_us: numbers.uplink_queue_us,
         };
         // SAFETY: the caller vouches for `stats`.
         unsafe { write(stats, &filled, "stats") }?;

@@ -28,9 +28,19 @@ pub struct Statistics {
     pub frames_dropped: u64,
     /// Last measured round trip of a heartbeat in microseconds; 0 before the first.
     pub round_trip_us: u64,
+    /// Bits a second that the uplink was seen to deliver at its best lately: no more than it was given. 0 before the first measurement.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub uplink_bits_per_second: u64,
+    /// Microseconds that the newest octets waited in front of the uplink.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub uplink_queue_us: u64,
     /// What a newer agent says beside these.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -167,6 +167,35 @@ fn an_encoder_that_is_asked_is_live_again_at_once() {
 }
 
 #[test]
+fn an_encoder_is_told_what_the_link_carries() {
+    let mut pair = link(50 * MS);
+    pair.track_of("main", MAIN, 1, 0, Some(3 * SECOND));
+    let mut camera = Camera::new(&[(MAIN, 20_000)]);
+    let (mut told, mut followed) = (Vec::new(), 0);
+    for _ in 0..120 {
+        camera.run(&mut pair, SECOND / 2);
+        pair.agent_events.retain(|event| match event {
+            AgentEvent::TargetBitrate { track, bits_per_second } => {
+                told.push((*track, *bits_per_second));
+                false
+            }
+            _ => true,
+        });
+        if let Some((_, bits)) = told.get(followed..).and_then(<[_]>::last) {
+            // 25 pictures a second; key frames are four times as large.
+            camera.pictures = vec![(MAIN, if *bits == 0 { 20_000 } else { *bits as usize / 8 / 27 })];
+            followed = told.len();
+        }
+    }
+    check(&pair);
+    let (first, last) = (told[0], told[told.len() - 1]);
+    assert!(first.0 == MAIN && (1_500_000..3_000_000).contains(&last.1), "a link of 2.6 Mbit/s: {told:?}");
+    let late = skipped(&pair, MAIN).len();
+    camera.run(&mut pair, 20 * SECOND);
+    assert_eq!(skipped(&pair, MAIN).len(), late, "and nothing is late any more");
+}
+
+#[test]
 fn disposable_pictures_go_before_others() {
     let mut pair = link(50 * MS);
     pair.track_of("main", MAIN, 1, 0, Some(2 * SECOND));
@@ -190,6 +219,28 @@ fn what_waited_for_a_connection_is_not_late() {
     pair.drive(5 * SECOND);
     check(&pair);
     assert_eq!((frames(&pair, MAIN), frames(&pair, SOUND)), (500, 1_000));
+}
+
+#[test]
+fn what_was_left_out_on_a_dead_link_is_sent_after_all_and_not_counted() {
+    let mut pair = link(50 * MS);
+    pair.track_of("main", MAIN, 1, 0, Some(SECOND));
+    let mut camera = Camera { group: 25, ..Camera::new(&[(MAIN, 10_000)]) };
+    camera.run(&mut pair, SECOND);
+    // One message is under way for the rest of the test.
+    pair.latency = 100 * SECOND;
+    camera.run(&mut pair, 4 * SECOND);
+    pair.window = 50;
+    camera.run(&mut pair, SECOND);
+    assert!(pair.agent.transfer_counts().frames_late > 50);
+    pair.cut();
+    (pair.latency, pair.window) = (MS, 8);
+    pair.connect();
+    pair.drive(5 * SECOND);
+    check(&pair);
+    assert_eq!((frames(&pair, MAIN), skipped(&pair, MAIN)), (150, vec![]));
+    let counts = pair.agent.transfer_counts();
+    assert_eq!((counts.frames_late, counts.frames_skipped), (0, 0));
 }
 
 #[test]

@@ -52,8 +52,12 @@ impl Driver {
                 AgentEvent::KeyFrameNeeded(track) if self.shared.intake.is_pushed(track) => {
                     self.tell(Event::KeyFrameWanted { track });
                 }
-                // What is pulled brings its key frames when its camera makes them.
-                AgentEvent::KeyFrameNeeded(_) => {}
+                AgentEvent::TargetBitrate { track, bits_per_second } if self.shared.intake.is_pushed(track) => {
+                    let bits_per_second = u32::try_from(bits_per_second).unwrap_or(u32::MAX);
+                    self.tell(Event::TargetBitrate { track, bits_per_second });
+                }
+                // What is pulled comes as its camera makes it.
+                AgentEvent::KeyFrameNeeded(_) | AgentEvent::TargetBitrate { .. } => {}
                 AgentEvent::Goaway(goaway) => {
                     self.logger.info(format_args!("the server asks to leave: {:?}", short(&goaway.reason)));
                     talk.leave_at = Some(now + Duration::from_millis(goaway.after_ms.min(60_000)));

@@ -26,7 +26,7 @@ use crate::{
     logger::Logger,
     net::{Dialler, Ending, ServerTime, Servers, Tls, Traffic},
     resolve::Resolver,
-    stats::NetworkCounts,
+    stats::{NetworkCounts, Uplink},
     tunnel::Tunnels,
 };
 use talk::Talk;
@@ -55,6 +55,7 @@ pub(crate) struct Driver {
     pub(crate) refusals_logged: Rarely,
     /// Refused tunnels that the host is told of.
     pub(crate) refusals_told: Rarely,
+    pub(crate) uplink: Uplink,
     /// When the host was last told that frames are lost.
     pub(crate) overflow_told: Option<Instant>,
 }
@@ -169,6 +170,7 @@ impl Driver {
         if !self.session.disconnected(clock::now()) {
             self.tunnels.clear();
         }
+        self.uplink = Uplink::default();
         self.publish(traffic);
         if self.is_done() {
             return None;
@@ -199,6 +201,7 @@ impl Driver {
             frames_lost: transfer.frames_skipped,
             sessions,
             round_trip_us: u64::try_from(self.session.round_trip().as_micros()).unwrap_or(u64::MAX),
+            uplink: self.uplink,
             is_connected: self.session.is_established(),
         });
     }

@@ -162,6 +162,8 @@ pub(crate) fn statistics(shared: &Shared, uptime: Duration) -> Statistics {
         frames_sent: network.frames_sent,
         frames_dropped: intake.dropped,
         round_trip_us: network.round_trip_us,
+        uplink_bits_per_second: network.uplink.bits_per_second,
+        uplink_queue_us: network.uplink.queue_us,
         ..Statistics::default()
     }
 }

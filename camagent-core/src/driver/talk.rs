@@ -20,6 +20,7 @@ use crate::{
     clock,
     error::Error,
     net::{Connection, Ending, Incoming, Traffic},
+    stats::Uplink,
 };
 
 /// How long the server may take to answer a close before the connection is dropped.
@@ -171,6 +172,10 @@ impl Driver {
             talk.burst.sent(now, usize::try_from(octets).unwrap_or(usize::MAX));
             talk.governor.sent(now, octets);
             talk.governor.outstanding(now, talk.connection.outstanding());
+            self.uplink = Uplink {
+                bits_per_second: talk.governor.rate().unwrap_or(0).saturating_mul(8),
+                queue_us: u64::try_from(talk.governor.queueing_delay().as_micros()).unwrap_or(u64::MAX),
+            };
             let room = usize::try_from(talk.governor.room()).unwrap_or(usize::MAX);
             if room == 0 {
                 let mut journal = &self.shared.intake;

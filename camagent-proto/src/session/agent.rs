@@ -80,6 +80,13 @@ pub enum AgentEvent {
     KeyFrame(KeyFrame),
     /// Frames of this track were left out because they were late: it goes on with its next key frame, and an encoder can be asked for one.
     KeyFrameNeeded(u32),
+    /// What the encoder of a track should produce from now on, so that the uplink carries it.
+    TargetBitrate {
+        /// The track.
+        track: u32,
+        /// Bits a second; 0: what it was configured for, because the uplink is wide enough again.
+        bits_per_second: u64,
+    },
     /// The server asks the agent to leave.
     Goaway(Goaway),
     /// All streams that there were are over: the server does not know them any more, or it took too long. Those of
@@ -299,7 +306,11 @@ impl Agent {
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<AgentEvent> {
         let event = self.events_out.pop_front().or_else(|| self.tunnels.poll_event().map(AgentEvent::Stream));
-        event.or_else(|| self.sender.take_key_request().map(AgentEvent::KeyFrameNeeded))
+        let event = event.or_else(|| self.sender.take_key_request().map(AgentEvent::KeyFrameNeeded));
+        event.or_else(|| {
+            let (track, bits_per_second) = self.sender.take_bitrate()?;
+            Some(AgentEvent::TargetBitrate { track, bits_per_second })
+        })
     }
 
     /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice. A record has no more

@@ -110,6 +110,13 @@ impl Flows {
         known.filter(|rate| *rate > 0).unwrap_or(flow.guess)
     }
 
+    /// What a track brings, in octets a second; 0 before that is known.
+    pub(super) fn rate_of_track(&self, flow: u32, track: u32) -> u64 {
+        let flow = self.flows.iter().find(|other| other.number == flow);
+        let meter = flow.and_then(|flow| flow.meters.iter().find(|(other, _)| *other == track));
+        meter.and_then(|(_, meter)| meter.rate).unwrap_or(0)
+    }
+
     /// Which of the flows that have something waiting goes next.
     pub(super) fn next(&mut self, waiting: impl Iterator<Item = u32> + Clone) -> Option<u32> {
         let smallest = waiting.clone().map(|flow| self.rate(flow)).min()?;

@@ -4,6 +4,7 @@
 //! [`Receiver`] puts frames together, drops what it has, and acknowledges. With retention `live` an acknowledgement frees the journal.
 //! What does not belong here: who may send at all (`session`), where frames are kept (the journal behind the trait).
 
+mod bitrate;
 mod flow;
 mod late;
 mod receiver;

@@ -8,6 +8,7 @@ use alloc::{collections::VecDeque, format, vec::Vec};
 
 use super::{
     Entry, Journal,
+    bitrate::Advice,
     flow::Flows,
     late::{self, Verdict, Waiting},
 };
@@ -22,6 +23,9 @@ use crate::{
 
 /// Audio that is older than this is not live any more: it waits with the video of its source, oldest first.
 const LIVE: Duration = Duration::from_secs(1);
+
+/// Tracks are looked at so often to find out whether their encoders bring too much.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a sender has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,8 @@ struct Epoch {
     counted: u64,
     partial: Option<Partial>,
     broken: Option<Broken>,
+    /// What was left out and counted, as long as the server need not have heard of it: first and end, oldest first.
+    unheard: VecDeque<(u64, u64)>,
 }
 
 /// Frames were left out that later ones refer to.
@@ -63,7 +69,23 @@ struct Broken {
     key: Option<u64>,
 }
 
+/// Gaps that are remembered until the server has heard of them.
+const MAX_UNHEARD: usize = 64;
+
 impl Epoch {
+    /// All below `received` is received.
+    fn hear(&mut self, received: u64) {
+        self.received = self.received.max(received);
+        self.unheard.retain(|(_, end)| *end > self.received);
+    }
+
+    /// What was left out and not heard of is sent after all: how many frames these are.
+    fn take_back(&mut self) -> u64 {
+        let first = self.unheard.front().map_or(self.counted, |(first, _)| *first);
+        self.counted = self.counted.min(first.max(self.received));
+        self.unheard.drain(..).map(|(first, end)| end - first.max(self.received)).sum()
+    }
+
     /// Whether a frame refers to one that was left out. It need not when the server was not told of that before the connection broke.
     fn is_cut_off(&self, sequence: u64) -> bool {
         self.broken.is_some_and(|broken| broken.first < sequence && broken.key.is_none_or(|key| sequence < key))
@@ -77,6 +99,7 @@ struct Track {
     is_audio: bool,
     /// The longest that a frame may wait.
     budget: Option<Duration>,
+    advice: Advice,
     /// Oldest first; the last one is the current one.
     epochs: VecDeque<Epoch>,
 }
@@ -100,6 +123,9 @@ pub struct Sender {
     /// Since when there is a session: what waited for one is not late.
     since: Instant,
     key_requests: Vec<u32>,
+    /// What encoders should produce, by track, in bits a second.
+    bitrates: Vec<(u32, u64)>,
+    looked_at: Instant,
     head: Vec<u8>,
     candidates: Vec<Candidate>,
 }
@@ -118,7 +144,8 @@ impl Sender {
         let at = match self.tracks.iter().position(|track| track.number == number) {
             Some(at) => at,
             None => {
-                self.tracks.push(Track { number, flow, is_audio, budget, epochs: VecDeque::new() });
+                let (advice, epochs) = (Advice::default(), VecDeque::new());
+                self.tracks.push(Track { number, flow, is_audio, budget, advice, epochs });
                 self.tracks.len() - 1
             }
         };
@@ -132,7 +159,16 @@ impl Sender {
             _ => {
                 let next = info.next;
                 let (received, counted) = (next, next);
-                let epoch = Epoch { info, announced: false, next, received, counted, partial: None, broken: None };
+                let epoch = Epoch {
+                    info,
+                    announced: false,
+                    next,
+                    received,
+                    counted,
+                    partial: None,
+                    broken: None,
+                    unheard: VecDeque::new(),
+                };
                 (track.flow, track.is_audio, track.budget) = (flow, is_audio, budget);
                 track.epochs.push_back(epoch);
             }
@@ -147,6 +183,7 @@ impl Sender {
         self.limits = *limits;
         self.since = now;
         for track in &mut self.tracks {
+            track.advice.restart();
             let point = points.iter().find(|point| point.track == track.number);
             for epoch in &mut track.epochs {
                 epoch.announced = false;
@@ -158,8 +195,11 @@ impl Sender {
                     Some(point) if point.epoch == epoch.info.epoch => point.next.min(end),
                     _ => epoch.received,
                 };
-                epoch.received = epoch.received.max(known);
+                epoch.hear(known);
                 epoch.next = epoch.received;
+                let sent_after_all = epoch.take_back();
+                self.counts.frames_skipped = self.counts.frames_skipped.saturating_sub(sent_after_all);
+                self.counts.frames_late = self.counts.frames_late.saturating_sub(sent_after_all);
                 journal.received(track.number, epoch.info.epoch, epoch.received);
             }
             retire(track, journal);
@@ -180,13 +220,13 @@ impl Sender {
             return wrong("MACK received", "at most the next number to send", format!("{}", mack.received));
         }
         if mack.received > epoch.received {
-            epoch.received = mack.received;
+            epoch.hear(mack.received);
             journal.received(mack.track, mack.epoch, mack.received);
         }
         // An epoch was begun only after all of the ones before it had been sent, on a transport that keeps the order: who has
         // heard of it has received those, and will not name them any more.
         for older in track.epochs.iter_mut().take_while(|older| older.info.epoch < mack.epoch) {
-            older.received = older.next;
+            older.hear(older.next);
             journal.received(mack.track, older.info.epoch, older.next);
         }
         retire(track, journal);
@@ -195,7 +235,33 @@ impl Sender {
 
     /// Writes as much of a class, [`Class::Audio`] or [`Class::Video`], as fits into `record`.
     pub fn fill(&mut self, class: Class, now: Instant, record: &mut RecordWriter, journal: &mut dyn Journal) {
+        if class == Class::Video && now.saturating_since(self.looked_at) >= LOOK_EVERY {
+            self.looked_at = now;
+            self.advise(now, journal);
+        }
         while record.room() > 64 && self.step(class, now, record, journal) {}
+    }
+
+    /// A change of what a track's encoder should produce, in bits a second; 0: what it likes.
+    pub fn take_bitrate(&mut self) -> Option<(u32, u64)> {
+        self.bitrates.pop()
+    }
+
+    fn advise(&mut self, now: Instant, journal: &mut dyn Journal) {
+        for track in self.tracks.iter_mut().filter(|track| !track.is_audio) {
+            let Some(epoch) = track.epochs.back() else { continue };
+            let oldest = match &epoch.partial {
+                Some(partial) => Some(partial.entry),
+                None => journal.find(track.number, epoch.info.epoch, epoch.next),
+            };
+            let arrived = oldest.map(|entry| Instant::from_micros(entry.head.arrival_us).max(self.since));
+            let waited = arrived.map_or(Duration::ZERO, |arrived| now.saturating_since(arrived));
+            let produced = self.flows.rate_of_track(track.flow, track.number);
+            if let Some(bits) = track.advice.look(now, waited, produced) {
+                self.bitrates.retain(|(number, _)| *number != track.number);
+                self.bitrates.push((track.number, bits));
+            }
+        }
     }
 
     /// A track whose encoder should begin a new GOP now: its next frames cannot be decoded.
@@ -355,7 +421,13 @@ impl Sender {
         if !skip(number, epoch, end, reason, record, &mut self.counts) {
             return Some(false);
         }
-        self.counts.frames_late += end.saturating_sub(before);
+        if end > before {
+            self.counts.frames_late += end - before;
+            if epoch.unheard.len() == MAX_UNHEARD {
+                epoch.unheard.pop_front();
+            }
+            epoch.unheard.push_back((before, end));
+        }
         if verdict == Verdict::LeaveAll {
             let is_first = epoch.broken.is_none_or(|broken| broken.key.is_some());
             if is_first && !self.key_requests.contains(&number) {
@@ -371,8 +443,9 @@ impl Sender {
 
     fn send(&mut self, candidate: Candidate, record: &mut RecordWriter, journal: &mut dyn Journal) -> bool {
         let Candidate { at, index, flow, entry } = candidate;
-        let number = self.tracks[at].number;
-        let epoch = &mut self.tracks[at].epochs[index];
+        let track = &mut self.tracks[at];
+        let number = track.number;
+        let epoch = &mut track.epochs[index];
         let offset = epoch.partial.as_ref().map_or(0, |partial| partial.offset);
         let left = usize::try_from(entry.length - offset).unwrap_or(usize::MAX);
         self.head.clear();
@@ -398,6 +471,7 @@ impl Sender {
         });
         if let Some(octets) = written {
             self.flows.sent(flow, octets);
+            track.advice.sent(octets as u64);
             if offset == 0 {
                 self.flows.arrived(flow, number, Instant::from_micros(entry.head.arrival_us), entry.length);
             }
