@@ -28,7 +28,15 @@ struct Site {
 
 impl Site {
     async fn start() -> Self {
-        let server = CloudServer::start().await;
+        Self::on(CloudServer::start().await).await
+    }
+
+    /// A site whose visits end with the agent's connection, as they do when it does not come back in time.
+    async fn without_resumption() -> Self {
+        Self::on(CloudServer::with(|config| config.tunnels.resume_time = Duration::ZERO).await).await
+    }
+
+    async fn on(server: CloudServer) -> Self {
         let (camera, link) = (RtspCamera::start().await, Link::to(server.addresses().tls).await);
         let token = server.add_agent("gate").await;
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -136,7 +144,7 @@ async fn after_a_restart_of_the_camera() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_cuts_and_resets_of_the_link() {
-    let site = Site::start().await;
+    let site = Site::without_resumption().await;
     for (turn, cut) in [Link::cut_in_mid_record, Link::reset, Link::cut_in_mid_record].into_iter().enumerate() {
         let viewer = site.plays().await;
         cut(&site.link);
@@ -148,7 +156,7 @@ async fn after_cuts_and_resets_of_the_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_link_that_swallowed_everything() {
-    let site = Site::start().await;
+    let site = Site::without_resumption().await;
     let viewer = site.plays().await;
     site.link.swallow();
     ends(&viewer).await;

@@ -72,6 +72,8 @@ pub struct Joining {
 pub struct Membership {
     /// Counts this agent's connections.
     pub generation: u64,
+    /// The agent's run.
+    pub boot: [u8; 16],
     /// Where its tracks go on.
     pub resume: Vec<ResumePoint>,
     /// What guards the delivery of its frames.
@@ -207,7 +209,7 @@ impl Agents {
             self.events.emit(Event::DuplicateIdentity { agent: agent.clone() });
         }
         self.events.emit(Event::AgentOnline { agent, generation, address: joining.address });
-        Membership { generation, resume, ledger, orders, visits }
+        Membership { generation, boot: joining.boot, resume, ledger, orders, visits }
     }
 
     /// More cameras of the agent.

@@ -24,6 +24,8 @@ pub struct Tunnels {
     pub first_port: u16,
     /// How long a visitor waits for an agent that is away. Default 10 s.
     pub wait: Duration,
+    /// How long visits wait, with their connections open, for an agent whose connection broke. Default 60 s; 0 ends them with it.
+    pub resume_time: Duration,
     /// Visitors of one camera at once, over all its services; one more is turned away. Default 32.
     pub max_visitors: usize,
     /// Gives each camera an address of its own, 127.10.x.y, where its services have the camera's own ports. Default false.
@@ -60,6 +62,7 @@ impl Default for Tunnels {
             first_rtsp_port: 8554,
             first_port: 18_000,
             wait: Duration::from_secs(10),
+            resume_time: Duration::from_secs(60),
             max_visitors: 32,
             loopback_addresses: false,
             rtsp_mode: RtspMode::Agent,
@@ -84,6 +87,7 @@ impl Tunnels {
             first_rtsp_port: port(section, "first_rtsp_port", default.first_rtsp_port),
             first_port: port(section, "first_port", default.first_port),
             wait: section.seconds("wait", 0.0..=300.0, default.wait),
+            resume_time: section.seconds("resume_time", 0.0..=3_600.0, default.resume_time),
             max_visitors: usize::try_from(visitors).unwrap_or(default.max_visitors),
             loopback_addresses: section.flag("loopback_addresses", default.loopback_addresses),
             rtsp_mode: match section.word("rtsp_mode", &RtspMode::WORDS, default.rtsp_mode.word()) {
@@ -102,6 +106,7 @@ impl Tunnels {
             ("first_rtsp_port", self.first_rtsp_port.to_string()),
             ("first_port", self.first_port.to_string()),
             ("wait", self.wait.as_secs_f64().to_string()),
+            ("resume_time", self.resume_time.as_secs_f64().to_string()),
             ("max_visitors", self.max_visitors.to_string()),
             ("loopback_addresses", self.loopback_addresses.to_string()),
             ("rtsp_mode", quoted(self.rtsp_mode.word())),

@@ -9,16 +9,16 @@ use std::time::Duration;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use camagent_proto::message::{Camera, KeyFrame, Limits, Register, SourceState, TunnelLimits};
 use camagent_proto::session::{Accept, Bounds, Server, ServerConfig, ServerEvent, Transmit};
-use camagent_proto::{CloseCode, Instant};
+use camagent_proto::{CloseCode, Instant, error::keeps_streams};
 use futures_util::{Sink, SinkExt, Stream};
 
 use super::Gateway;
+use super::berth::{HANDOVER, Moored};
 use super::endpoint::turned_away;
 use super::media::{Media, Told};
 use super::visits::Visits;
 use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
-use crate::config;
 use crate::event::Event;
 use crate::metrics::Direction;
 
@@ -30,6 +30,8 @@ const NO_CODE: u16 = 1005;
 const NO_CLOSE: u16 = 1006;
 /// How long the agent may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What is kept of an agent's tunnels until it has received it. An agent takes less at once.
+const RESUME_BYTES: u64 = 1 << 20;
 /// Within this time agents come back after a stop of the server.
 const COME_BACK_WITHIN_MS: u64 = 5_000;
 
@@ -59,7 +61,7 @@ pub(super) async fn serve(
 ) {
     let now_us = gateway.clock.monotonic_us();
     let utc_offset_us = gateway.clock.utc_us().saturating_sub(i64::try_from(now_us).unwrap_or(i64::MAX));
-    let protocol = Server::new(protocol_config(&gateway.limits), Instant::from_micros(now_us), utc_offset_us);
+    let protocol = Server::new(protocol_config(&gateway), Instant::from_micros(now_us), utc_offset_us);
     let mut connection = Connection {
         gateway,
         agent,
@@ -119,6 +121,9 @@ impl Connection {
                             Message::Close(frame) => {
                                 let code = frame.as_ref().map_or(NO_CODE, |frame| frame.code);
                                 self.gateway.metrics.closed(Direction::Received, code);
+                                if !keeps_streams(code) {
+                                    drop(self.protocol.suspend());
+                                }
                                 // The answer (RFC 6455 5.5.1) waits in the WebSocket layer; without it the agent sees a broken link.
                                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.flush()).await;
                                 return frame.map_or_else(
@@ -147,7 +152,10 @@ impl Connection {
                     return self.failed.take().unwrap_or_else(|| "connection lost".to_owned());
                 }
                 Happened::Order(Some(Order::Command(command))) => self.protocol.command(command),
-                Happened::Order(Some(Order::Leave(code, reason))) => self.protocol.refuse(code, reason),
+                Happened::Order(Some(Order::Leave(code, reason))) => {
+                    self.protocol.refuse(code, reason);
+                    self.moor();
+                }
                 Happened::Order(None) => return "replaced".to_owned(),
                 Happened::Demand(told) => {
                     if let Some(state) = told.state {
@@ -160,6 +168,7 @@ impl Connection {
                 Happened::Events => {}
                 Happened::Deadline => {}
                 Happened::Closing => {
+                    self.moor();
                     if let Ok(Ok(())) = tokio::time::timeout(self.gateway.limits.write_timeout, socket.flush()).await {
                         drain(socket).await;
                     }
@@ -480,11 +489,12 @@ impl Connection {
             let now = i64::try_from(self.gateway.clock.monotonic_us()).unwrap_or(i64::MAX);
             media.clock_offset(now.saturating_sub(i64::try_from(register.monotonic_us).unwrap_or(i64::MAX)));
         }
+        self.take_over(register.boot_id.0, member.generation).await;
         let sources = offer_all(&mut media, &register.cameras);
         self.protocol.accept(
             self.now(),
             Accept {
-                session_id: format!("{}-{}", self.agent, member.generation),
+                session_id: self.gateway.berths.session_id(&self.agent, member.generation),
                 generation: member.generation,
                 sources,
                 resume: member.resume.clone(),
@@ -541,7 +551,37 @@ impl Connection {
         self.gateway.events.emit(Event::DiskTrouble { what, reason });
     }
 
+    /// Hands the streams over, to the agent's next connection or to the one that has replaced this.
+    fn moor(&mut self) {
+        let now = self.now();
+        let Some(member) = &mut self.member else { return };
+        let mut visits = std::mem::take(&mut self.visits);
+        // Who was handed to this connection and not looked at yet goes with the others.
+        member.visits.close();
+        while visits.has_room()
+            && let Ok(visit) = member.visits.try_recv()
+        {
+            visits.arrive(visit, now);
+        }
+        let moored = self.protocol.suspend().filter(|_| visits.count() > 0);
+        let moored = moored.map(|streams| Moored { boot: member.boot, streams, visits });
+        let shutdown = self.gateway.shutdown.clone();
+        self.gateway.berths.leave(&self.agent, member.generation, moored, shutdown);
+    }
+
+    /// Takes over what an earlier connection of the same run of the agent had.
+    async fn take_over(&mut self, boot: [u8; 16], generation: u64) {
+        let patience = if self.protocol.wants_streams() { HANDOVER } else { Duration::ZERO };
+        let moored = self.gateway.berths.take(&self.agent, generation, patience).await;
+        let Some(Moored { streams, visits, .. }) = moored.filter(|moored| moored.boot == boot) else { return };
+        if self.protocol.resume(streams) {
+            tracing::info!(agent = self.agent, visits = visits.count(), "visits go on with the agent's new connection");
+            self.visits = visits.resumed(self.now());
+        }
+    }
+
     async fn end(mut self, reason: &str) {
+        self.moor();
         // Viewers should see the source go before the API says that the agent went.
         self.media = None;
         if let Some(member) = self.member.take() {
@@ -554,10 +594,12 @@ impl Connection {
 }
 
 /// What the operator set, in the protocol's words.
-fn protocol_config(limits: &config::Limits) -> ServerConfig {
+fn protocol_config(gateway: &Gateway) -> ServerConfig {
+    let limits = &gateway.limits;
     let tunnels = TunnelLimits {
         stream_bytes: limits.tunnel_stream_bytes,
         bytes: limits.tunnel_bytes,
+        resume_bytes: if gateway.berths.are_open() { RESUME_BYTES } else { 0 },
         ..Limits::default().tunnels
     };
     ServerConfig {

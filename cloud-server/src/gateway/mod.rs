@@ -3,8 +3,10 @@
 //! * [`endpoint`] the HTTP request: token, sub-protocol, upgrade
 //! * [`connection`] one agent's session: socket and clock to and from the protocol, which is a value
 //! * [`media`] what arrives, into the live row; what viewers want, back to the agent
+//! * [`berth`] where streams and visitors wait for an agent that is between two connections
 //! * `visits` tunnels: visitors' sockets to and from the session's streams
 
+pub mod berth;
 pub mod connection;
 pub mod endpoint;
 pub mod media;
@@ -39,6 +41,8 @@ pub struct Gateway {
     pub limits: Arc<Limits>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Where streams wait between two connections.
+    pub berths: Arc<berth::Berths>,
     /// The clocks.
     pub clock: Clock,
     /// The stop.

@@ -60,6 +60,29 @@ impl Visits {
         self.waiting.push_back((visit, now));
     }
 
+    /// The streams go on with a new connection: nobody is blamed for the time without one.
+    pub(super) fn resumed(mut self, now: Instant) -> Self {
+        self.open.iter_mut().for_each(|open| open.stuck_since = None);
+        self.waiting.iter_mut().for_each(|(_, since)| *since = now);
+        self.not_before = None;
+        self
+    }
+
+    /// How many visitors there are, and how many wait for a stream.
+    pub(super) fn count(&self) -> usize {
+        self.open.len() + self.waiting.len()
+    }
+
+    /// Breaks all visits off, and says why.
+    pub(super) fn give_up(mut self, reason: &str) {
+        for (visit, _) in self.waiting.drain(..) {
+            turn_away(visit, reason);
+        }
+        for stream in self.open.iter().map(|open| open.stream).collect::<Vec<_>>() {
+            self.break_off(stream, reason.to_owned());
+        }
+    }
+
     /// What the mux says.
     pub(super) fn hear(&mut self, event: StreamEvent, mux: &mut Mux) {
         match event {

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Limits};
 use crate::error::{Error, Result};
 use crate::event::{self, Event, Events};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, berth::Berths};
 use crate::live::Hub;
 use crate::metrics::Metrics;
 use crate::rtsp::{Accounts, Relay};
@@ -134,6 +134,7 @@ impl Server {
             events: Arc::clone(&events),
             limits: Arc::new(config.limits.clone()),
             metrics: Arc::clone(&metrics),
+            berths: Arc::new(Berths::new(config.tunnels.resume_time)),
             clock,
             shutdown: stopper.handle(),
         };
