@@ -114,6 +114,7 @@ impl Driver {
             }
             self.wait(pause).await;
         }
+        self.tunnels.clear();
         self.shared.intake.close();
         self.logger.info(format_args!("stopped"));
     }

@@ -1,7 +1,7 @@
 //! Both ends of tunnels, two links that hold records as long as the input wants, and frames of a peer that keeps no rules.
 //!
 //! What holds: nothing panics; what waits stays within the credit, streams within their number, events within what came. And as long as
-//! no frame was forged, the two ends never find fault with each other and every octet arrives in its place.
+//! no frame was forged, the two ends never find fault with each other and every octet arrives in its place, however often their connection breaks.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -15,10 +15,10 @@ use crate::{
     error::Error,
     frame::{
         Data, Frame, MAX_RECORD, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader,
-        RecordWriter, ResetStream, StopSending, StreamError,
+        RecordWriter, ResetStream, StopSending, StreamError, Tack,
     },
     message::TunnelLimits,
-    mux::{Mux, Read, StreamEvent, Streams},
+    mux::{MIN_RESUME_BYTES, Mux, Read, StreamEvent, Streams},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,9 @@ const SERVER: TunnelLimits =
     TunnelLimits { streams: 0, stream_bytes: 5_000, bytes: 60_000, opens_per_second: 0, resume_bytes: 0 };
 /// Records that a link holds.
 const UNDER_WAY: usize = 16;
+
+/// From here on an operation is about the connection.
+const CONNECTION: u8 = 0xf0;
 
 /// Operations of three octets: what, on which stream, how much.
 pub fn tunnels(data: &[u8]) {
@@ -82,7 +85,8 @@ fn expected(stream: u64, at: usize) -> u8 {
 }
 
 impl End {
-    fn new(mux: Mux, takes: u64) -> Self {
+    fn new(mut mux: Mux, takes: u64) -> Self {
+        mux.keep();
         let sides = Sides { mood: 0, sent: BTreeMap::new() };
         Self { mux, sides, link: VecDeque::new(), taken: BTreeMap::new(), takes }
     }
@@ -93,7 +97,9 @@ impl End {
             self.mux.fill_control(now, &mut record);
             self.mux.fill(&mut record, &mut self.sides);
             if !record.is_empty() {
-                self.link.push_back(record.finish());
+                let record = record.finish();
+                self.mux.sent(&record);
+                self.link.push_back(record);
             }
         }
     }
@@ -146,6 +152,7 @@ impl World {
         let count = usize::from(amount) * 17;
         let mut result = Ok(());
         match what % 20 {
+            _ if what >= CONNECTION => result = self.connection(what, which, u64::from(amount)),
             0 | 1 => drop(self.server.mux.open(now, "gate", "rtsp", "a visitor")),
             2 => self.agent.mux.answer(stream, outcome, "so"),
             3 | 4 => self.agent.take(stream, count, honest),
@@ -184,9 +191,50 @@ impl World {
         }
     }
 
+    /// The connection breaks, and the next one begins; or somebody says what is not so.
+    fn connection(&mut self, what: u8, which: u64, amount: u64) -> Result<(), Error> {
+        let is_resumed = match what {
+            0xfe => {
+                self.honest = false;
+                let now = self.now;
+                return self.end(which).mux.handle(now, Frame::Tack(Tack { received: amount })).map(drop);
+            }
+            0xff => {
+                self.honest = false;
+                self.end(which).mux.resume(amount)
+            }
+            _ => {
+                // Some of what is on the way still arrives.
+                for (by_agent, some) in [(true, which & 0xf), (false, amount & 0xf)] {
+                    let Self { agent, server, .. } = self;
+                    let (from, to) = if by_agent { (agent, server) } else { (server, agent) };
+                    let link = core::mem::take(&mut from.link);
+                    link.into_iter().take(some as usize).try_for_each(|record| to.hear(self.now, record))?;
+                }
+                let [agent, server] = [&self.agent, &self.server].map(|end| end.mux.received_frames());
+                let [Some(agent), Some(server)] = [agent, server] else {
+                    assert!(!self.honest, "the streams are lost");
+                    *self = Self { now: self.now, ..Self::new() };
+                    return Ok(());
+                };
+                self.agent.mux.resume(server) && self.server.mux.resume(agent)
+            }
+        };
+        if !is_resumed {
+            assert!(!self.honest, "two honest ends know how far they are");
+            *self = Self { now: self.now, ..Self::new() };
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, which: u64) -> &mut End {
+        if which & 0x80 > 0 { &mut self.agent } else { &mut self.server }
+    }
+
     fn check(&mut self) {
         for end in [&mut self.agent, &mut self.server] {
             assert!(end.mux.waiting_octets() <= end.takes, "more waits than was granted");
+            assert!(end.mux.kept_octets() <= 2 * MIN_RESUME_BYTES, "more is kept than was said");
             assert!(end.mux.open_streams() as u64 <= AGENT.streams, "more streams than were granted");
             let mut events = 0;
             while let Some(event) = end.mux.poll_event() {

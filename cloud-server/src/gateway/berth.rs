@@ -130,3 +130,78 @@ impl Berths {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use camagent_proto::message::{Limits, TunnelLimits};
+    use camagent_proto::session::{Accept, Server, ServerConfig};
+    use serde_json::json;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::agents::{Farewell, Visit};
+    use crate::shutdown::Stopper;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Streams of a session with a visitor who waits.
+    fn moored() -> (Moored, oneshot::Receiver<Farewell>) {
+        let now = camagent_proto::Instant::ZERO;
+        let tunnels =
+            TunnelLimits { streams: 8, stream_bytes: 8, bytes: 64, opens_per_second: 1, resume_bytes: 1 << 20 };
+        let limits = Limits { tunnels, ..Limits::default() };
+        let mut server = Server::new(ServerConfig { limits, ..ServerConfig::default() }, now, 0);
+        let register = json!({"type": "register", "data": {
+            "versions": [1], "agent_id": "a", "boot_id": "0".repeat(32), "features": ["tunnel-resume"], "tunnels": tunnels,
+        }});
+        server.handle_text(now, &register.to_string());
+        server.accept(now, Accept { session_id: "a-1".into(), ..Accept::default() });
+        let (farewell, told) = oneshot::channel();
+        let mut visits = Visits::default();
+        let socket = Box::new(tokio::io::duplex(1).0);
+        let (camera, service) = ("gate".to_owned(), "rtsp".to_owned());
+        visits.arrive(Visit { camera, service, visitor: String::new(), socket, farewell }, now);
+        (Moored { boot: [0; 16], streams: server.suspend().expect("both resume"), visits }, told)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_connection_takes_what_an_older_one_leaves() {
+        let (berths, stopper) = (Arc::new(Berths::new(PATIENCE)), Stopper::new());
+        assert!(berths.take("a", 1, HANDOVER).await.is_none(), "the first one finds nothing");
+        let next = tokio::spawn({
+            let berths = Arc::clone(&berths);
+            async move { berths.take("a", 2, HANDOVER).await }
+        });
+        tokio::task::yield_now().await;
+        let (streams, mut told) = moored();
+        berths.leave("a", 1, Some(streams), stopper.handle());
+        let taken = next.await.expect("no panic").expect("what the older one had");
+        assert_eq!(taken.visits.count(), 1);
+        // Whose turn is over neither takes nor leaves.
+        assert!(berths.take("a", 1, HANDOVER).await.is_none());
+        let (late, mut broken) = moored();
+        berths.leave("a", 1, Some(late), stopper.handle());
+        assert!(broken.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(told.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty), "this one lives");
+        // One that never hands over holds nobody up for long.
+        assert!(berths.take("a", 3, HANDOVER).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_too_long_or_for_a_stop_is_given_up() {
+        for stops in [false, true] {
+            let (berths, stopper) = (Arc::new(Berths::new(PATIENCE)), Stopper::new());
+            assert!(berths.take("a", 1, HANDOVER).await.is_none());
+            let (streams, told) = moored();
+            let began = Instant::now();
+            berths.leave("a", 1, Some(streams), stopper.handle());
+            if stops {
+                assert!(stopper.stop(HANDOVER).await, "nothing goes on");
+            }
+            let farewell = told.await.expect("a reason");
+            assert!(farewell.reason.contains("did not come back"), "{farewell:?}");
+            assert_eq!(began.elapsed() >= PATIENCE, !stops);
+            assert!(berths.take("a", 2, HANDOVER).await.is_none());
+        }
+    }
+}
