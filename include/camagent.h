@@ -552,6 +552,17 @@ CAMAGENT_API
 camagent_result camagent_event_fd(struct camagent_t *agent);
 
 /**
+ * Tells that the machine is in another network, or has other addresses there: the agent looks at once whether its connection is alive, dials a
+ * second one beside it, and cuts a pause between attempts short. Never waits. Not needed where the agent may open a netlink socket: then the
+ * kernel tells of addresses and routes. Needed for what the kernel does not see, a modem that dialled in anew behind the same address for one.
+ *
+ * @param agent  the agent
+ * @return CAMAGENT_OK, CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
+ */
+CAMAGENT_API
+camagent_result camagent_network_changed(struct camagent_t *agent);
+
+/**
  * Answers a command, once. Never waits. A command that nobody answers in time is answered with an error by the agent.
  *
  * @param agent       the agent

@@ -1,7 +1,8 @@
-//! A list of servers: when the first one is away, or refuses the agent, the second takes over, with the same cameras.
+//! A list of servers: when the first one is away the second takes over, with the same cameras and viewers' URLs of its own; when the first
+//! one is well again the agent goes back, without being without a server meanwhile.
 
-use camagent_testkit::core::Config;
-use camagent_testkit::wait::SOON;
+use camagent_testkit::core::{Config, Event};
+use camagent_testkit::wait::{self, SOON};
 use camagent_testkit::{Camera, CloudServer, Script, Viewer, camera};
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ async fn plays(server: &CloudServer) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_next_server_takes_over() {
+async fn the_next_server_takes_over_and_the_first_one_gets_its_agent_back() {
     let (mut first, second, json) = two().await;
     let camera = start(&json);
     plays(&first).await;
@@ -40,6 +41,14 @@ async fn the_next_server_takes_over() {
     first.stop().await;
     plays(&second).await;
 
+    first.start_again().await;
+    plays(&first).await;
+    wait::until("the second one's end", SOON, || second.event_count("agent_offline") == 1).await;
+    let last = camera.events().all().into_iter().rev().find_map(|event| match event {
+        Event::Disconnected { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert!(last.as_ref().is_some_and(|reason| reason.contains("well again")), "{last:?}");
     assert_eq!(camera.agent().statistics().packets_lost, 0);
 }
 

@@ -23,7 +23,7 @@ use crate::{
     clock,
     command::CommandToken,
     config::{Config, ServerUrl},
-    driver::{Driver, Ear, Order, Rarely, Shared, statistics},
+    driver::{Driver, Ear, Order, Quiet, Rarely, Shared, statistics},
     error::Error,
     event::{Event, EventQueue},
     logger::Logger,
@@ -129,10 +129,12 @@ impl Agent {
             ear: host.on_event.map_or(Ear::Queue, Ear::Function),
             answers_commands: host.answers_commands,
             tls,
+            quiet: Quiet::new(config.heartbeat_interval),
             servers: Servers::new(config.servers.len(), config.reconnect_interval),
             server_time,
             started,
             uplink: Uplink::default(),
+            network_tried_at: None,
             overflow_told: None,
             refusals_logged: Rarely::new(1),
             refusals_told: Rarely::new(10),
@@ -193,6 +195,14 @@ impl Agent {
         let event = message::Event { camera, kind: kind.into(), data, ..message::Event::default() };
         session::check_event(&event).map_err(|error| Error::Usage(error.to_string()))?;
         self.shared.order(Order::Event(event))
+    }
+
+    /// Tells that the machine is in another network, or has other addresses there: the agent looks at once whether its connection is alive, dials a second
+    /// one beside it, and cuts a pause between attempts short. On Linux the agent hears of most changes by itself.
+    pub fn network_changed(&self) -> Result<(), Error> {
+        self.check()?;
+        self.shared.note_network_change(true);
+        Ok(())
     }
 
     /// The oldest event that waits, or `None` when none comes within `timeout` or before the agent is stopped. Only without [`Host::on_event`].

@@ -100,6 +100,9 @@ pub enum Error {
         /// What the proxy asked for in `Retry-After`, in seconds.
         retry_after_s: Option<u64>,
     },
+    /// The agent itself left a connection for a better one.
+    #[error("moving: {0}")]
+    Moved(String),
     /// The session ended.
     #[error("{0}")]
     Session(#[from] camagent_proto::Error),

@@ -126,6 +126,20 @@ pub extern "C" fn camagent_event_fd(agent: *mut camagent_t) -> camagent_result {
     guard(|| Ok(find(agent)?.agent.event_fd()))
 }
 
+/// Tells that the machine is in another network, or has other addresses there: the agent looks at once whether its connection is alive, dials a
+/// second one beside it, and cuts a pause between attempts short. Never waits. Not needed where the agent may open a netlink socket: then the
+/// kernel tells of addresses and routes. Needed for what the kernel does not see, a modem that dialled in anew behind the same address for one.
+///
+/// @param agent  the agent
+/// @return CAMAGENT_OK, CAMAGENT_E_HANDLE, CAMAGENT_E_FAULT, CAMAGENT_E_FORKED
+#[unsafe(no_mangle)]
+pub extern "C" fn camagent_network_changed(agent: *mut camagent_t) -> camagent_result {
+    guard(|| {
+        find(agent)?.agent.network_changed()?;
+        Ok(CAMAGENT_OK)
+    })
+}
+
 /// Answers a command, once. Never waits. A command that nobody answers in time is answered with an error by the agent.
 ///
 /// @param agent       the agent

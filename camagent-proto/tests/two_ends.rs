@@ -256,6 +256,27 @@ fn a_dead_link_is_noticed_at_both_ends() {
 }
 
 #[test]
+fn an_agent_probes_when_it_is_told_to_and_keeps_a_shorter_silence() {
+    let mut pair = established();
+    pair.drive(5 * SECOND);
+    assert_eq!(pair.agent.asked_at(), None, "everything is answered");
+    let beats = |pair: &Pair| pair.agent.poll_timeout().expect("a heartbeat is due").saturating_since(pair.now());
+    assert!(beats(&pair) > 20 * SECOND, "{:?}", beats(&pair));
+    pair.agent.set_heartbeat_interval(12 * SECOND);
+    assert!(beats(&pair) <= 7 * SECOND, "the silence so far counts: {:?}", beats(&pair));
+    pair.agent.set_heartbeat_interval(3_600 * SECOND);
+    pair.drive(30 * SECOND);
+    assert!(beats(&pair) <= 30 * SECOND, "the server's wish holds: {:?}", beats(&pair));
+    let now = pair.now();
+    pair.agent.probe(now);
+    assert_eq!(pair.agent.poll_timeout(), Some(now));
+    pair.agent.handle_timeout(now);
+    assert_eq!(pair.agent.asked_at(), Some(now));
+    pair.drive(SECOND);
+    assert_eq!(pair.agent.asked_at(), None);
+}
+
+#[test]
 fn an_agent_that_does_not_register_is_sent_away_after_five_seconds() {
     let mut pair = Pair::new();
     pair.latency = MINUTE;

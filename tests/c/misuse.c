@@ -59,6 +59,7 @@ static void handles(void)
     EXPECT(camagent_push_frame(NULL, 0, 0, 0, key_frame, sizeof key_frame), CAMAGENT_E_HANDLE);
     EXPECT(camagent_poll_event(NULL, &event, 0), CAMAGENT_E_HANDLE);
     EXPECT(camagent_event_fd(NULL), CAMAGENT_E_HANDLE);
+    EXPECT(camagent_network_changed(NULL), CAMAGENT_E_HANDLE);
     EXPECT(camagent_command_reply(NULL, 1, NULL, NULL), CAMAGENT_E_HANDLE);
     EXPECT(camagent_track_set(NULL, 0, NULL), CAMAGENT_E_HANDLE);
     EXPECT(camagent_track_remove(NULL, 0), CAMAGENT_E_HANDLE);

@@ -12,6 +12,7 @@ use super::{Driver, Order, talk::Talk};
 use crate::{
     clock,
     command::Command,
+    config::ServerUrl,
     event::{Event, Warning},
     net::Ending,
     tunnel::Happening,
@@ -63,6 +64,7 @@ impl Driver {
                     talk.leave_at = Some(now + Duration::from_millis(goaway.after_ms.min(60_000)));
                     let spread = Duration::from_millis(goaway.spread_ms.min(600_000));
                     talk.ending = Some(Ending::Goaway { spread });
+                    talk.go_to = self.named(&goaway.servers);
                 }
                 AgentEvent::StreamsLost => self.tunnels.clear(),
                 AgentEvent::Stream(event) => {
@@ -97,6 +99,19 @@ impl Driver {
         for state in registered.sources {
             self.want(&state.camera, &state.source, state.wanted);
         }
+    }
+
+    /// The first of the servers that a server names which the configuration names too: the token goes to nobody else.
+    fn named(&self, urls: &[String]) -> Option<usize> {
+        let known = urls.iter().find_map(|url| {
+            let url = ServerUrl::parse(url).ok()?;
+            self.config.servers.iter().position(|server| *server == url)
+        });
+        if known.is_none() && !urls.is_empty() {
+            self.logger
+                .warn(format_args!("the server names others that agent.cloud_server_url does not: they are not asked"));
+        }
+        known
     }
 
     fn want(&mut self, camera: &str, source: &str, wanted: bool) {

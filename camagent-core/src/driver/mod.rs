@@ -4,11 +4,16 @@
 //! `shared`.
 
 mod host;
+mod liveness;
+mod quiet;
 mod rarely;
+mod second;
 mod shared;
 mod talk;
+mod watch;
 
 pub(crate) use host::Ear;
+pub(crate) use quiet::Quiet;
 pub(crate) use rarely::Rarely;
 pub(crate) use shared::{Order, Shared, statistics};
 
@@ -16,7 +21,10 @@ use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use camagent_proto::{CloseCode, Error as ProtocolError, Instant, session, stats::Statistics};
 use futures_util::future::{Either, select};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use crate::{
     clock,
@@ -24,17 +32,21 @@ use crate::{
     error::Error,
     event::{Event, Warning},
     logger::Logger,
-    net::{Dialler, Ending, ServerTime, Servers, Tls, Traffic},
+    net::{Connection, Dial, Dialler, Ending, Notices, ServerTime, Servers, Tls, Traffic},
     resolve::Resolver,
     stats::{NetworkCounts, Uplink},
     tunnel::Tunnels,
 };
+use second::Second;
 use talk::Talk;
 
 /// The longest pause between attempts while a stop waits for frames to be sent.
 const STOPPING_PAUSE: Duration = Duration::from_millis(500);
 /// Being replaced so often by a newer connection means that somebody else uses the agent's id.
 const DUPLICATE_AFTER: u32 = 3;
+
+/// Networks that come and go do not make the agent dial more often than this.
+const NETWORK_EVERY: Duration = Duration::from_secs(2);
 
 /// The loop's own things.
 pub(crate) struct Driver {
@@ -47,6 +59,7 @@ pub(crate) struct Driver {
     pub(crate) answers_commands: bool,
     pub(crate) tls: Option<Tls>,
     pub(crate) servers: Servers,
+    pub(crate) quiet: Quiet,
     pub(crate) server_time: Arc<ServerTime>,
     pub(crate) tunnels: Tunnels,
     pub(crate) server_addresses: Resolver,
@@ -56,6 +69,8 @@ pub(crate) struct Driver {
     /// Refused tunnels that the host is told of.
     pub(crate) refusals_told: Rarely,
     pub(crate) uplink: Uplink,
+    /// When another network last ended a pause.
+    pub(crate) network_tried_at: Option<Instant>,
     /// When the host was last told that frames are lost.
     pub(crate) overflow_told: Option<Instant>,
 }
@@ -64,6 +79,10 @@ struct Outcome {
     error: Error,
     lived: Duration,
     ending: Option<Ending>,
+    /// Where the server wants its agents to go.
+    go_to: Option<usize>,
+    /// What takes over at once.
+    second: Option<Second>,
 }
 
 impl Driver {
@@ -79,22 +98,44 @@ impl Driver {
         }
         let traffic = Rc::new(Traffic::default());
         let dialler = Dialler::new(&self.config, &self.server_addresses, self.tls.take(), &traffic);
+        let notices = self.hear_of_networks();
         let mut replaced = 0;
+        let mut second: Option<Second> = None;
         while !self.is_done() {
-            let (server, _) = self.servers.next();
-            let Some(outcome) = self.attempt(server, &dialler, &traffic).await else { break };
+            let (server, dial) = match second.take() {
+                Some(second) => (second.server, second.into_dial()),
+                None => {
+                    let (server, _) = self.servers.next();
+                    self.logger.debug(format_args!("dialling {}", config.servers[server]));
+                    (server, dialler.dial(server, dialler.patience()))
+                }
+            };
+            let Some(outcome) = self.attempt(server, dial, &dialler, &traffic).await else { break };
             let ending = match (outcome.ending, Ending::of(&outcome.error)) {
                 // What the server decided last counts more than what was planned.
                 (Some(planned), Ending::Trouble) => planned,
                 (_, of_error) => of_error,
             };
-            let pause = self.servers.ended(clock::now(), server, ending, outcome.lived, random());
+            let mut pause = self.servers.ended(clock::now(), server, ending, outcome.lived, random());
+            if let Some(other) = outcome.go_to {
+                self.servers.go_to(other);
+            }
+            // A refusal of the present server says nothing good about the next connection.
+            second = outcome.second.filter(|_| matches!(ending, Ending::Trouble));
+            if second.is_some() {
+                pause = Duration::ZERO;
+            }
             let code = match &outcome.error {
                 Error::Session(ProtocolError::ClosedByPeer { code, .. }) => *code,
                 Error::Session(error) => error.close_code().number(),
                 _ => 0,
             };
-            self.logger.warn(format_args!("{}; next attempt in {:.1} s", outcome.error, pause.as_secs_f64()));
+            match second.is_some() {
+                true => self.logger.warn(format_args!("{}; a second connection takes over", outcome.error)),
+                false => {
+                    self.logger.warn(format_args!("{}; next attempt in {:.1} s", outcome.error, pause.as_secs_f64()));
+                }
+            }
             self.tell(Event::Disconnected { reason: outcome.error.to_string(), code, retry_in: pause });
             // What a person has to lift does not change while a stop waits.
             if self.shared.is_stopping() && matches!(ending, Ending::Refused | Ending::Replaced) {
@@ -112,7 +153,12 @@ impl Driver {
                 self.shared.intake.restart();
                 self.ask_for_keys();
             }
-            self.wait(pause).await;
+            if second.is_none() {
+                self.wait().await;
+            }
+        }
+        if let Some(notices) = notices {
+            notices.abort();
         }
         self.tunnels.clear();
         self.shared.intake.close();
@@ -125,16 +171,43 @@ impl Driver {
         self.shared.stop_until().is_some_and(|until| until <= clock::now() || self.session.is_settled(&mut journal))
     }
 
-    /// Waits between two attempts; orders are taken meanwhile. With a stop under way the pauses are short.
-    async fn wait(&mut self, pause: Duration) {
+    /// Lets the kernel tell of other networks, where it does.
+    fn hear_of_networks(&self) -> Option<JoinHandle<()>> {
+        let mut notices = match Notices::open() {
+            Ok(notices) => notices,
+            Err(error) => {
+                self.logger.info(format_args!("the kernel tells nothing of the network ({error}): only the host can"));
+                return None;
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        Some(tokio::spawn(async move {
+            loop {
+                notices.changed().await;
+                shared.note_network_change(false);
+            }
+        }))
+    }
+
+    /// Waits for the time of the next attempt; orders are taken meanwhile. With a stop under way the pauses are short, and another network ends them.
+    async fn wait(&mut self) {
         let began = clock::now();
         while !self.is_done() {
-            let pause = if self.shared.is_stopping() { pause.min(STOPPING_PAUSE) } else { pause };
-            let until = began + pause;
+            let now = clock::now();
+            if self.shared.take_network_change().is_some()
+                && self.network_tried_at.is_none_or(|at| now.saturating_since(at) >= NETWORK_EVERY)
+                && self.servers.network_changed(now)
+            {
+                self.logger.info(format_args!("the network has changed: dialling at once"));
+                self.network_tried_at = Some(now);
+            }
+            let (_, mut until) = self.servers.next();
+            if self.shared.is_stopping() {
+                until = until.min(began + STOPPING_PAUSE);
+            }
             self.take_orders();
             self.tell_overflow();
             self.ask_for_keys();
-            let now = clock::now();
             if self.session.expire_streams(now) {
                 self.tunnels.clear();
             }
@@ -148,26 +221,52 @@ impl Driver {
         }
     }
 
-    /// One connection from dial to end; `None` when the agent is to stop.
-    async fn attempt(&mut self, server: usize, dialler: &Dialler, traffic: &Rc<Traffic>) -> Option<Outcome> {
-        let began = clock::now();
-        self.logger.debug(format_args!("dialling {}", self.config.servers[server]));
-        self.take_orders();
-        let dialled = {
+    /// Awaits a dial; `None` when the agent is to stop. In another network it is begun anew: what left by the old one is lost.
+    async fn finish(&mut self, server: usize, mut dial: Dial, dialler: &Dialler) -> Option<Result<Connection, Error>> {
+        let mut began = clock::now();
+        let shared = Arc::clone(&self.shared);
+        loop {
             let stop = pin!(self.given_up());
-            match select(dialler.dial(server, dialler.patience()), stop).await {
-                Either::Left((dialled, _)) => dialled,
-                Either::Right(_) => return None,
+            let network = pin!(shared.network_wake.notified());
+            match select(&mut dial, select(stop, network)).await {
+                Either::Left((dialled, _)) => return Some(dialled),
+                Either::Right((Either::Left(_), _)) => return None,
+                Either::Right((Either::Right(_), _)) => {
+                    let now = clock::now();
+                    if now.saturating_since(began) >= NETWORK_EVERY {
+                        began = now;
+                        dial = dialler.dial(server, dialler.patience());
+                    }
+                }
             }
-        };
+        }
+    }
+
+    /// One connection from dial to end; `None` when the agent is to stop.
+    async fn attempt(
+        &mut self,
+        server: usize,
+        dial: Dial,
+        dialler: &Dialler,
+        traffic: &Rc<Traffic>,
+    ) -> Option<Outcome> {
+        let began = clock::now();
+        self.take_orders();
+        let dialled = self.finish(server, dial, dialler).await?;
         self.publish(traffic);
         let connection = match dialled {
             Ok(connection) => connection,
-            Err(error) => return Some(Outcome { error, lived: Duration::ZERO, ending: None }),
+            Err(error) => {
+                return Some(Outcome { error, lived: Duration::ZERO, ending: None, go_to: None, second: None });
+            }
         };
         self.session.connected(clock::now(), began + dialler.patience());
-        let mut talk = Talk::new(connection, server, &self.shared, traffic, self.config.queue_target);
-        let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, traffic)).await;
+        let mut talk = Talk::new(connection, server, &self.shared, self.config.queue_target);
+        let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, dialler, traffic)).await;
+        if let Some(silence) = talk.watch.died_after() {
+            self.quiet.died(silence);
+            self.session.set_heartbeat_interval(self.quiet.interval());
+        }
         if !self.session.disconnected(clock::now()) {
             self.tunnels.clear();
         }
@@ -178,7 +277,7 @@ impl Driver {
         }
         let error = talk.failure.unwrap_or(closing);
         let lived = talk.established_at.map(|at| clock::now().saturating_since(at)).unwrap_or_default();
-        Some(Outcome { error, lived, ending: talk.ending })
+        Some(Outcome { error, lived, ending: talk.ending, go_to: talk.go_to, second: talk.watch.second })
     }
 
     /// Comes true when a dial is to be given up because of a stop.

@@ -41,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) wake: Arc<Notify>,
     /// Wakes a loop that is dialling or waiting: the wish to stop only.
     pub(crate) stop_wake: Notify,
+    /// Wakes a loop that is dialling: another network.
+    pub(crate) network_wake: Notify,
+    /// The network has changed: whether the host said so.
+    network: Mutex<Option<bool>>,
     orders: Mutex<VecDeque<Order>>,
     /// When the loop has to end at the latest, once it has to.
     stop_until: Mutex<Option<Instant>>,
@@ -56,6 +60,8 @@ impl Shared {
             events,
             wake: Arc::default(),
             stop_wake: Notify::new(),
+            network_wake: Notify::new(),
+            network: Mutex::default(),
             orders: Mutex::default(),
             stop_until: Mutex::default(),
             unanswered: Mutex::default(),
@@ -79,6 +85,20 @@ impl Shared {
         *lock(&self.stop_until) = Some(until);
         self.wake.notify_one();
         self.stop_wake.notify_one();
+    }
+
+    /// The machine is in another network, or has other addresses there.
+    pub(crate) fn note_network_change(&self, told_by_host: bool) {
+        let mut network = lock(&self.network);
+        *network = Some(told_by_host || network.unwrap_or(false));
+        drop(network);
+        self.wake.notify_one();
+        self.network_wake.notify_one();
+    }
+
+    /// Whether the network has changed since this was last asked, and whether the host said so.
+    pub(super) fn take_network_change(&self) -> Option<bool> {
+        lock(&self.network).take()
     }
 
     /// Takes a command off the list of unanswered ones; `false` when it is not there.

@@ -14,12 +14,12 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{Driver, Shared};
+use super::{Driver, Shared, watch::Watch};
 use crate::{
     burst::Burst,
     clock,
     error::Error,
-    net::{Connection, Ending, Incoming, Traffic},
+    net::{Connection, Dialler, Ending, Incoming, Traffic},
     stats::Uplink,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Talk {
     pub(super) server: usize,
     burst: Burst,
     governor: Governor,
-    /// Octets of the agent's traffic that the governor knows.
+    /// Octets of the connection that the governor knows.
     counted: u64,
     /// When the governor wants to be asked again, while it holds back.
     look_at: Option<Instant>,
@@ -51,22 +51,19 @@ pub(super) struct Talk {
     /// When the server wants the agent to have left.
     pub(super) leave_at: Option<Instant>,
     pub(super) ending: Option<Ending>,
+    /// The server that the present one named to go to.
+    pub(super) go_to: Option<usize>,
+    pub(super) watch: Watch,
 }
 
 impl Talk {
-    pub(super) fn new(
-        connection: Connection,
-        server: usize,
-        shared: &Shared,
-        traffic: &Traffic,
-        queue_target: Duration,
-    ) -> Self {
+    pub(super) fn new(connection: Connection, server: usize, shared: &Shared, queue_target: Duration) -> Self {
         Self {
             burst: Burst::new(clock::now()),
             governor: Governor::new(queue_target, connection.segment()),
+            counted: connection.sent(),
             connection,
             server,
-            counted: traffic.sent.get(),
             look_at: None,
             timer: Box::pin(sleep(Duration::ZERO)),
             woken: Box::pin(Arc::clone(&shared.wake).notified_owned()),
@@ -75,6 +72,8 @@ impl Talk {
             ends_by: None,
             leave_at: None,
             ending: None,
+            go_to: None,
+            watch: Watch::new(clock::now()),
         }
     }
 
@@ -82,6 +81,11 @@ impl Talk {
     fn record_size(&self) -> usize {
         let of_rate = self.governor.rate().map_or(MAX_RECORD, |rate| usize::try_from(rate / 100).unwrap_or(MAX_RECORD));
         of_rate.clamp(LEAST_RECORD, MAX_RECORD)
+    }
+
+    /// Whether a close is on its way.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ends_by.is_some()
     }
 
     /// A close is on its way, or cannot even leave: the connection ends soon, whatever the peer does.
@@ -98,7 +102,13 @@ enum Read {
 
 impl Driver {
     /// Moves everything that can be moved; ready when the connection has ended.
-    pub(super) fn turn(&mut self, cx: &mut Context<'_>, talk: &mut Talk, traffic: &Rc<Traffic>) -> Poll<Error> {
+    pub(super) fn turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        talk: &mut Talk,
+        dialler: &Dialler,
+        traffic: &Rc<Traffic>,
+    ) -> Poll<Error> {
         loop {
             // Asked before the work, so that whatever comes in meanwhile wakes us.
             let was_woken = talk.woken.as_mut().poll(cx).is_ready();
@@ -120,10 +130,12 @@ impl Driver {
             }
             self.tell_refusals_left_out(now);
             self.leave_if_due(talk, now);
+            let given_up = self.watch(cx, talk, dialler, now);
             let has_more = matches!(read, Read::More);
             let ended = match read {
                 Read::Ended(error) => Some(error),
-                Read::Drained | Read::More => self.write(cx, talk, traffic).err(),
+                Read::Drained | Read::More if given_up.is_some() => given_up,
+                Read::Drained | Read::More => self.write(cx, talk).err(),
             };
             self.publish(traffic);
             if let Some(error) = ended {
@@ -158,7 +170,7 @@ impl Driver {
     }
 
     /// Writes as long as the path and the socket take something: the next things are chosen only when those before have left.
-    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk, traffic: &Traffic) -> Result<(), Error> {
+    fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> Result<(), Error> {
         let lost = |detail| Error::Session(ProtocolError::ClosedByPeer { code: 1006, detail });
         talk.look_at = None;
         loop {
@@ -167,7 +179,7 @@ impl Driver {
                 Poll::Ready(flushed) => flushed.map_err(lost)?,
             }
             let now = clock::now();
-            let octets = traffic.sent.get() - talk.counted;
+            let octets = talk.connection.sent() - talk.counted;
             talk.counted += octets;
             talk.burst.sent(now, usize::try_from(octets).unwrap_or(usize::MAX));
             talk.governor.sent(now, octets);
@@ -210,6 +222,7 @@ impl Driver {
 
     /// Sets the timer to the next deadline; `true` when that has passed already.
     fn arm(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> bool {
+        let now = clock::now();
         let deadlines = [
             self.session.poll_timeout(),
             talk.ends_by,
@@ -218,11 +231,12 @@ impl Driver {
             self.shared.next_expiry(),
             self.tunnels.deadline(),
             talk.look_at,
+            talk.watch.deadline(now, self.session.round_trip()).filter(|_| talk.ends_by.is_none()),
             self.refusals_logged.deadline(),
             self.refusals_told.deadline(),
         ];
         let Some(next) = deadlines.into_iter().flatten().min() else { return false };
-        let left = next.saturating_since(clock::now());
+        let left = next.saturating_since(now);
         talk.timer.as_mut().reset(tokio::time::Instant::now() + left);
         talk.timer.as_mut().poll(cx).is_ready()
     }

@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Octets of all sockets since the agent started.
+/// Octets of one socket, or of all since the agent started.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) sent: Cell<u64>,
@@ -24,11 +24,19 @@ pub(crate) struct Traffic {
 pub(super) struct Counted {
     socket: TcpStream,
     traffic: Rc<Traffic>,
+    own: Rc<Traffic>,
 }
 
 impl Counted {
-    pub(super) fn new(socket: TcpStream, traffic: Rc<Traffic>) -> Self {
-        Self { socket, traffic }
+    /// `own` counts this socket, `traffic` all of them.
+    pub(super) fn new(socket: TcpStream, traffic: Rc<Traffic>, own: Rc<Traffic>) -> Self {
+        Self { socket, traffic, own }
+    }
+
+    fn wrote(&self, octets: usize) {
+        for traffic in [&self.traffic, &self.own] {
+            traffic.sent.set(traffic.sent.get() + octets as u64);
+        }
     }
 }
 
@@ -36,8 +44,10 @@ impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        let count = &self.traffic.received;
-        count.set(count.get() + (buf.filled().len() - before) as u64);
+        let octets = (buf.filled().len() - before) as u64;
+        for traffic in [&self.traffic, &self.own] {
+            traffic.received.set(traffic.received.get() + octets);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -45,7 +55,7 @@ impl AsyncRead for Counted {
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.socket).poll_write(cx, buf))?;
-        self.traffic.sent.set(self.traffic.sent.get() + written as u64);
+        self.wrote(written);
         Poll::Ready(Ok(written))
     }
 
@@ -55,7 +65,7 @@ impl AsyncWrite for Counted {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, bufs))?;
-        self.traffic.sent.set(self.traffic.sent.get() + written as u64);
+        self.wrote(written);
         Poll::Ready(Ok(written))
     }
 

@@ -11,7 +11,7 @@ use crate::{config::Config, error::Error, resolve::Resolver};
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(10);
 
 /// A dial under way.
-type Dial = Pin<Box<dyn Future<Output = Result<Connection, Error>>>>;
+pub(crate) type Dial = Pin<Box<dyn Future<Output = Result<Connection, Error>>>>;
 
 /// Makes connections to the servers of the configuration.
 #[derive(Clone)]

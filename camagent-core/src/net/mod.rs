@@ -7,6 +7,7 @@ mod base64;
 mod counted;
 mod dial;
 mod dialler;
+mod network;
 mod proxy;
 mod retry_after;
 mod servers;
@@ -15,7 +16,8 @@ mod websocket;
 
 pub(crate) use backoff::Ending;
 pub(crate) use counted::Traffic;
-pub(crate) use dialler::Dialler;
+pub(crate) use dialler::{Dial, Dialler};
+pub(crate) use network::{Notices, is_own, way_to};
 pub(crate) use servers::Servers;
 pub(crate) use tls::{ServerTime, Tls};
 pub(crate) use websocket::{Connection, Incoming};

@@ -17,6 +17,8 @@ const HOP: Duration = Duration::from_secs(1);
 struct Server {
     backoff: Backoff,
     ready_at: Instant,
+    /// Whether the pause was asked for by the server or ends by a person only: another network changes nothing about it.
+    is_asked: bool,
 }
 
 /// The servers of an agent.
@@ -30,13 +32,18 @@ pub(crate) struct Servers {
 impl Servers {
     /// So many servers; `pause` is the longest pause of a young outage.
     pub(crate) fn new(count: usize, pause: Duration) -> Self {
-        let server = || Server { backoff: Backoff::new(pause), ready_at: Instant::ZERO };
+        let server = || Server { backoff: Backoff::new(pause), ready_at: Instant::ZERO, is_asked: false };
         Self { each: (0..count.max(1)).map(|_| server()).collect(), next: 0, next_at: Instant::ZERO }
     }
 
     /// The server to try next, and not before when.
     pub(crate) fn next(&self) -> (usize, Instant) {
         (self.next, self.next_at)
+    }
+
+    /// Where an attempt goes that is made while the connection to `server` is still there and `failed` others have failed.
+    pub(crate) fn beside(&self, server: usize, failed: usize) -> usize {
+        (server + failed) % self.each.len()
     }
 
     /// An attempt at, or a session with, `server` has ended; `lived` is how long the session was established, zero without one. Gives the
@@ -51,6 +58,7 @@ impl Servers {
     ) -> Duration {
         let pause = self.each[server].backoff.next(now, ending, lived, random);
         self.each[server].ready_at = now + pause;
+        self.each[server].is_asked = ending != Ending::Trouble;
         let had_session = !lived.is_zero();
         let stays = match ending {
             Ending::Goaway { .. } | Ending::Replaced | Ending::Restart => true,
@@ -72,6 +80,20 @@ impl Servers {
             }
         }
         self.next_at.saturating_since(now)
+    }
+
+    /// A server named another one to go to, when the pause is over.
+    pub(crate) fn go_to(&mut self, server: usize) {
+        self.next = server;
+    }
+
+    /// Another network: what was out of reach may be within it. Pauses that the server asked for stay; `true` when there is nothing to wait for.
+    pub(crate) fn network_changed(&mut self, now: Instant) -> bool {
+        let is_asked = self.each[self.next].is_asked && self.each[self.next].ready_at > now;
+        if !is_asked {
+            self.next_at = self.next_at.min(now);
+        }
+        !is_asked
     }
 }
 
@@ -130,5 +152,22 @@ mod tests {
         let pause = servers.ended(seconds(100), 0, Ending::Goaway { spread: MINUTE }, MINUTE, MOST / 2);
         assert!(pause > Duration::from_secs(25), "{pause:?}");
         assert_eq!(servers.next(), (0, seconds(100) + pause));
+        servers.go_to(1);
+        assert_eq!(servers.next(), (1, seconds(100) + pause));
+    }
+
+    #[test]
+    fn another_network_ends_a_pause_but_none_that_was_asked_for() {
+        let mut servers = Servers::new(1, PAUSE);
+        for _ in 0..5 {
+            servers.ended(seconds(100), 0, Ending::Trouble, NONE, MOST);
+        }
+        assert!(servers.network_changed(seconds(101)));
+        assert_eq!(servers.next().1, seconds(101));
+        let asked = Ending::RetryAfter { after: MINUTE };
+        servers.ended(seconds(101), 0, asked, NONE, MOST);
+        assert!(!servers.network_changed(seconds(102)));
+        assert!(servers.next().1 >= seconds(161));
+        assert!(servers.network_changed(seconds(999)), "it is over anyway");
     }
 }

@@ -1,6 +1,7 @@
 //! A WebSocket to the server: the opening handshake (RFC 6455 section 4) with the token, and buffers that are sized on purpose.
 
 use std::{
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     pin::Pin,
     rc::Rc,
@@ -46,6 +47,9 @@ pub(crate) struct Connection {
     socket: WebSocketStream<Box<dyn Socket>>,
     /// The TCP connection below, to ask the kernel about it.
     connection: OwnedFd,
+    /// Its octets.
+    traffic: Rc<Traffic>,
+    ends: Option<(SocketAddr, SocketAddr)>,
     /// The server's address, for people.
     pub(crate) address: String,
 }
@@ -77,7 +81,9 @@ pub(super) async fn connect(
         (_, error) => error,
     })?;
     let connection = socket.as_fd().try_clone_to_owned().map_err(Error::io("cannot watch the connection"))?;
-    let mut socket = Counted::new(socket, Rc::clone(traffic));
+    let own = Rc::new(Traffic::default());
+    let ends = socket.local_addr().ok().zip(socket.peer_addr().ok());
+    let mut socket = Counted::new(socket, Rc::clone(traffic), Rc::clone(&own));
     let mut place = address.to_string();
     if let Some(proxy) = &config.proxy {
         proxy::pass(&mut socket, proxy, server).await?;
@@ -95,7 +101,7 @@ pub(super) async fn connect(
         }
     };
     let (socket, _) = upgrade(config, server, socket).await?;
-    Ok(Connection { socket, connection, address: place })
+    Ok(Connection { socket, connection, traffic: own, ends, address: place })
 }
 
 /// The opening handshake with the token; the server's answer speaks our sub-protocol.
@@ -125,6 +131,21 @@ pub(crate) async fn upgrade(
 }
 
 impl Connection {
+    /// Octets that were handed to the kernel.
+    pub(crate) fn sent(&self) -> u64 {
+        self.traffic.sent.get()
+    }
+
+    /// Octets that came.
+    pub(crate) fn received(&self) -> u64 {
+        self.traffic.received.get()
+    }
+
+    /// This machine's address, and what it is connected to: the server, or the proxy.
+    pub(crate) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.ends
+    }
+
     /// Octets that the kernel was given and the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)); 0 when it cannot be told.
     pub(crate) fn outstanding(&self) -> u64 {
         let mut octets: libc::c_int = 0;

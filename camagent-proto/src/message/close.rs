@@ -1,6 +1,6 @@
 //! `goaway` and `error`: how a session is asked to end, and why it ends.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ pub struct Goaway {
     pub after_ms: u64,
     /// Come back at a random moment within so many milliseconds, so that not all agents come at once.
     pub spread_ms: u64,
+    /// Where to go instead, the best first: URLs as in the agent's configuration, which must name them too. Empty: come back here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
 }
 
 /// `error`: sent before the WebSocket close with the same code.

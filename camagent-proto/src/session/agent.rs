@@ -138,9 +138,11 @@ pub struct Agent {
     statistics: Statistics,
     record_limit: usize,
     heartbeat_interval: Duration,
+    /// The longest silence that the server wants.
+    wanted_interval: Duration,
     heartbeat_at: Instant,
-    /// When the server must have been heard, once a heartbeat is out.
-    answer_until: Option<Instant>,
+    /// Since when a heartbeat waits for a sign of the server.
+    asked_at: Option<Instant>,
     round_trip: Duration,
     unknown: u64,
     asked: Asked,
@@ -164,8 +166,9 @@ impl Agent {
             happenings: Events::default(),
             statistics: Statistics::default(),
             record_limit: MAX_RECORD,
+            wanted_interval: Duration::MAX,
             heartbeat_at: Instant::ZERO,
-            answer_until: None,
+            asked_at: None,
             round_trip: Duration::ZERO,
             unknown: 0,
             asked: Asked::default(),
@@ -180,6 +183,28 @@ impl Agent {
     /// The last measured round trip; zero before the first.
     pub fn round_trip(&self) -> Duration {
         self.round_trip
+    }
+
+    /// Since when a heartbeat waits for its answer, or any other sign of the server.
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.asked_at
+    }
+
+    /// Sends a heartbeat as soon as possible: is the server still there?
+    pub fn probe(&mut self, now: Instant) {
+        self.heartbeat_at = self.heartbeat_at.min(now);
+    }
+
+    /// The longest silence from now on, unless the server wants a shorter one.
+    pub fn set_heartbeat_interval(&mut self, interval: Duration) {
+        self.config.heartbeat_interval = interval;
+        let before = self.heartbeat_interval;
+        self.heartbeat_interval = interval.min(self.wanted_interval);
+        if self.heartbeat_interval < before {
+            // The present silence has begun already.
+            let begun = self.heartbeat_at.as_micros().saturating_sub(before.as_micros() as u64);
+            self.heartbeat_at = Instant::from_micros(begun) + self.heartbeat_interval;
+        }
     }
 
     /// What the media side has done.
@@ -205,7 +230,7 @@ impl Agent {
         self.state = State::Registering { since: now, until };
         self.scheduler = Scheduler::default();
         self.outbox = Outbox::default();
-        self.answer_until = None;
+        self.asked_at = None;
         self.unknown = 0;
         self.asked = Asked::default();
         self.register(now);
@@ -219,7 +244,7 @@ impl Agent {
         }
         self.state = State::Disconnected;
         self.outbox = Outbox::default();
-        self.answer_until = None;
+        self.asked_at = None;
         if self.streams_of.is_some() {
             self.streams_until.get_or_insert(now + self.config.keep_streams);
         }
@@ -256,7 +281,7 @@ impl Agent {
     pub fn handle_text(&mut self, now: Instant, text: &str, journal: &mut dyn Journal) {
         if self.hears() {
             // Whatever it says, the server lives.
-            self.answer_until = None;
+            self.asked_at = None;
             let result = Message::read(text).and_then(|message| match message {
                 Some(message) => self.message(now, message, journal),
                 None => self.count_unknown(1),
@@ -268,7 +293,7 @@ impl Agent {
     /// A binary message has come.
     pub fn handle_binary(&mut self, now: Instant, record: Bytes, journal: &mut dyn Journal) {
         if self.hears() {
-            self.answer_until = None;
+            self.asked_at = None;
             let result = self.record(now, record, journal);
             self.settle(result);
         }
@@ -281,7 +306,7 @@ impl Agent {
                 self.silent("registered", until.saturating_since(since));
             }
             State::Established => {
-                if self.answer_until.is_some_and(|until| until <= now) {
+                if self.asked_at.is_some_and(|at| at + ANSWER_WITHIN <= now) {
                     return self.silent("answer to a heartbeat", ANSWER_WITHIN);
                 }
                 if self.heartbeat_at <= now {
@@ -298,7 +323,7 @@ impl Agent {
             State::Disconnected | State::Over => None,
             State::Registering { until, .. } => Some(until),
             State::Established => {
-                Some(self.answer_until.map_or(self.heartbeat_at, |until| until.min(self.heartbeat_at)))
+                Some(self.asked_at.map_or(self.heartbeat_at, |at| self.heartbeat_at.min(at + ANSWER_WITHIN)))
             }
         }
     }
@@ -594,10 +619,11 @@ impl Agent {
         self.settle_streams(now, &registered)?;
         self.state = State::Established;
         self.record_limit = usize::try_from(registered.limits.record_bytes).unwrap_or(MAX_RECORD);
-        self.heartbeat_interval = match registered.heartbeat_interval_ms {
-            0 => self.config.heartbeat_interval,
-            wanted => self.config.heartbeat_interval.min(Duration::from_millis(wanted.max(1_000))),
+        self.wanted_interval = match registered.heartbeat_interval_ms {
+            0 => Duration::MAX,
+            wanted => Duration::from_millis(wanted.max(1_000)),
         };
+        self.heartbeat_interval = self.config.heartbeat_interval.min(self.wanted_interval);
         self.sender.rewind(now, &registered.resume, &registered.limits, journal);
         self.happenings.rewind();
         // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
@@ -618,7 +644,7 @@ impl Agent {
     fn heartbeat(&mut self, now: Instant) {
         self.heartbeat_at = now + self.heartbeat_interval;
         // While one waits for its answer, more of them only pile up behind it.
-        if self.answer_until.is_some() {
+        if self.asked_at.is_some() {
             return;
         }
         self.statistics.round_trip_us = self.round_trip.as_micros() as u64;
@@ -627,7 +653,7 @@ impl Agent {
             round_trip_us: self.statistics.round_trip_us,
             statistics: self.statistics.clone(),
         }));
-        self.answer_until = Some(now + ANSWER_WITHIN);
+        self.asked_at = Some(now);
     }
 
     fn record(&mut self, now: Instant, record: Bytes, journal: &mut dyn Journal) -> Result<(), Error> {

@@ -184,6 +184,7 @@ impl Connection {
                         reason: "the server stops".to_owned(),
                         after_ms: 0,
                         spread_ms: COME_BACK_WITHIN_MS,
+                        servers: Vec::new(),
                     });
                 }
             }

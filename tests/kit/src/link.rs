@@ -19,6 +19,8 @@ enum Fate {
     Reset,
     /// Nothing is carried any more, and nobody is told.
     Swallow,
+    /// Nothing is carried for now.
+    Hold,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,16 @@ impl Link {
         self.decide(Fate::Swallow);
     }
 
+    /// Connections that are there now carry nothing until [`Link::release`]; what they are given meanwhile waits.
+    pub fn hold(&self) {
+        self.decide(Fate::Hold);
+    }
+
+    /// Connections that were held go on.
+    pub fn release(&self) {
+        self.decide(Fate::Carry);
+    }
+
     /// Whether new connections are carried; while the link is down they are reset.
     pub fn set_up(&self, is_up: bool) {
         self.state.send_modify(|state| state.is_up = is_up);
@@ -153,6 +165,12 @@ async fn carry(
                 // Both sockets stay open until the link's end.
                 while state.changed().await.is_ok() {}
                 return;
+            }
+            Fate::Hold => {
+                if state.changed().await.is_err() {
+                    return;
+                }
+                continue;
             }
             Fate::Carry | Fate::CutInMidRecord => {}
         }

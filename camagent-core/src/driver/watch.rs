@@ -1,0 +1,243 @@
+//! What is done about a connection that may be dead, about another network, and about a first server that is well again: make before break.
+//!
+//! On a suspicion a second connection is dialled while the first one is kept. Whichever works is taken: octets that are acknowledged after all drop
+//! the second one; once the stall deadline has passed, the second one takes over as soon as it is up.
+//! What does not belong here: when something is suspicious (`liveness`), and the connection's own work (`talk`).
+
+use std::{task::Context, time::Duration};
+
+use camagent_proto::{Error as ProtocolError, Instant};
+
+use super::{
+    Driver,
+    liveness::{Liveness, Verdict},
+    quiet::Quiet,
+    random,
+    second::{Second, Why},
+    talk::Talk,
+};
+use crate::{
+    error::Error,
+    net::{self, Dialler},
+};
+
+/// A second dial is given up and begun anew after this: a lost first packet is repeated ever more rarely.
+const SECOND_WITHIN: Duration = Duration::from_secs(8);
+/// After a second dial that failed the next one waits so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Connections are not changed for another network's sake more often than this.
+const MOVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a connection may owe an answer when the host says that the network has changed.
+fn told_patience(round_trip: Duration) -> Duration {
+    Duration::from_secs(1).saturating_add(round_trip.saturating_mul(2)).min(Liveness::stall_after(round_trip))
+}
+
+/// What is known about one connection.
+pub(super) struct Watch {
+    liveness: Liveness,
+    pub(super) second: Option<Second>,
+    /// No second dial before.
+    again_at: Instant,
+    /// Second dials in a row that failed.
+    failed: usize,
+    /// When the first server is looked for.
+    return_at: Option<Instant>,
+    /// The last octets that came, and the count of them.
+    heard: (Instant, u64),
+    /// The heartbeat that is out, and how long nothing had come when it was sent.
+    asked: Option<(Instant, Duration)>,
+    /// There was no way to the server for a while.
+    was_cut_off: bool,
+    began: Instant,
+}
+
+impl Watch {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            liveness: Liveness::default(),
+            second: None,
+            again_at: Instant::ZERO,
+            failed: 0,
+            return_at: None,
+            heard: (now, 0),
+            asked: None,
+            was_cut_off: false,
+            began: now,
+        }
+    }
+
+    pub(super) fn deadline(&self, now: Instant, round_trip: Duration) -> Option<Instant> {
+        let again = (self.again_at > now).then_some(self.again_at);
+        let back = self.return_at.filter(|at| *at > now);
+        let told = self.second.as_ref().filter(|second| second.why == Why::Network && second.is_ready());
+        let left = told_patience(round_trip).saturating_sub(self.liveness.silence(now));
+        let told = told.filter(|_| !left.is_zero()).map(|_| now + left);
+        [self.liveness.deadline(now, round_trip), again, back, told].into_iter().flatten().min()
+    }
+
+    /// The connection has ended by itself: the silence before the heartbeat that got no answer, if there was one.
+    pub(super) fn died_after(&self) -> Option<Duration> {
+        self.asked.map(|(_, silence)| silence)
+    }
+}
+
+impl Driver {
+    /// Looks at the connection, and at what might take its place; an error when this one is given up.
+    pub(super) fn watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        talk: &mut Talk,
+        dialler: &Dialler,
+        now: Instant,
+    ) -> Option<Error> {
+        let network_changed = self.shared.take_network_change();
+        if talk.is_ending() {
+            return None;
+        }
+        self.note_signs(talk, now);
+        self.go_on_dialling(cx, talk, now);
+        talk.established_at?;
+        if let Some(told_by_host) = network_changed {
+            self.network_changed(talk, dialler, told_by_host, now);
+        }
+        let round_trip = self.session.round_trip();
+        let verdict = talk.watch.liveness.verdict(now, round_trip);
+        let silence = talk.watch.liveness.silence(now);
+        let ready = talk.watch.second.as_ref().filter(|second| second.is_ready()).map(|second| second.why);
+        match (verdict, ready) {
+            (Verdict::Dead, _) | (Verdict::Stalled, Some(_)) => {
+                let waited_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+                return Some(Error::Session(ProtocolError::Silent { awaited: "acknowledgement", waited_ms }));
+            }
+            (_, Some(Why::Moved)) => {
+                return Some(Error::Moved("the way to the server leads through another network".into()));
+            }
+            (_, Some(Why::Return)) => {
+                let first = &self.config.servers[0];
+                talk.failure = Some(Error::Moved(format!("{first} is well again")));
+                self.close(talk, now, "back to the first server");
+            }
+            (_, Some(Why::Network)) if silence >= told_patience(round_trip) => {
+                return Some(Error::Moved("the network has changed, and the old connection does not answer".into()));
+            }
+            (Verdict::Well, Some(Why::Network)) if !silence.is_zero() => {}
+            (Verdict::Well, Some(_)) => self.drop_second(talk),
+            (Verdict::Well, None) => {
+                // Until it is up nobody knows whether it will be needed; a host who says that the network changed knows more.
+                if talk.watch.second.as_ref().is_some_and(|second| second.why == Why::Suspicion) {
+                    self.drop_second(talk);
+                }
+                self.look_for_first(talk, dialler, now);
+            }
+            (Verdict::Suspect | Verdict::Stalled, None) => {
+                if talk.watch.second.is_none() && talk.watch.again_at <= now {
+                    self.logger.info(format_args!(
+                        "nothing was acknowledged for {:.1} s: dialling a second connection",
+                        silence.as_secs_f64()
+                    ));
+                    let server = self.servers.beside(talk.server, talk.watch.failed);
+                    self.dial_second(talk, dialler, server, Why::Suspicion);
+                }
+            }
+            (Verdict::Suspect, Some(_)) => {}
+        }
+        None
+    }
+
+    /// What the kernel and the session know.
+    fn note_signs(&mut self, talk: &mut Talk, now: Instant) {
+        let (sent, received) = (talk.connection.sent(), talk.connection.received());
+        let watch = &mut talk.watch;
+        if watch.liveness.wants_a_look(now) {
+            watch.liveness.look(now, sent, talk.connection.outstanding());
+        }
+        let asked_at = self.session.asked_at();
+        watch.liveness.asked(asked_at);
+        match (asked_at, watch.asked) {
+            (Some(at), None) => watch.asked = Some((at, at.saturating_since(watch.heard.0))),
+            (None, Some((_, silence))) => {
+                watch.asked = None;
+                self.quiet.survived(silence);
+                self.session.set_heartbeat_interval(self.quiet.interval());
+            }
+            _ => {}
+        }
+        if received > watch.heard.1 {
+            watch.heard = (now, received);
+        }
+    }
+
+    fn go_on_dialling(&mut self, cx: &mut Context<'_>, talk: &mut Talk, now: Instant) {
+        let Some(second) = &mut talk.watch.second else { return };
+        if let Err(error) = second.poll(cx) {
+            self.logger.info(format_args!("no second connection: {error}"));
+            let is_suspicion = second.why != Why::Return;
+            talk.watch.second = None;
+            if is_suspicion {
+                talk.watch.failed += 1;
+            }
+            talk.watch.again_at = now + AGAIN_AFTER;
+        }
+    }
+
+    fn dial_second(&self, talk: &mut Talk, dialler: &Dialler, server: usize, why: Why) {
+        talk.watch.second = Some(Second::new(server, why, dialler.dial(server, SECOND_WITHIN)));
+        // It begins with the next turn.
+        self.shared.wake.notify_one();
+    }
+
+    fn drop_second(&mut self, talk: &mut Talk) {
+        if talk.watch.second.take().is_some() {
+            self.logger.info(format_args!("the connection is alive: no second one is needed"));
+        }
+        talk.watch.failed = 0;
+    }
+
+    fn network_changed(&mut self, talk: &mut Talk, dialler: &Dialler, told_by_host: bool, now: Instant) {
+        let Some((own, peer)) = talk.connection.ends() else { return };
+        let way = net::way_to(peer);
+        let was_cut_off = std::mem::replace(&mut talk.watch.was_cut_off, way.is_none());
+        let Some(way) = way else {
+            self.logger.info(format_args!("there is no way to the server now"));
+            return;
+        };
+        // IPv6 addresses come and go while the old ones still work.
+        let moved = !net::is_own(own.ip()) || (own.is_ipv4() && way != own.ip());
+        if !moved && !was_cut_off && !told_by_host {
+            return;
+        }
+        if moved {
+            // What the NAT of another network bears is another matter.
+            self.quiet = Quiet::new(self.config.heartbeat_interval);
+            self.session.set_heartbeat_interval(self.quiet.interval());
+        }
+        self.session.probe(now);
+        let may_move = told_by_host || now.saturating_since(talk.watch.began) >= MOVE_EVERY || !net::is_own(own.ip());
+        let has_second = talk.watch.second.as_ref().is_some_and(|second| second.why != Why::Return);
+        if has_second || !may_move {
+            return;
+        }
+        self.logger.info(format_args!("the network has changed: dialling a second connection"));
+        let why = if moved { Why::Moved } else { Why::Network };
+        self.dial_second(talk, dialler, talk.server, why);
+    }
+
+    /// An agent that had to go to another server looks for the first one now and then.
+    fn look_for_first(&mut self, talk: &mut Talk, dialler: &Dialler, now: Instant) {
+        if talk.server == 0 || talk.watch.second.is_some() {
+            return;
+        }
+        match talk.watch.return_at {
+            Some(at) if at > now => {}
+            due => {
+                // Agents that went away together do not come back together.
+                let jitter = 0.8 + 0.4 * (random() >> 11) as f64 / (1_u64 << 53) as f64;
+                talk.watch.return_at = Some(now + self.config.return_interval.mul_f64(jitter));
+                if due.is_some() {
+                    self.dial_second(talk, dialler, 0, Why::Return);
+                }
+            }
+        }
+    }
+}
