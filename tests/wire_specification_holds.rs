@@ -7,7 +7,7 @@ use bytes::Bytes;
 use camagent_core::{Codec, Framing};
 use camagent_proto::{
     CloseCode, Error,
-    frame::{Body, Frame, FrameStart, OpenOutcome, Reader, Skip, StreamError, TrackInfo},
+    frame::{Body, EndReason, Frame, FrameStart, OpenOutcome, Reader, Skip, StreamError, TrackInfo},
     message::Message,
     varint,
 };
@@ -234,6 +234,7 @@ fn as_on_the_wire(field: &str, means: &Value) -> Value {
             let rows = table("records.md", "table: reasons");
             json!(decimal(&rows.iter().find(|row| row[1] == *word).expect("a reason of the table")[0]))
         }
+        ("cause", Value::String(word)) => named("ends", word),
         ("fin", Value::Bool(fin)) => json!(u64::from(*fin)),
         ("outcome", Value::String(word)) => named("outcomes", word),
         ("error", Value::String(word)) => named("stream errors", word),
@@ -286,7 +287,11 @@ fn codecs_framings_flags_and_reasons_have_their_numbers() {
         let skip = Skip::read(&mut with_last(&[0, 0, 0, decimal(&row[0])])).expect("a SKIP");
         assert_eq!(skip.reason.name(), row[1]);
     }
-    assert_eq!(Skip::read(&mut with_last(&[0, 0, 0, 6])).expect("a SKIP").reason.name(), "other");
+    assert_eq!(Skip::read(&mut with_last(&[0, 0, 0, 7])).expect("a SKIP").reason.name(), "other");
+    for row in table("records.md", "table: ends") {
+        assert_eq!(EndReason::from_number(decimal(&row[0])).name(), row[1]);
+    }
+    assert_eq!(EndReason::from_number(3).name(), "other");
 }
 
 #[test]

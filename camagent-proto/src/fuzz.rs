@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use crate::{
     frame::{
-        Body, Data, FrameAbort, FrameMore, FrameStart, Mack, MaxData, MaxStreamData, MaxStreams, Open, OpenResult,
-        Reader, RecordReader, RecordWriter, ResetStream, Skip, StopSending, Tack, TrackInfo,
+        self, Body, Data, FrameAbort, FrameMore, FrameStart, Mack, MaxData, MaxStreamData, MaxStreams, Open,
+        OpenResult, Reader, RecordReader, RecordWriter, ResetStream, Skip, StopSending, Tack, TrackInfo,
     },
     message::{BootId, Message},
     mux::NoStreams,
@@ -56,6 +56,8 @@ pub fn frame(data: &[u8]) {
         0x86 => return check::<MaxStreamData>(octets),
         0x87 => return check::<MaxStreams>(octets),
         0x88 => return check::<Tack>(octets),
+        0x89 => return check::<frame::Journal>(octets),
+        0x8a => return check::<frame::EpochEnd>(octets),
         _ => {}
     }
     match kind % 6 {

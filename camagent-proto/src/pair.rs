@@ -2,8 +2,10 @@
 //!
 //! For tests only (feature `pair`). [`Pair::drive`] moves time from deadline to deadline, so an hour takes microseconds.
 
+mod backlog;
 mod streams;
 
+pub use backlog::{TestBacklog, TestStore};
 pub use streams::{Side, TestStreams};
 
 use alloc::{
@@ -17,11 +19,11 @@ use bytes::Bytes;
 use crate::{
     error::{CloseCode, Error, keeps_streams},
     frame::{FrameHead, MAX_RECORD, TrackInfo},
-    message::{BootId, ResumePoint},
+    message::{BootId, ResumePoint, SourceState},
     mux::{MIN_RESUME_BYTES, NotOpened},
     session::{Accept, Agent, AgentConfig, AgentEvent, Server, ServerConfig, ServerEvent, Suspended, Transmit},
     time::{Duration, Instant},
-    transfer::{Delivery, Entry, Journal},
+    transfer::{Backlog, Delivery, Entry, Journal},
 };
 
 /// A journal in memory that never frees by itself and evicts on request.
@@ -29,6 +31,8 @@ use crate::{
 pub struct TestJournal {
     frames: BTreeMap<(u32, u64, u64), (FrameHead, Bytes)>,
     ends: BTreeMap<(u32, u64), u64>,
+    /// What waits on flash.
+    pub backlog: TestBacklog,
 }
 
 impl TestJournal {
@@ -88,6 +92,10 @@ impl Journal for TestJournal {
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
         self.evict(track, epoch, next);
     }
+
+    fn backlog(&mut self) -> Option<&mut dyn Backlog> {
+        Some(&mut self.backlog)
+    }
 }
 
 /// The two ends, the link between them, and what came out of them.
@@ -121,6 +129,10 @@ pub struct Pair {
     pub accepts: bool,
     /// Whether the server keeps its resume points and its streams between connections, as one does that was not restarted.
     pub server_remembers: bool,
+    /// What the server says of sources when it welcomes the agent.
+    pub sources: Vec<SourceState>,
+    /// What the server has stored of the past. It survives connections.
+    pub store: TestStore,
     now: Instant,
     generation: u64,
     points: Vec<ResumePoint>,
@@ -167,6 +179,8 @@ impl Pair {
             services: TestStreams::default(),
             accepts: true,
             server_remembers: true,
+            sources: Vec::new(),
+            store: TestStore::default(),
             now: Instant::from_micros(1_000_000),
             generation: 0,
             points: Vec::new(),
@@ -408,8 +422,13 @@ impl Pair {
                         self.visitors.sides.clear();
                     }
                     let resume = if self.server_remembers { self.points.clone() } else { Vec::new() };
-                    let accept = Accept { generation: self.generation, resume, ..Accept::default() };
+                    let sources = self.sources.clone();
+                    let accept = Accept { generation: self.generation, resume, sources, ..Accept::default() };
                     server.accept(self.now, accept);
+                }
+                ServerEvent::Media(Delivery::Past(past)) => {
+                    let (key, next) = self.store.take(&past);
+                    server.known(self.now, &key, next, next);
                 }
                 ServerEvent::Media(delivery) => self.delivered.push(delivery),
                 ServerEvent::Stream(event) => self.visitors.hear(event, server.tunnels()),

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use camagent_proto::frame::{
-    Data, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, MAX_RECORD, Mack, MaxData, MaxStreamData, MaxStreams,
-    Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip, SkipReason, StopSending, StreamError,
-    Tack, TrackInfo,
+    Data, EndReason, EpochEnd, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, Journal, MAX_RECORD, Mack, MaxData,
+    MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip,
+    SkipReason, StopSending, StreamError, Tack, TrackInfo,
 };
 use serde_json::{Value, json};
 
@@ -97,6 +97,22 @@ pub(crate) fn readable(frame: &Frame) -> Value {
                 "persisted": mack.persisted,
             })
         }
+        Frame::Journal(journal) => {
+            let mut means = readable(&Frame::Track(journal.info.clone()));
+            means["kind"] = json!("JOURNAL");
+            means["lane"] = json!(journal.lane);
+            means["boot"] = json!(hex(&journal.boot));
+            means["end"] = json!(journal.end);
+            means["clock_us"] = json!(journal.clock_us);
+            means["utc_us"] = json!(journal.utc_us);
+            means
+        }
+        Frame::EpochEnd(end) => {
+            json!({"kind": "EPOCH_END", "lane": end.lane, "next": end.next, "cause": match end.cause {
+                EndReason::Other(number) => json!(number),
+                known => json!(known.name()),
+            }})
+        }
         Frame::Open(open) => json!({
             "kind": "OPEN", "stream": open.stream, "camera": open.camera, "service": open.service, "visitor": open.visitor,
         }),
@@ -127,8 +143,30 @@ pub(crate) fn frame(means: &Value) -> Frame {
     if let Some(frame) = tunnel_frame(kind, means) {
         return frame;
     }
+    if kind == "EPOCH_END" {
+        let cause = match &means["cause"] {
+            Value::String(name) if name == "stopped" => EndReason::Stopped,
+            Value::String(name) if name == "power_cut" => EndReason::PowerCut,
+            other => EndReason::Other(number(other)),
+        };
+        return Frame::EpochEnd(EpochEnd { lane: number32(&means["lane"]), next: number(&means["next"]), cause });
+    }
     let track = number32(&means["track"]);
     match kind {
+        "JOURNAL" => {
+            let mut of_track = means.clone();
+            of_track["kind"] = json!("TRACK");
+            let Frame::Track(info) = frame(&of_track) else { unreachable!("it was asked for a TRACK") };
+            let boot = octets(&means["boot"]);
+            Frame::Journal(Journal {
+                lane: number32(&means["lane"]),
+                boot: std::array::from_fn(|at| boot[at]),
+                end: number(&means["end"]),
+                clock_us: number(&means["clock_us"]),
+                utc_us: number(&means["utc_us"]),
+                info,
+            })
+        }
         "TRACK" => Frame::Track(TrackInfo {
             track,
             epoch: number(&means["epoch"]),
@@ -164,6 +202,7 @@ pub(crate) fn frame(means: &Value) -> Frame {
                 Value::String(name) if name == "late" => SkipReason::Late,
                 Value::String(name) if name == "disposable" => SkipReason::Disposable,
                 Value::String(name) if name == "corrupt" => SkipReason::Corrupt,
+                Value::String(name) if name == "live" => SkipReason::Live,
                 other => SkipReason::Other(number(other)),
             };
             Frame::Skip(Skip { track, first: number(&means["first"]), last: number(&means["last"]), reason })

@@ -151,6 +151,8 @@ pub enum SkipReason {
     Disposable,
     /// The agent's flash did not give the frames back.
     Corrupt,
+    /// On a lane: they were sent as live frames, and stored. Nothing is lost.
+    Live,
     /// A reason that this version does not know.
     Other(u64),
 }
@@ -164,6 +166,7 @@ impl SkipReason {
             3 => SkipReason::Late,
             4 => SkipReason::Disposable,
             5 => SkipReason::Corrupt,
+            6 => SkipReason::Live,
             other => SkipReason::Other(other),
         }
     }
@@ -176,6 +179,7 @@ impl SkipReason {
             SkipReason::Late => 3,
             SkipReason::Disposable => 4,
             SkipReason::Corrupt => 5,
+            SkipReason::Live => 6,
             SkipReason::Other(number) => number,
         }
     }
@@ -188,6 +192,7 @@ impl SkipReason {
             SkipReason::Late => "late",
             SkipReason::Disposable => "disposable",
             SkipReason::Corrupt => "corrupt",
+            SkipReason::Live => "live",
             SkipReason::Other(_) => "other",
         }
     }

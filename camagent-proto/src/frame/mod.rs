@@ -4,15 +4,17 @@
 //! the table below is one kind of frame: its number, its name, its body. Even-numbered kinds that a peer does not know are
 //! skipped, odd ones close the session. Octets after the last field that a peer knows are ignored, so a body may grow.
 //!
-//! Reserved for later versions: 0x13-0x1f tunnels, 0x2d JOURNAL, 0x2f EPOCH_END.
+//! Reserved for later versions: 0x13-0x1f tunnels.
 //! What does not belong here: what a frame means to a session (`mux`, `transfer`), JSON messages (`message`).
 
+mod journal;
 mod media;
 mod read;
 mod record;
 mod track;
 mod tunnel;
 
+pub use journal::{EndReason, EpochEnd, FIRST_LANE, Journal};
 pub use media::{FrameAbort, FrameHead, FrameMore, FrameStart, Mack, Skip, SkipReason};
 pub use read::Reader;
 pub use record::{MAX_FRAMES, MAX_RECORD, MIN_RECORD, RecordReader, RecordWriter};
@@ -104,6 +106,10 @@ frames! {
     0x29 Skip(Skip),
     /// Media acknowledgement: what the server has received.
     0x2b Mack(Mack),
+    /// Opens a lane for frames of the past: what waits in the agent's persistent journal.
+    0x2d Journal(Journal),
+    /// The epoch of a lane is over.
+    0x2f EpochEnd(EpochEnd),
 }
 
 #[cfg(test)]

@@ -127,6 +127,8 @@ pub struct Agent {
     outbox: Outbox,
     events_out: VecDeque<AgentEvent>,
     sender: Sender,
+    /// The server's store of recordings, once it was named.
+    storage_epoch: String,
     tunnels: Mux,
     scheduler: Scheduler,
     /// The session in which the streams began, when they can survive it.
@@ -162,6 +164,7 @@ impl Agent {
             outbox: Outbox::default(),
             events_out: VecDeque::new(),
             sender: Sender::new(),
+            storage_epoch: String::new(),
             commands: Commands::default(),
             happenings: Events::default(),
             statistics: Statistics::default(),
@@ -411,10 +414,8 @@ impl Agent {
         let before = record.octets();
         match class {
             Class::Control => self.tunnels.fill_control(now, record),
-            Class::Audio | Class::Video => self.sender.fill(class, now, record, journal),
+            Class::Audio | Class::Video | Class::Backfill => self.sender.fill(class, now, record, journal),
             Class::Tunnels => self.tunnels.fill(record, streams),
-            // A second reader of the journal belongs here.
-            Class::Backfill => {}
         }
         self.scheduler.sent(class, record.octets() - before);
     }
@@ -590,6 +591,7 @@ impl Agent {
             (_, Message::SourceState(state)) => {
                 let allowed = self.wishes();
                 self.asked.source_states.count(now, "source_state in ten seconds", allowed)?;
+                self.retain(&state);
                 self.events_out.push_back(AgentEvent::SourceWanted(state));
                 Ok(())
             }
@@ -609,6 +611,14 @@ impl Agent {
         MAX_WISHES.0.max(MAX_WISHES.1 * sources as u64)
     }
 
+    /// A server that names sources which the agent does not have costs no memory.
+    fn retain(&mut self, state: &SourceState) {
+        let mut cameras = self.config.cameras.iter().filter(|camera| camera.id == state.camera);
+        if cameras.any(|camera| camera.sources.iter().any(|source| source.name == state.source)) {
+            self.sender.set_retention(&state.camera, &state.source, state.retention);
+        }
+    }
+
     fn registered(&mut self, now: Instant, registered: Registered, journal: &mut dyn Journal) -> Result<(), Error> {
         if !version::SUPPORTED.contains(&registered.version) {
             return Err(Error::Incompatible {
@@ -624,7 +634,16 @@ impl Agent {
             wanted => Duration::from_millis(wanted.max(1_000)),
         };
         self.heartbeat_interval = self.config.heartbeat_interval.min(self.wanted_interval);
-        self.sender.rewind(now, &registered.resume, &registered.limits, journal);
+        for state in &registered.sources {
+            self.retain(state);
+        }
+        let lost = !registered.storage_epoch.is_empty()
+            && !self.storage_epoch.is_empty()
+            && self.storage_epoch != registered.storage_epoch;
+        if !registered.storage_epoch.is_empty() {
+            self.storage_epoch.clone_from(&registered.storage_epoch);
+        }
+        self.sender.rewind(now, &registered.resume, &registered.limits, journal, lost);
         self.happenings.rewind();
         // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
         self.heartbeat_at = now;

@@ -18,7 +18,7 @@ use crate::{
     },
     mux::{Mux, Pace, StreamEvent, Streams},
     time::{Duration, Instant},
-    transfer::{Delivery, Receiver},
+    transfer::{Delivery, EpochKey, Receiver},
     version,
 };
 
@@ -340,6 +340,14 @@ impl Server {
     pub fn persisted(&mut self, now: Instant, track: u32, epoch: u64, next: u64) {
         if self.state == State::Established {
             self.receiver.persisted(now, track, epoch, next);
+        }
+    }
+
+    /// Tells what the server has of an epoch of a lane, of this run of the agent or a former one: below `received` nothing need be sent, below
+    /// `persisted` all is stored or was skipped.
+    pub fn known(&mut self, now: Instant, key: &EpochKey, received: u64, persisted: u64) {
+        if self.state == State::Established {
+            self.receiver.known(now, key, received, persisted);
         }
     }
 

@@ -4,12 +4,16 @@
 //! [`Receiver`] puts frames together, drops what it has, and acknowledges. With retention `live` an acknowledgement frees the journal.
 //! What does not belong here: who may send at all (`session`), where frames are kept (the journal behind the trait).
 
+mod backfill;
 mod bitrate;
 mod flow;
+mod lanes;
 mod late;
 mod receiver;
 mod sender;
 
+pub use backfill::{Backlog, Look, Waiting};
+pub use lanes::{EpochKey, MAX_LANES, Past};
 pub use receiver::{Delivery, MediaFrame, Receiver};
 pub use sender::{Sender, TransferCounts};
 
@@ -36,6 +40,14 @@ pub trait Journal {
     fn end(&mut self, track: u32, epoch: u64) -> u64;
     /// Copies octets of a frame, from `offset` on, into all of `into`. `false` when the frame is gone.
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool;
-    /// The server has received all frames of that epoch below `next`.
+    /// All frames of that epoch below `next` may go: the server has received them, or stored them when it records the track.
     fn received(&mut self, track: u32, epoch: u64, next: u64);
+    /// Where the live reader goes on that comes to `next`: behind it when frames in between are in the backlog, and are brought from there.
+    fn live_from(&mut self, _track: u32, _epoch: u64, next: u64) -> u64 {
+        next
+    }
+    /// What waits on flash, if there is such a tier.
+    fn backlog(&mut self) -> Option<&mut dyn Backlog> {
+        None
+    }
 }

@@ -8,9 +8,10 @@ use alloc::{
 
 use bytes::{Bytes, BytesMut};
 
+use super::lanes::{EpochKey, Lanes, Past};
 use crate::{
     error::Error,
-    frame::{Frame, FrameHead, FrameStart, Mack, RecordWriter, Skip, TrackInfo},
+    frame::{FIRST_LANE, Frame, FrameHead, FrameStart, Mack, RecordWriter, Skip, TrackInfo},
     message::{Limits, ResumePoint, check_name},
     time::{Duration, Instant},
 };
@@ -53,15 +54,57 @@ pub enum Delivery {
         /// Which, and why.
         skip: Skip,
     },
+    /// Something of the past: no viewer waits for it.
+    Past(Past),
 }
 
+/// A frame whose rest is still to come.
 #[derive(Debug)]
-struct Assembly {
-    start: FrameStart,
-    octets: BytesMut,
+pub(super) struct Assembly {
+    pub(super) start: FrameStart,
+    pub(super) octets: BytesMut,
     /// Known already: its octets are counted but not kept.
-    duplicate: bool,
+    pub(super) duplicate: bool,
     received: u64,
+}
+
+impl Assembly {
+    pub(super) fn new(start: FrameStart, duplicate: bool) -> Self {
+        let received = start.payload.len() as u64;
+        let mut assembly = Self { octets: BytesMut::new(), duplicate, received, start };
+        if received < assembly.start.total {
+            if !duplicate {
+                let total = usize::try_from(assembly.start.total).unwrap_or(FIRST_RESERVE);
+                assembly.octets.reserve(total.min(FIRST_RESERVE));
+                assembly.octets.extend_from_slice(&assembly.start.payload);
+            }
+            // It would hold its whole record.
+            assembly.start.payload = Bytes::new();
+        }
+        assembly
+    }
+
+    pub(super) fn add(&mut self, payload: &[u8]) -> Result<(), Error> {
+        let received = self.received + payload.len() as u64;
+        if received > self.start.total {
+            let got = format!("{received} of {}", self.start.total);
+            return violation("FRAME_MORE payload", "no more than the frame's total length", got);
+        }
+        self.received = received;
+        if !self.duplicate {
+            self.octets.extend_from_slice(payload);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.received == self.start.total
+    }
+
+    pub(super) fn into_frame(self, track: u32, epoch: u64) -> MediaFrame {
+        let payload = if self.octets.is_empty() { self.start.payload } else { self.octets.freeze() };
+        MediaFrame { track, epoch, sequence: self.start.sequence, head: self.start.head, payload }
+    }
 }
 
 #[derive(Debug)]
@@ -82,6 +125,7 @@ pub struct Receiver {
     tracks: BTreeMap<u32, Track>,
     /// What became stored of epochs that their tracks have left.
     left: VecDeque<Mack>,
+    lanes: Lanes,
     limits: Limits,
     unacknowledged_bytes: u64,
     ack_at: Option<Instant>,
@@ -114,11 +158,34 @@ impl Receiver {
     /// Octets that are held for frames whose rest is still to come.
     pub fn held_octets(&self) -> u64 {
         let open = self.tracks.values().filter_map(|track| track.assembly.as_ref());
-        open.map(|assembly| assembly.octets.capacity() as u64).sum()
+        open.map(|assembly| assembly.octets.capacity() as u64).sum::<u64>() + self.lanes.held_octets()
     }
 
     /// Takes one frame of a record.
     pub fn handle(&mut self, now: Instant, frame: Frame) -> Result<Option<Delivery>, Error> {
+        let (lanes, duplicates) = (&mut self.lanes, &mut self.duplicates);
+        let (past, octets) = match frame {
+            Frame::Journal(journal) => (Some(lanes.open(journal)?), 0),
+            Frame::EpochEnd(end) => (Some(lanes.end(&end)?), 0),
+            Frame::Frame(start) if start.track >= FIRST_LANE => {
+                let octets = start.payload.len();
+                (lanes.start(start, &self.limits, duplicates)?, octets)
+            }
+            Frame::FrameMore(more) if more.track >= FIRST_LANE => {
+                (lanes.more(more.track, &more.payload, duplicates)?, more.payload.len())
+            }
+            Frame::FrameAbort(abort) if abort.track >= FIRST_LANE => {
+                lanes.abort(abort.track, abort.sequence)?;
+                (None, 0)
+            }
+            Frame::Skip(skip) if skip.track >= FIRST_LANE => (lanes.skip(skip)?, 0),
+            other => return self.live(now, other),
+        };
+        self.count(now, octets);
+        Ok(past.map(Delivery::Past))
+    }
+
+    fn live(&mut self, now: Instant, frame: Frame) -> Result<Option<Delivery>, Error> {
         match frame {
             Frame::Track(info) => self.track(now, info).map(Some),
             Frame::Frame(start) => self.frame(now, start),
@@ -127,19 +194,8 @@ impl Receiver {
                 let Some(assembly) = &mut track.assembly else {
                     return violation("FRAME_MORE", "an open frame on this track", format!("track {}", more.track));
                 };
-                let received = assembly.received + more.payload.len() as u64;
-                if received > assembly.start.total {
-                    return violation(
-                        "FRAME_MORE payload",
-                        "no more than the frame's total length",
-                        format!("{received} of {}", assembly.start.total),
-                    );
-                }
-                assembly.received = received;
+                assembly.add(&more.payload)?;
                 track.unacknowledged = true;
-                if !assembly.duplicate {
-                    assembly.octets.extend_from_slice(&more.payload);
-                }
                 let number = more.track;
                 self.count(now, more.payload.len());
                 self.finish(number)
@@ -180,7 +236,16 @@ impl Receiver {
             let (epoch, received, persisted) = (track.epoch, track.next, track.persisted);
             record.push(&Frame::Mack(Mack { track: number, epoch, received, persisted }));
         }
+        // Those without room go with the next record.
+        self.lanes.acknowledge(|mack| record.push(&Frame::Mack(mack)));
         (!record.is_empty()).then(|| record.finish())
+    }
+
+    /// What is known of an epoch of the past: below `received` nothing need be sent, below `persisted` all is stored.
+    pub fn known(&mut self, now: Instant, key: &EpochKey, received: u64, persisted: u64) {
+        if self.lanes.known(key, received, persisted) {
+            self.count(now, 0);
+        }
     }
 
     /// All frames of an epoch of a track below `next` are stored. Told within the time that acknowledgements have.
@@ -253,16 +318,7 @@ impl Receiver {
         let number = start.track;
         let octets = start.payload.len();
         let duplicate = start.sequence < track.next;
-        let mut assembly = Assembly { octets: BytesMut::new(), duplicate, received: octets as u64, start };
-        if !duplicate && assembly.received < assembly.start.total {
-            assembly.octets.reserve(usize::try_from(assembly.start.total).unwrap_or(FIRST_RESERVE).min(FIRST_RESERVE));
-            assembly.octets.extend_from_slice(&assembly.start.payload);
-        }
-        if assembly.received < assembly.start.total {
-            // It would hold its whole record.
-            assembly.start.payload = Bytes::new();
-        }
-        track.assembly = Some(assembly);
+        track.assembly = Some(Assembly::new(start, duplicate));
         track.unacknowledged = true;
         self.count(now, octets);
         self.finish(number)
@@ -270,21 +326,14 @@ impl Receiver {
 
     fn finish(&mut self, number: u32) -> Result<Option<Delivery>, Error> {
         let track = announced(&mut self.tracks, number, "FRAME track")?;
-        let Some(open) = track.assembly.take_if(|open| open.received == open.start.total) else { return Ok(None) };
+        let Some(open) = track.assembly.take_if(|open| open.is_whole()) else { return Ok(None) };
         track.unacknowledged = true;
         if open.duplicate {
             self.duplicates += 1;
             return Ok(None);
         }
         track.next = open.start.sequence + 1;
-        let payload = if open.octets.is_empty() { open.start.payload } else { open.octets.freeze() };
-        Ok(Some(Delivery::Frame(MediaFrame {
-            track: number,
-            epoch: track.epoch,
-            sequence: open.start.sequence,
-            head: open.start.head,
-            payload,
-        })))
+        Ok(Some(Delivery::Frame(open.into_frame(number, track.epoch))))
     }
 
     fn skip(&mut self, now: Instant, skip: Skip) -> Result<Option<Delivery>, Error> {

@@ -4,18 +4,21 @@
 //! and so do frames that are too late to be live (`late`). Pieces of frames of different tracks mix freely: a large picture holds up no other track.
 //! Which source goes first when the uplink is short is decided in `flow`.
 
-use alloc::{collections::VecDeque, format, vec::Vec};
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 
 use super::{
     Entry, Journal,
+    backfill::Backfill,
     bitrate::Advice,
     flow::Flows,
     late::{self, Verdict, Waiting},
 };
 use crate::{
     error::Error,
-    frame::{Body, Frame, FrameAbort, FrameMore, FrameStart, Mack, RecordWriter, Skip, SkipReason, TrackInfo},
-    message::{Limits, ResumePoint},
+    frame::{
+        Body, FIRST_LANE, Frame, FrameAbort, FrameMore, FrameStart, Mack, RecordWriter, Skip, SkipReason, TrackInfo,
+    },
+    message::{Limits, ResumePoint, Retention},
     scheduler::Class,
     time::{Duration, Instant},
     varint,
@@ -36,6 +39,8 @@ pub struct TransferCounts {
     pub frames_skipped: u64,
     /// Those among them that were over their latency budget.
     pub frames_late: u64,
+    /// Those of the sent ones that came from the backlog.
+    pub frames_backfilled: u64,
 }
 
 #[derive(Debug)]
@@ -52,6 +57,8 @@ struct Epoch {
     next: u64,
     /// All below are received.
     received: u64,
+    /// All below are stored.
+    persisted: u64,
     /// All below that were lost are counted: a repeat of the same SKIP after a reconnect counts once.
     counted: u64,
     partial: Option<Partial>,
@@ -86,6 +93,11 @@ impl Epoch {
         self.unheard.drain(..).map(|(first, end)| end - first.max(self.received)).sum()
     }
 
+    /// What the journal may let go.
+    fn freed(&self, is_recorded: bool) -> u64 {
+        if is_recorded { self.persisted } else { self.received }
+    }
+
     /// Whether a frame refers to one that was left out. It need not when the server was not told of that before the connection broke.
     fn is_cut_off(&self, sequence: u64) -> bool {
         self.broken.is_some_and(|broken| broken.first < sequence && broken.key.is_none_or(|key| sequence < key))
@@ -97,6 +109,8 @@ struct Track {
     number: u32,
     flow: u32,
     is_audio: bool,
+    /// The server stores it: only what is stored is let go.
+    is_recorded: bool,
     /// The longest that a frame may wait.
     budget: Option<Duration>,
     advice: Advice,
@@ -128,6 +142,9 @@ pub struct Sender {
     looked_at: Instant,
     head: Vec<u8>,
     candidates: Vec<Candidate>,
+    /// Camera and source of what the server stores.
+    recorded: Vec<(String, String)>,
+    backfill: Backfill,
 }
 
 impl Sender {
@@ -141,11 +158,12 @@ impl Sender {
     pub fn announce(&mut self, info: TrackInfo, budget: Option<Duration>) {
         let number = info.track;
         let (flow, is_audio) = (self.flows.of(&info), info.sample_rate > 0);
+        let is_recorded = self.recorded.iter().any(|(camera, source)| is_of(&info, camera, source));
         let at = match self.tracks.iter().position(|track| track.number == number) {
             Some(at) => at,
             None => {
                 let (advice, epochs) = (Advice::default(), VecDeque::new());
-                self.tracks.push(Track { number, flow, is_audio, budget, advice, epochs });
+                self.tracks.push(Track { number, flow, is_audio, is_recorded, budget, advice, epochs });
                 self.tracks.len() - 1
             }
         };
@@ -164,12 +182,13 @@ impl Sender {
                     announced: false,
                     next,
                     received,
+                    persisted: 0,
                     counted,
                     partial: None,
                     broken: None,
                     unheard: VecDeque::new(),
                 };
-                (track.flow, track.is_audio, track.budget) = (flow, is_audio, budget);
+                (track.flow, track.is_audio, track.is_recorded, track.budget) = (flow, is_audio, is_recorded, budget);
                 track.epochs.push_back(epoch);
             }
         }
@@ -178,40 +197,84 @@ impl Sender {
         flows.keep(is_member, |flow| tracks.iter().any(|track| track.flow == flow));
     }
 
-    /// A session begins: everything that was not received is sent again, from where the server stands.
-    pub fn rewind(&mut self, now: Instant, points: &[ResumePoint], limits: &Limits, journal: &mut dyn Journal) {
+    /// What lets go of a source's frames: that the server has received them, or that it has stored them.
+    pub fn set_retention(&mut self, camera: &str, source: &str, retention: Retention) {
+        let is_recorded = retention == Retention::Record;
+        self.recorded.retain(|(of, name)| (of.as_str(), name.as_str()) != (camera, source));
+        if is_recorded {
+            self.recorded.push((camera.into(), source.into()));
+        }
+        let is_member =
+            |track: &&mut Track| track.epochs.back().is_some_and(|epoch| is_of(&epoch.info, camera, source));
+        self.tracks.iter_mut().filter(is_member).for_each(|track| track.is_recorded = is_recorded);
+    }
+
+    /// A session begins: everything that was not received is sent again, from where the server stands; what was not stored too, when the server
+    /// does not know it any more. `lost` when the server has lost what it had stored.
+    pub fn rewind(
+        &mut self,
+        now: Instant,
+        points: &[ResumePoint],
+        limits: &Limits,
+        journal: &mut dyn Journal,
+        lost: bool,
+    ) {
         self.limits = *limits;
         self.since = now;
         for track in &mut self.tracks {
             track.advice.restart();
             let point = points.iter().find(|point| point.track == track.number);
             for epoch in &mut track.epochs {
+                let id = epoch.info.epoch;
                 epoch.announced = false;
                 epoch.partial = None;
-                let end = journal.end(track.number, epoch.info.epoch);
+                let end = journal.end(track.number, id);
+                if lost {
+                    epoch.persisted = journal.find(track.number, id, 0).map_or(end, |entry| entry.sequence);
+                }
                 let known = match point {
                     // A newer epoch was begun only after all of this one had been sent, on a transport that keeps the order.
-                    Some(point) if point.epoch > epoch.info.epoch => end,
-                    Some(point) if point.epoch == epoch.info.epoch => point.next.min(end),
+                    Some(point) if point.epoch > id => end,
+                    Some(point) if point.epoch == id => point.next.min(end),
+                    // Who was restarted has what it stored; what was let go before it stored anything was received.
+                    _ if track.is_recorded => {
+                        let held = journal.find(track.number, id, epoch.persisted).map_or(end, |entry| entry.sequence);
+                        epoch.persisted.max(held.min(epoch.received)).min(end)
+                    }
                     _ => epoch.received,
                 };
+                if track.is_recorded {
+                    epoch.received = epoch.received.min(known);
+                }
                 epoch.hear(known);
-                epoch.next = epoch.received;
                 let sent_after_all = epoch.take_back();
                 self.counts.frames_skipped = self.counts.frames_skipped.saturating_sub(sent_after_all);
                 self.counts.frames_late = self.counts.frames_late.saturating_sub(sent_after_all);
-                journal.received(track.number, epoch.info.epoch, epoch.received);
+                epoch.next = journal.live_from(track.number, id, epoch.received).max(epoch.received);
+                let freed = epoch.freed(track.is_recorded);
+                journal.received(track.number, id, freed);
             }
             retire(track, journal);
+        }
+        self.backfill.rewind();
+        if let Some(backlog) = journal.backlog() {
+            backlog.rewind(lost);
         }
     }
 
     /// Takes an acknowledgement and frees the journal.
     pub fn acknowledged(&mut self, mack: &Mack, journal: &mut dyn Journal) -> Result<(), Error> {
+        if mack.track >= FIRST_LANE {
+            if let Some(backlog) = journal.backlog() {
+                self.backfill.acknowledged(mack, backlog);
+            }
+            return Ok(());
+        }
         let wrong = |place, expected, got| Err(Error::Violation { place, expected, got });
         let Some(track) = self.tracks.iter_mut().find(|track| track.number == mack.track) else {
             return wrong("MACK track", "a track that was announced", format!("{}", mack.track));
         };
+        let is_recorded = track.is_recorded;
         let Some(epoch) = track.epochs.iter_mut().find(|epoch| epoch.info.epoch == mack.epoch) else {
             // An acknowledgement may cross with the end of its epoch.
             return Ok(());
@@ -219,25 +282,38 @@ impl Sender {
         if mack.received > epoch.next {
             return wrong("MACK received", "at most the next number to send", format!("{}", mack.received));
         }
-        if mack.received > epoch.received {
-            epoch.hear(mack.received);
-            journal.received(mack.track, mack.epoch, mack.received);
+        let before = epoch.freed(is_recorded);
+        epoch.hear(mack.received);
+        epoch.persisted = epoch.persisted.max(mack.persisted.min(epoch.next));
+        let freed = epoch.freed(is_recorded);
+        if freed > before {
+            journal.received(mack.track, mack.epoch, freed);
         }
         // An epoch was begun only after all of the ones before it had been sent, on a transport that keeps the order: who has
         // heard of it has received those, and will not name them any more.
         for older in track.epochs.iter_mut().take_while(|older| older.info.epoch < mack.epoch) {
             older.hear(older.next);
-            journal.received(mack.track, older.info.epoch, older.next);
+            if !is_recorded {
+                journal.received(mack.track, older.info.epoch, older.next);
+            }
         }
         retire(track, journal);
         Ok(())
     }
 
-    /// Writes as much of a class, [`Class::Audio`] or [`Class::Video`], as fits into `record`.
+    /// Writes as much of a class, [`Class::Audio`], [`Class::Video`] or [`Class::Backfill`], as fits into `record`.
     pub fn fill(&mut self, class: Class, now: Instant, record: &mut RecordWriter, journal: &mut dyn Journal) {
         if class == Class::Video && now.saturating_since(self.looked_at) >= LOOK_EVERY {
             self.looked_at = now;
             self.advise(now, journal);
+        }
+        if class == Class::Backfill {
+            let Self { backfill, recorded, limits, counts, .. } = self;
+            let is_recorded = |info: &TrackInfo| recorded.iter().any(|(camera, source)| is_of(info, camera, source));
+            if let Some(backlog) = journal.backlog() {
+                backfill.fill(record, backlog, limits, is_recorded, counts);
+            }
+            return;
         }
         while record.room() > 64 && self.step(class, now, record, journal) {}
     }
@@ -351,6 +427,12 @@ impl Sender {
                 None => journal.end(number, epoch.info.epoch),
             };
             if first_kept > epoch.next {
+                // What went to the backlog is brought from there, and is no hole.
+                let goes_on = journal.live_from(number, epoch.info.epoch, epoch.next);
+                if goes_on > epoch.next {
+                    (epoch.next, epoch.announced) = (goes_on, false);
+                    return Some(true);
+                }
                 return Some(skip(number, epoch, first_kept, SkipReason::OverBudget, record, &mut self.counts));
             }
             let Some(entry) = found else { continue };
@@ -502,6 +584,10 @@ impl Sender {
     }
 }
 
+fn is_of(info: &TrackInfo, camera: &str, source: &str) -> bool {
+    info.camera == camera && info.source == source
+}
+
 /// Writes a SKIP over `epoch.next..end`.
 fn skip(
     track: u32,
@@ -524,7 +610,7 @@ fn skip(
 fn retire(track: &mut Track, journal: &mut dyn Journal) {
     while track.epochs.len() > 1 {
         let oldest = &track.epochs[0];
-        if oldest.received < journal.end(track.number, oldest.info.epoch) {
+        if oldest.freed(track.is_recorded) < journal.end(track.number, oldest.info.epoch) {
             break;
         }
         track.epochs.pop_front();

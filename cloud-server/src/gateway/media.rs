@@ -148,6 +148,8 @@ impl Media {
                 self.frame(frame);
                 Ok(())
             }
+            // No viewer waits for the past.
+            Delivery::Past(_) => Ok(()),
             // Nothing refers to them: what follows can be decoded.
             Delivery::Skip { skip, .. } if skip.reason == SkipReason::Disposable => Ok(()),
             Delivery::Skip { skip, .. } => {

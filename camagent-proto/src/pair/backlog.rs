@@ -1,0 +1,160 @@
+//! A backlog in memory, and a store of recordings that remembers how far each epoch came.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    frame::{EndReason, FrameHead, SkipReason, TrackInfo},
+    message::BootId,
+    transfer::{Backlog, Entry, EpochKey, Look, Past, Waiting},
+};
+
+/// What a test backlog has of one epoch.
+#[derive(Debug)]
+struct Held {
+    waiting: Waiting,
+    frames: BTreeMap<u64, (FrameHead, Bytes)>,
+    passed: u64,
+    is_declined: bool,
+}
+
+/// Frames of any runs, in the order in which their epochs were added.
+#[derive(Debug, Default)]
+pub struct TestBacklog {
+    epochs: Vec<Held>,
+    generation: u64,
+    looks: u64,
+    /// Every other look finds nothing in memory yet.
+    pub is_slow: bool,
+}
+
+impl TestBacklog {
+    /// Adds an epoch that holds the frames `numbers`, and of which `end` is the number behind the last one.
+    pub fn add(&mut self, boot: BootId, info: TrackInfo, numbers: impl Iterator<Item = u64>, end: u64, length: usize) {
+        let waiting = Waiting { boot, end, clock: (0, 0), ended: Some(EndReason::PowerCut), info };
+        let octets = |number: u64| super::payload(waiting.info.track, waiting.info.epoch, number, length);
+        let frames = numbers.map(|number| (number, (FrameHead::default(), octets(number)))).collect();
+        self.epochs.push(Held { frames, waiting, passed: 0, is_declined: false });
+        self.generation += 1;
+    }
+
+    /// Frames that it holds.
+    pub fn len(&self) -> usize {
+        self.epochs.iter().map(|held| held.frames.len()).sum()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn next(&self) -> Option<(usize, u64)> {
+        self.epochs
+            .iter()
+            .enumerate()
+            .filter(|(_, held)| !held.is_declined)
+            .find_map(|(at, held)| held.frames.range(held.passed..).next().map(|(number, _)| (at, *number)))
+    }
+}
+
+impl Backlog for TestBacklog {
+    fn generation(&mut self) -> u64 {
+        self.generation
+    }
+
+    fn waiting(&mut self) -> Vec<Waiting> {
+        self.epochs.iter().map(|held| held.waiting.clone()).collect()
+    }
+
+    fn look(&mut self) -> Look {
+        self.looks += 1;
+        if self.is_slow && self.looks.is_multiple_of(2) {
+            return Look::Later;
+        }
+        let Some((at, sequence)) = self.next() else { return Look::Nothing };
+        let held = &self.epochs[at];
+        let (head, octets) = &held.frames[&sequence];
+        Look::Frame(held.waiting.key(), Entry { sequence, head: *head, length: octets.len() as u64 })
+    }
+
+    fn copy(&mut self, offset: u64, into: &mut [u8]) -> bool {
+        let Some((at, sequence)) = self.next() else { return false };
+        let octets = &self.epochs[at].frames[&sequence].1;
+        let from = offset as usize;
+        into.copy_from_slice(&octets[from..from + into.len()]);
+        true
+    }
+
+    fn pass(&mut self) {
+        if let Some((at, sequence)) = self.next() {
+            self.epochs[at].passed = sequence + 1;
+        }
+    }
+
+    fn decline(&mut self, key: &EpochKey) {
+        self.epochs.iter_mut().filter(|held| held.waiting.key() == *key).for_each(|held| held.is_declined = true);
+    }
+
+    fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64) {
+        let held = self.epochs.iter().find(|held| held.waiting.key() == *key);
+        let next = held.and_then(|held| held.frames.range(number..).next().map(|(number, _)| *number));
+        (SkipReason::OverBudget, next.map_or(u64::MAX, |next| next - 1))
+    }
+
+    fn stored(&mut self, key: &EpochKey, next: u64) {
+        for held in self.epochs.iter_mut().filter(|held| held.waiting.key() == *key) {
+            held.frames.retain(|number, _| *number >= next);
+        }
+    }
+
+    fn rewind(&mut self, _lost: bool) {
+        self.epochs.iter_mut().for_each(|held| (held.passed, held.is_declined) = (0, false));
+    }
+}
+
+/// What a server has stored of the past.
+#[derive(Debug, Default)]
+pub struct TestStore {
+    /// The number behind the last one of each epoch.
+    pub next: BTreeMap<EpochKey, u64>,
+    /// Epochs that were said to be over.
+    pub ended: BTreeSet<EpochKey>,
+    /// Frames of the past in the order of their coming; panics at one that it has.
+    pub frames: Vec<(EpochKey, u64)>,
+    /// Numbers that will never come.
+    pub holes: Vec<(EpochKey, u64, u64)>,
+}
+
+impl TestStore {
+    /// Takes something of the past; the epoch, and how far it is stored.
+    pub(super) fn take(&mut self, past: &Past) -> (EpochKey, u64) {
+        let key = match past {
+            Past::Opened(journal) => {
+                EpochKey { boot: BootId(journal.boot), track: journal.info.track, epoch: journal.info.epoch }
+            }
+            Past::Frame(key, frame) => {
+                let next = self.next.entry(*key).or_default();
+                assert!(frame.sequence >= *next, "{} came twice", frame.sequence);
+                *next = frame.sequence + 1;
+                let octets = super::payload(key.track, key.epoch, frame.sequence, frame.payload.len());
+                assert_eq!(frame.payload, octets, "octets of another frame");
+                self.frames.push((*key, frame.sequence));
+                *key
+            }
+            Past::Skip(key, skip) => {
+                self.next.insert(*key, skip.last + 1);
+                self.holes.push((*key, skip.first, skip.last));
+                *key
+            }
+            Past::Ended { key, .. } => {
+                self.ended.insert(*key);
+                *key
+            }
+        };
+        (key, self.next.get(&key).copied().unwrap_or(0))
+    }
+}

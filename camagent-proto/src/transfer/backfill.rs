@@ -1,0 +1,351 @@
+//! The agent's half of backfill: reads the backlog, oldest first, and fills what the live classes leave of a record.
+//!
+//! Each epoch of each run that the backlog has something of gets a lane (JOURNAL). The server answers with what it has of it already; then the frames
+//! follow, each number once or within a SKIP, and EPOCH_END behind the last. What the server has stored is let go. What the server does not record
+//! stays where it is.
+//!
+//! What does not belong here: where the backlog lies and how it is read ahead (the trait's owner), live frames (`sender`).
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
+
+use super::{Entry, TransferCounts, lanes::EpochKey};
+use crate::{
+    frame::{
+        Body, EndReason, EpochEnd, FIRST_LANE, Frame, FrameMore, FrameStart, Journal, Mack, RecordWriter, Skip,
+        SkipReason, TrackInfo,
+    },
+    message::{BootId, Limits},
+    varint,
+};
+
+/// Lanes that are opened at once: more tracks than an agent has, so that those of one run always fit.
+const OPEN: usize = 192;
+/// Frames that the server has already, passed over in one look.
+const PASSED: usize = 1_024;
+
+/// What a backlog has of one epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The run.
+    pub boot: BootId,
+    /// Track and epoch; `next` is the first number that the backlog has or had.
+    pub info: TrackInfo,
+    /// The number behind the last one.
+    pub end: u64,
+    /// The run's boot-time clock in microseconds when UTC was known, and UTC then in microseconds since 1970; zeros when it never was.
+    pub clock: (u64, u64),
+    /// Why nothing comes behind `end`; `None` while the epoch goes on.
+    pub ended: Option<EndReason>,
+}
+
+impl Waiting {
+    /// The epoch's name.
+    pub fn key(&self) -> EpochKey {
+        EpochKey { boot: self.boot, track: self.info.track, epoch: self.info.epoch }
+    }
+}
+
+/// What comes next of a backlog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// This frame. All of one run come before those of the next.
+    Frame(EpochKey, Entry),
+    /// Something that is being read.
+    Later,
+    /// Nothing more.
+    Nothing,
+}
+
+/// Frames that were not received in time, as the sender reads them: those of all runs, oldest first. It may be on a slow card: what is not in memory
+/// yet is told as [`Look::Later`].
+pub trait Backlog {
+    /// Grows whenever [`Backlog::waiting`] tells something else than before.
+    fn generation(&mut self) -> u64;
+    /// The epochs that it has something of, oldest run first.
+    fn waiting(&mut self) -> Vec<Waiting>;
+    /// The oldest frame that was not passed in this session.
+    fn look(&mut self) -> Look;
+    /// Copies octets of the frame that [`Backlog::look`] gave, from `offset` on, into all of `into`.
+    fn copy(&mut self, offset: u64, into: &mut [u8]) -> bool;
+    /// Passes the frame that [`Backlog::look`] gave.
+    fn pass(&mut self);
+    /// No frame of this epoch is wanted in this session.
+    fn decline(&mut self, key: &EpochKey);
+    /// Why `number` will not come, and up to which one that holds.
+    fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64);
+    /// The server has stored all of this epoch below `next`.
+    fn stored(&mut self, key: &EpochKey, next: u64);
+    /// A session begins: all that is there is read again. `lost` when the server has lost what it had stored.
+    fn rewind(&mut self, lost: bool);
+}
+
+#[derive(Debug)]
+struct Lane {
+    number: u32,
+    /// The order of its run.
+    rank: u64,
+    waiting: Waiting,
+    next: u64,
+    /// The server has said what it has.
+    is_answered: bool,
+    /// EPOCH_END was sent, or nothing more comes in this session.
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Partial {
+    lane: u32,
+    entry: Entry,
+    offset: u64,
+}
+
+/// The lanes of a session.
+#[derive(Debug, Default)]
+pub(super) struct Backfill {
+    generation: Option<u64>,
+    ranks: BTreeMap<BootId, u64>,
+    queue: VecDeque<Waiting>,
+    lanes: Vec<Lane>,
+    last: u32,
+    partial: Option<Partial>,
+    head: Vec<u8>,
+}
+
+impl Backfill {
+    /// A session begins.
+    pub(super) fn rewind(&mut self) {
+        *self = Self { head: core::mem::take(&mut self.head), ..Self::default() };
+    }
+
+    /// Takes an acknowledgement of a lane; one of a lane that is gone means nothing any more.
+    pub(super) fn acknowledged(&mut self, mack: &Mack, backlog: &mut dyn Backlog) {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.number == mack.track) else { return };
+        lane.is_answered = true;
+        let is_open = self.partial.as_ref().is_some_and(|partial| partial.lane == lane.number);
+        if !is_open {
+            lane.next = lane.next.max(mack.received.min(lane.waiting.end));
+        }
+        if mack.persisted > 0 {
+            backlog.stored(&lane.waiting.key(), mack.persisted.min(lane.waiting.end));
+        }
+        if lane.is_over && mack.persisted >= lane.waiting.end {
+            let number = lane.number;
+            self.lanes.retain(|lane| lane.number != number);
+        }
+    }
+
+    /// Fills a record. `is_recorded` says whether the server stores a source.
+    pub(super) fn fill(
+        &mut self,
+        record: &mut RecordWriter,
+        backlog: &mut dyn Backlog,
+        limits: &Limits,
+        is_recorded: impl Fn(&TrackInfo) -> bool,
+        counts: &mut TransferCounts,
+    ) {
+        let generation = backlog.generation();
+        if self.generation != Some(generation) {
+            self.generation = Some(generation);
+            self.refresh(backlog, &is_recorded);
+        }
+        while record.room() > 64 && self.step(record, backlog, limits, counts) {}
+    }
+
+    fn refresh(&mut self, backlog: &mut dyn Backlog, is_recorded: &impl Fn(&TrackInfo) -> bool) {
+        for waiting in backlog.waiting() {
+            let key = waiting.key();
+            let rank = self.ranks.len() as u64;
+            self.ranks.entry(waiting.boot).or_insert(rank);
+            if !is_recorded(&waiting.info) {
+                backlog.decline(&key);
+            } else if let Some(lane) = self.lanes.iter().find(|lane| lane.waiting.key() == key) {
+                let grown = waiting.end > lane.waiting.end || waiting.ended != lane.waiting.ended;
+                if grown {
+                    self.queue.push_back(waiting);
+                }
+            } else if let Some(queued) = self.queue.iter_mut().find(|queued| queued.key() == key) {
+                *queued = waiting;
+            } else {
+                self.queue.push_back(waiting);
+            }
+        }
+    }
+
+    /// Writes one frame, or a part of one; `false` when there is nothing to write or no room.
+    fn step(
+        &mut self,
+        record: &mut RecordWriter,
+        backlog: &mut dyn Backlog,
+        limits: &Limits,
+        counts: &mut TransferCounts,
+    ) -> bool {
+        if self.partial.is_some() {
+            return self.send(record, backlog, counts);
+        }
+        if let Some(announced) = self.announce(record) {
+            return announced;
+        }
+        for _ in 0..PASSED {
+            let (key, entry) = match backlog.look() {
+                Look::Frame(key, entry) => (key, entry),
+                Look::Later => return false,
+                Look::Nothing => return self.finish(|_| true, record, backlog, counts).unwrap_or(false),
+            };
+            let rank = self.ranks.get(&key.boot).copied().unwrap_or(u64::MAX);
+            let is_past = |lane: &Lane| {
+                let older = lane.waiting.key();
+                lane.rank < rank || (older.boot, older.track) == (key.boot, key.track) && older.epoch < key.epoch
+            };
+            if let Some(written) = self.finish(is_past, record, backlog, counts) {
+                return written;
+            }
+            let Some(lane) = self.lanes.iter_mut().find(|lane| lane.waiting.key() == key) else {
+                if self.queue.iter().any(|queued| queued.key() == key) {
+                    return false;
+                }
+                backlog.decline(&key);
+                continue;
+            };
+            if !lane.is_answered {
+                return false;
+            }
+            if entry.sequence < lane.next {
+                backlog.pass();
+                continue;
+            }
+            if entry.sequence >= lane.waiting.end {
+                // The lane's end is news that is on its way.
+                return false;
+            }
+            if entry.sequence > lane.next {
+                let (reason, last) = backlog.hole(&key, lane.next);
+                let last = last.clamp(lane.next, entry.sequence - 1);
+                return skip(lane, last, reason, record, counts);
+            }
+            if entry.length > limits.frame_bytes {
+                let last = lane.next;
+                backlog.pass();
+                return skip(lane, last, SkipReason::TooLarge, record, counts);
+            }
+            self.partial = Some(Partial { lane: lane.number, entry, offset: 0 });
+            return self.send(record, backlog, counts);
+        }
+        false
+    }
+
+    /// Opens the next lane, or tells that one has more; `None` when there is none to open.
+    fn announce(&mut self, record: &mut RecordWriter) -> Option<bool> {
+        let waiting = self.queue.front()?;
+        let known = self.lanes.iter().position(|lane| lane.waiting.key() == waiting.key());
+        if known.is_none() && self.lanes.len() >= OPEN {
+            return None;
+        }
+        let lane = known.map_or(FIRST_LANE.max(self.last + 1), |at| self.lanes[at].number);
+        let (clock_us, utc_us) = waiting.clock;
+        let frame =
+            Journal { lane, boot: waiting.boot.0, end: waiting.end, clock_us, utc_us, info: waiting.info.clone() };
+        if !record.push(&Frame::Journal(frame)) {
+            return Some(false);
+        }
+        let waiting = self.queue.pop_front()?;
+        match known {
+            Some(at) => {
+                (self.lanes[at].waiting, self.lanes[at].is_over) = (waiting, false);
+            }
+            None => {
+                self.last = lane;
+                let rank = self.ranks.get(&waiting.boot).copied().unwrap_or(0);
+                let next = waiting.info.next;
+                self.lanes.push(Lane { number: lane, rank, waiting, next, is_answered: false, is_over: false });
+            }
+        }
+        Some(true)
+    }
+
+    /// Tells of lanes of which no frame comes any more; `None` when there is nothing to tell.
+    fn finish(
+        &mut self,
+        is_past: impl Fn(&Lane) -> bool,
+        record: &mut RecordWriter,
+        backlog: &mut dyn Backlog,
+        counts: &mut TransferCounts,
+    ) -> Option<bool> {
+        let lane = self.lanes.iter_mut().find(|lane| !lane.is_over && is_past(lane))?;
+        if !lane.is_answered {
+            return Some(false);
+        }
+        if lane.next < lane.waiting.end {
+            let (reason, last) = backlog.hole(&lane.waiting.key(), lane.next);
+            return Some(skip(lane, last.clamp(lane.next, lane.waiting.end - 1), reason, record, counts));
+        }
+        match lane.waiting.ended {
+            Some(cause) => {
+                let end = EpochEnd { lane: lane.number, next: lane.waiting.end, cause };
+                lane.is_over = record.push(&Frame::EpochEnd(end));
+                Some(lane.is_over)
+            }
+            None => {
+                lane.is_over = true;
+                Some(true)
+            }
+        }
+    }
+
+    fn send(&mut self, record: &mut RecordWriter, backlog: &mut dyn Backlog, counts: &mut TransferCounts) -> bool {
+        let Some(Partial { lane: number, entry, offset }) = &mut self.partial else { return false };
+        self.head.clear();
+        let kind = if *offset == 0 {
+            let start = FrameStart {
+                track: *number,
+                sequence: entry.sequence,
+                head: entry.head,
+                total: entry.length,
+                payload: Default::default(),
+            };
+            start.write(&mut self.head);
+            FrameStart::NUMBER
+        } else {
+            varint::put(u64::from(*number), &mut self.head);
+            FrameMore::NUMBER
+        };
+        let left = usize::try_from(entry.length - *offset).unwrap_or(usize::MAX);
+        let Some(octets) = record.push_payload(kind, &self.head, left, |into| backlog.copy(*offset, into)) else {
+            if *offset == 0 {
+                self.partial = None;
+            }
+            return false;
+        };
+        *offset += octets as u64;
+        if *offset == entry.length {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.number == *number) {
+                lane.next = entry.sequence + 1;
+            }
+            counts.frames_sent += 1;
+            counts.frames_backfilled += 1;
+            self.partial = None;
+            backlog.pass();
+        }
+        true
+    }
+}
+
+/// Writes a SKIP up to `last`.
+fn skip(
+    lane: &mut Lane,
+    last: u64,
+    reason: SkipReason,
+    record: &mut RecordWriter,
+    counts: &mut TransferCounts,
+) -> bool {
+    let written = record.push(&Frame::Skip(Skip { track: lane.number, first: lane.next, last, reason }));
+    if written {
+        if reason != SkipReason::Live {
+            counts.frames_skipped += last + 1 - lane.next;
+        }
+        lane.next = last + 1;
+    }
+    written
+}
