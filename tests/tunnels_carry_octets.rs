@@ -9,7 +9,7 @@ use cloud_server::agents::{Farewell, Visit};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, duplex},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
 };
 
@@ -105,8 +105,10 @@ async fn twenty_visitors_at_once_get_their_own_octets_back() {
 async fn what_the_configuration_does_not_name_is_not_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
-    let site = site(json!({"closed": closed})).await;
+    // Held and not listening: nobody else can take it meanwhile.
+    let held = TcpSocket::new_v4().expect("a socket");
+    held.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let site = site(json!({"closed": held.local_addr().expect("an address").port()})).await;
     for (camera, service, reason) in [
         ("gate", "echo", "not_allowed"),
         ("gate", &format!("127.0.0.1:{port}"), "not_allowed"),
