@@ -6,10 +6,16 @@
 //! faster the queue drains faster, which is seen as a higher rate; when it becomes slower the queue is longer by no more than what was allowed
 //! before. Nobody has to tell the rate. This is delay-based congestion control of the kind of TCP Vegas, above whatever the kernel does.
 //!
+//! A sender that fills queues until they overflow makes octets wait however few of ours are on their way: then `rival` keeps a share for them. What
+//! comes at a rate of its own, such as live audio, need not wait for the allowance at all.
+//!
 //! A value: octets and time in, an allowance out. Who counts the octets and looks at the clock is the driver.
+
+mod rival;
 
 use alloc::collections::VecDeque;
 
+use self::rival::{Rival, Sight};
 use crate::time::{Duration, Instant};
 
 /// Before anything is known, so much may be on its way, or ten segments (RFC 6928) when these are more.
@@ -24,6 +30,12 @@ const PAUSE: Duration = Duration::from_millis(4);
 const RATE_MEMORY: Duration = Duration::from_millis(600);
 /// The shortest round trip of so long counts: routes change.
 const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(30);
+/// A wait of so many targets is no longer explained by what the governor allows.
+const UNEXPLAINED: u32 = 3;
+/// After the shortest round trip was forgotten for a longer one, whether it still holds is tried so long after, and again after twice the time.
+const TRY_AFTER: Duration = Duration::from_secs(10);
+/// At most so rarely.
+const TRY_AT_LEAST: Duration = Duration::from_secs(120);
 /// Octets on their way of which none was acknowledged for so long: the path stood still.
 const STALL: Duration = Duration::from_secs(1);
 /// While a governor holds back, it wants to be asked again after so long.
@@ -43,6 +55,18 @@ struct Mark {
     since: Instant,
 }
 
+/// The shortest round trip was forgotten for a longer one. What made it longer may be a queue, of somebody else and later one's own, and then
+/// only less on its way shows it.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// The one that was forgotten.
+    before: Duration,
+    try_at: Instant,
+    pause: Duration,
+    /// As little is on its way as if the forgotten one held.
+    trying_until: Option<Instant>,
+}
+
 /// Decides how much may be on its way.
 #[derive(Debug)]
 pub struct Governor {
@@ -55,6 +79,7 @@ pub struct Governor {
     shortest: Option<(Duration, Instant)>,
     /// The shortest of the present half of the memory, which replaces an old one.
     next_shortest: Option<(Duration, Instant)>,
+    doubt: Option<Doubt>,
     latest: Duration,
     sample_from: Option<(Instant, u64)>,
     /// Whether the allowance was used up at any time during the sample.
@@ -63,6 +88,10 @@ pub struct Governor {
     rates: VecDeque<(Instant, u64)>,
     /// No queue was seen yet: the allowance doubles.
     starting: bool,
+    rival: Rival,
+    is_clogged: bool,
+    /// Octets that were handed over beyond the allowance, and not made up for by acknowledgements since.
+    beyond: u64,
 }
 
 impl Governor {
@@ -78,11 +107,15 @@ impl Governor {
             marks: VecDeque::new(),
             shortest: None,
             next_shortest: None,
+            doubt: None,
             latest: Duration::ZERO,
             sample_from: None,
             held_back: false,
             rates: VecDeque::new(),
             starting: true,
+            rival: Rival::default(),
+            is_clogged: false,
+            beyond: 0,
         }
     }
 
@@ -97,6 +130,9 @@ impl Governor {
                 self.sample_from = Some((now, self.acknowledged));
             }
             self.acknowledged_at = now;
+        }
+        if self.in_flight() >= self.allowance() {
+            self.beyond += octets;
         }
         self.sent += octets;
         let spacing = self.in_flight() / MAX_MARKS as u64;
@@ -113,6 +149,7 @@ impl Governor {
             if now.saturating_since(self.acknowledged_at) > STALL.max(self.base() * 4) {
                 self.forget_rates();
             }
+            self.beyond = self.beyond.saturating_sub(acknowledged - self.acknowledged);
             self.acknowledged = acknowledged;
             self.acknowledged_at = now;
         }
@@ -123,12 +160,35 @@ impl Governor {
         }
         match newest {
             // What came back during a whole round trip; a shorter time says more about the packets than about the path.
-            Some(mark) if now.saturating_since(mark.since) >= SAMPLE => {
+            Some(ref mark) if now.saturating_since(mark.since) >= SAMPLE => {
                 self.measured(now, now.saturating_since(mark.since), acknowledged - mark.acknowledged);
                 self.sample_from = Some((now, acknowledged));
             }
             _ => self.sample(now),
         }
+        if newest.is_some() {
+            self.doubt(now);
+            let sight = Sight {
+                now,
+                waited: self.queueing_delay(),
+                round_trip: self.latest,
+                acknowledged,
+                allowance: self.own_allowance(),
+                rate: self.rate().unwrap_or(0),
+            };
+            self.rival.look(sight, UNEXPLAINED * self.target);
+        }
+    }
+
+    /// Whether somebody else's queue stands in front of the link. Then the kernel's congestion window is the measure of what is fair, and what
+    /// it holds back must not pile up in front of live audio: see [`Governor::unsent`].
+    pub fn has_rival(&self) -> bool {
+        self.rival.floor() > 0
+    }
+
+    /// With a rival, so much of what was handed over has not left the kernel yet.
+    pub fn unsent(&mut self, octets: u64) {
+        self.is_clogged = octets > MIN_SEGMENTS * self.segment;
     }
 
     /// How many octets may be handed over now.
@@ -141,7 +201,7 @@ impl Governor {
     /// How many octets may be handed over now of what comes at a rate of its own and must not wait, such as live audio: it does not wait
     /// for a queue that is not its own. Bounded all the same, for a path that is slower than even that.
     pub fn urgent_room(&self) -> u64 {
-        (self.allowance() + URGENT).saturating_sub(self.in_flight())
+        URGENT.saturating_sub(self.beyond)
     }
 
     /// When a governor that gave no room wants to be asked again.
@@ -161,14 +221,46 @@ impl Governor {
 
     /// What may be on its way.
     pub fn allowance(&self) -> u64 {
+        if let Some(Doubt { before, trying_until: Some(_), .. }) = self.doubt {
+            return self.enough_for(before + self.target).max(MIN_SEGMENTS * self.segment);
+        }
+        match self.is_clogged && self.has_rival() {
+            true => 0,
+            false => self.own_allowance().max(self.rival.floor()),
+        }
+    }
+
+    /// What may be on its way when nobody else uses the link.
+    fn own_allowance(&self) -> u64 {
         let initial = INITIAL_ALLOWANCE.max(10 * self.segment);
-        let Some(rate) = self.rate() else { return initial };
+        if self.rates.is_empty() {
+            return initial;
+        }
         let base = self.base();
         let standing = if self.starting { base.max(self.target) } else { self.target };
-        let micros = u64::try_from((base + standing).as_micros()).unwrap_or(u64::MAX);
-        let allowance = u128::from(rate) * u128::from(micros) / 1_000_000;
         let least = if self.starting { initial } else { MIN_SEGMENTS * self.segment };
-        u64::try_from(allowance).unwrap_or(u64::MAX).max(least)
+        self.enough_for(base + standing).max(least)
+    }
+
+    /// What the path delivers in that time.
+    fn enough_for(&self, time: Duration) -> u64 {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let octets = u128::from(self.rate().unwrap_or(0)) * u128::from(micros) / 1_000_000;
+        u64::try_from(octets).unwrap_or(u64::MAX)
+    }
+
+    /// Tries now and then whether a round trip that was forgotten holds again.
+    fn doubt(&mut self, now: Instant) {
+        let (base, latest) = (self.base(), self.latest);
+        let Some(doubt) = &mut self.doubt else { return };
+        if base <= doubt.before + doubt.before / 4 + self.target {
+            self.doubt = None;
+        } else if doubt.trying_until.is_some_and(|until| until <= now) {
+            doubt.pause = (doubt.pause * 2).min(TRY_AT_LEAST);
+            (doubt.trying_until, doubt.try_at) = (None, now + doubt.pause);
+        } else if doubt.trying_until.is_none() && doubt.try_at <= now {
+            doubt.trying_until = Some(now + latest * 2);
+        }
     }
 
     /// A path that stood still is found out anew: the stall says nothing about its rate.
@@ -199,7 +291,13 @@ impl Governor {
             }
             if self.shortest.is_some_and(|(_, at)| is_old(at)) {
                 // What stands in the queue by our own will is no part of the path.
+                let before = self.base();
                 self.shortest = self.next_shortest.take().map(|(next, at)| (next.saturating_sub(self.target), at));
+                if self.base() > before + before / 4 + self.target {
+                    let before = self.doubt.map_or(before, |doubt| doubt.before);
+                    let doubt = Doubt { before, try_at: now + TRY_AFTER, pause: TRY_AFTER, trying_until: None };
+                    self.doubt = Some(doubt);
+                }
             }
         }
         if self.starting && self.queueing_delay() > self.target / 2 {
@@ -240,7 +338,7 @@ impl Governor {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
+    use alloc::{collections::BTreeMap, vec::Vec};
 
     use super::*;
 
@@ -372,6 +470,139 @@ mod tests {
             let wait = path.longest_wait();
             assert!(used > 0.93 && wait < 150 * MS, "{one_way} ms: {used:.3} used, waits {wait:?}");
         }
+    }
+
+    /// A queue that two share: octets of the other device are always so many in it, or none.
+    struct Shared {
+        now: Instant,
+        rate: u64,
+        one_way: Duration,
+        /// Whose octets stand in the queue, oldest first.
+        queue: VecDeque<(bool, u64)>,
+        carry: u64,
+        acks: VecDeque<(Instant, u64)>,
+        outstanding: u64,
+        delivered: u64,
+        rival: u64,
+        rivals_in_queue: u64,
+        /// Pieces of sound that found no room when they came.
+        held_up: u64,
+        waits: BTreeMap<u64, Duration>,
+    }
+
+    impl Shared {
+        fn new(rate: u64, one_way: Duration) -> Self {
+            Self {
+                now: Instant::from_micros(1),
+                rate,
+                one_way,
+                queue: VecDeque::new(),
+                carry: 0,
+                acks: VecDeque::new(),
+                outstanding: 0,
+                delivered: 0,
+                rival: 0,
+                rivals_in_queue: 0,
+                held_up: 0,
+                waits: BTreeMap::new(),
+            }
+        }
+
+        fn put(&mut self, governor: &mut Governor, octets: u64) {
+            governor.sent(self.now, octets);
+            self.outstanding += octets;
+            self.queue.push_back((true, octets));
+        }
+
+        fn run(&mut self, governor: &mut Governor, duration: Duration) {
+            let until = self.now + duration;
+            while self.now < until {
+                self.now = self.now + MS;
+                self.carry += self.rate / 1_000;
+                while let Some((own, octets)) = self.queue.front_mut() {
+                    let passed = self.carry.min(*octets);
+                    (*octets, self.carry) = (*octets - passed, self.carry - passed);
+                    match own {
+                        true => self.acks.push_back((self.now + self.one_way + self.one_way, passed)),
+                        false => self.rivals_in_queue -= passed,
+                    }
+                    if *octets > 0 {
+                        break;
+                    }
+                    self.queue.pop_front();
+                }
+                if self.queue.is_empty() {
+                    self.carry = 0;
+                }
+                while self.rivals_in_queue < self.rival {
+                    self.rivals_in_queue += 1_448;
+                    self.queue.push_back((false, 1_448));
+                }
+                let now = self.now;
+                while let Some((_, octets)) = self.acks.pop_front_if(|(at, _)| *at <= now) {
+                    self.outstanding -= octets;
+                    self.delivered += octets;
+                }
+                governor.outstanding(self.now, self.outstanding);
+                let ms = self.now.as_micros() / 1_000;
+                if ms.is_multiple_of(20) {
+                    match governor.urgent_room() {
+                        0 => self.held_up += 1,
+                        _ => self.put(governor, 250),
+                    }
+                }
+                while ms.is_multiple_of(3) && governor.room() > 0 {
+                    self.put(governor, 2_500);
+                }
+                let queued: u64 = self.queue.iter().map(|(_, octets)| octets).sum();
+                self.waits.insert(ms, Duration::from_micros(queued * 1_000_000 / self.rate));
+            }
+        }
+
+        fn share(&mut self, governor: &mut Governor, duration: Duration) -> f64 {
+            let before = self.delivered;
+            self.waits.clear();
+            self.run(governor, duration);
+            (self.delivered - before) as f64 / (self.rate as f64 * duration.as_secs_f64())
+        }
+    }
+
+    #[test]
+    fn another_devices_upload_takes_neither_sound_nor_all_pictures() {
+        for (rate, rival_ms) in [(250_000, 1_000), (250_000, 300), (1_250_000, 500)] {
+            let mut link = Shared::new(rate, 10 * MS);
+            let mut governor = Governor::new(40 * MS, 1_448);
+            link.run(&mut governor, Duration::from_secs(5));
+            link.rival = rate * rival_ms / 1_000;
+            link.run(&mut governor, Duration::from_secs(15));
+            let share = link.share(&mut governor, Duration::from_secs(30));
+            assert!((0.1..0.4).contains(&share), "{rate} B/s, {rival_ms} ms: {share:.3} of the link");
+            assert_eq!(link.held_up, 0, "{rate} B/s, {rival_ms} ms: sound");
+            link.rival = 0;
+            link.run(&mut governor, Duration::from_secs(25));
+            let share = link.share(&mut governor, Duration::from_secs(10));
+            let wait = link.waits.values().max().copied().unwrap_or_default();
+            assert!(
+                share > 0.93 && wait < 150 * MS,
+                "{rate} B/s, {rival_ms} ms: alone again {share:.3}, waits {wait:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rate_that_falls_and_falls_is_no_rival() {
+        let mut path = Path::new(1_250_000, 20 * MS);
+        let mut governor = Governor::new(40 * MS, 1_448);
+        path.run(&mut governor, Duration::from_secs(5), 2_500);
+        while path.rate > 40_000 {
+            path.rate = path.rate * 2 / 3;
+            path.run(&mut governor, Duration::from_millis(500), 1_200);
+        }
+        path.run(&mut governor, Duration::from_secs(6), 1_200);
+        path.longest_wait();
+        path.run(&mut governor, Duration::from_secs(15), 1_200);
+        let wait = path.longest_wait();
+        assert!(wait < 200 * MS, "{wait:?}");
     }
 
     #[test]

@@ -25,6 +25,10 @@ use crate::{
 
 /// How long the server may take to answer a close before the connection is dropped.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// What TLS 1.3 (RFC 8446 section 5.2) and WebSocket (RFC 6455 section 5.2) put around a record.
+const WRAPPING: usize = 22 + 8;
+/// On a busy path live audio waits so long for a record that has room beside it: a packet of its own is half header.
+const AUDIO_PATIENCE: Duration = Duration::from_millis(15);
 /// In a burst with less room than this no further record is begun.
 const LEAST_RECORD: usize = 1_024;
 /// Messages that are read before others get a turn.
@@ -39,6 +43,10 @@ pub(super) struct Talk {
     governor: Governor,
     /// Octets of the connection that the governor knows.
     counted: u64,
+    /// What one packet carries at most.
+    segment: usize,
+    /// Since when the governor gives no room.
+    held_since: Option<Instant>,
     /// When the governor wants to be asked again, while it holds back.
     look_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
@@ -61,10 +69,12 @@ impl Talk {
         Self {
             burst: Burst::new(clock::now()),
             governor: Governor::new(queue_target, connection.segment()),
+            segment: usize::try_from(connection.segment()).unwrap_or(MAX_RECORD),
             counted: connection.sent(),
             connection,
             server,
             look_at: None,
+            held_since: None,
             timer: Box::pin(sleep(Duration::ZERO)),
             woken: Box::pin(Arc::clone(&shared.wake).notified_owned()),
             established_at: None,
@@ -77,10 +87,15 @@ impl Talk {
         }
     }
 
-    /// How large a record should be: what leaves within a hundredth of a second, so that nothing urgent waits longer for it.
+    /// How large a record should be: what leaves within about a hundredth of a second, so that nothing urgent waits longer for it; in whole packets,
+    /// because a packet that is half full has as large a header.
     fn record_size(&self) -> usize {
         let of_rate = self.governor.rate().map_or(MAX_RECORD, |rate| usize::try_from(rate / 100).unwrap_or(MAX_RECORD));
-        of_rate.clamp(LEAST_RECORD, MAX_RECORD)
+        if self.segment > MAX_RECORD / 2 {
+            return of_rate.clamp(LEAST_RECORD, MAX_RECORD);
+        }
+        let packets = ((of_rate + self.segment / 2) / self.segment).max(1);
+        (packets * self.segment).saturating_sub(WRAPPING).clamp(LEAST_RECORD, MAX_RECORD)
     }
 
     /// Whether a close is on its way.
@@ -184,16 +199,22 @@ impl Driver {
             talk.burst.sent(now, usize::try_from(octets).unwrap_or(usize::MAX));
             talk.governor.sent(now, octets);
             talk.governor.outstanding(now, talk.connection.outstanding());
+            if talk.governor.has_rival() {
+                talk.governor.unsent(talk.connection.unsent());
+            }
             self.uplink = Uplink {
                 bits_per_second: talk.governor.rate().unwrap_or(0).saturating_mul(8),
                 queue_us: u64::try_from(talk.governor.queueing_delay().as_micros()).unwrap_or(u64::MAX),
             };
             let room = usize::try_from(talk.governor.room()).unwrap_or(usize::MAX);
-            if room == 0 {
+            // Less than half of a record waits for more room: what is handed over too early stands in the queue.
+            if room < talk.record_size() / 2 {
+                let held_since = *talk.held_since.get_or_insert(now);
+                let audio_too = now.saturating_since(held_since) >= AUDIO_PATIENCE;
                 let mut journal = &self.shared.intake;
                 let urgent = match talk.governor.urgent_room() {
                     0 => None,
-                    _ => self.session.poll_urgent(now, &mut journal, talk.record_size()),
+                    _ => self.session.poll_urgent(now, &mut journal, talk.record_size(), audio_too),
                 };
                 if let Some(transmit) = urgent {
                     talk.connection.send(transmit).map_err(lost)?;
@@ -202,6 +223,7 @@ impl Driver {
                 talk.look_at = Some(now + talk.governor.look_after());
                 return Ok(());
             }
+            talk.held_since = None;
             let burst = talk.burst.size().min(room.max(talk.record_size()));
             self.session.tunnels().set_quantum(burst);
             let mut chosen = 0;

@@ -154,6 +154,16 @@ impl Connection {
         if told == 0 { u64::try_from(octets).unwrap_or(0) } else { 0 }
     }
 
+    /// Octets that the kernel was given and has not put on the wire yet (SIOCOUTQNSD, tcp(7)); 0 when it cannot be told.
+    pub(crate) fn unsent(&self) -> u64 {
+        /// Of linux/sockios.h; libc has no name for it.
+        const SIOCOUTQNSD: libc::c_int = 0x894b;
+        let mut octets: libc::c_int = 0;
+        // SAFETY: as in `outstanding`.
+        let told = unsafe { libc::ioctl(self.connection.as_raw_fd(), SIOCOUTQNSD as _, &raw mut octets) };
+        if told == 0 { u64::try_from(octets).unwrap_or(0) } else { 0 }
+    }
+
     /// Octets that one packet carries at most (TCP_MAXSEG, tcp(7)).
     pub(crate) fn segment(&self) -> u64 {
         SockRef::from(&self.connection).tcp_mss().map_or(1_400, u64::from)

@@ -375,9 +375,15 @@ impl Agent {
         Some(Transmit::Binary(record))
     }
 
-    /// Of what [`Agent::poll_transmit`] would give, what must not wait even for a path that is busy: control within its share, and live audio. Both
-    /// come at rates of their own, so that they cannot fill the path.
-    pub fn poll_urgent(&mut self, now: Instant, journal: &mut dyn Journal, target: usize) -> Option<Transmit> {
+    /// Of what [`Agent::poll_transmit`] would give, what must not wait even for a path that is busy: control within its share, and, if
+    /// `audio_too`, live audio. Both come at rates of their own, so that they cannot fill the path.
+    pub fn poll_urgent(
+        &mut self,
+        now: Instant,
+        journal: &mut dyn Journal,
+        target: usize,
+        audio_too: bool,
+    ) -> Option<Transmit> {
         if self.state != State::Established || self.outbox.is_closing() {
             return self.outbox.pop();
         }
@@ -388,7 +394,9 @@ impl Agent {
             }
             self.fill(Class::Control, now, &mut record, journal, &mut NoStreams);
         }
-        self.fill(Class::Audio, now, &mut record, journal, &mut NoStreams);
+        if audio_too {
+            self.fill(Class::Audio, now, &mut record, journal, &mut NoStreams);
+        }
         self.finish(record)
     }
 
