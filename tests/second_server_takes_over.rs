@@ -1,6 +1,8 @@
 //! A list of servers: when the first one is away the second takes over, with the same cameras and viewers' URLs of its own; when the first
 //! one is well again the agent goes back, without being without a server meanwhile.
 
+use std::time::Duration;
+
 use camagent_testkit::core::{Config, Event};
 use camagent_testkit::wait::{self, SOON};
 use camagent_testkit::{Camera, CloudServer, Script, Viewer, camera};
@@ -9,16 +11,20 @@ use serde_json::Value;
 /// Two servers that know one agent. Its configuration trusts both, as plain ws:// does anybody.
 async fn two() -> (CloudServer, CloudServer, Value) {
     let (first, second) = (CloudServer::start().await, CloudServer::start().await);
+    let json = known_to_both(&first, &second).await;
+    (first, second, json)
+}
+
+async fn known_to_both(first: &CloudServer, second: &CloudServer) -> Value {
     let token = first.add_agent("cam").await;
-    let hash = |server: &CloudServer| server.server().store().clone();
     // The same token at both, as an operator sets it up who copies the row.
-    hash(&second).add_agent("cam", &cloud_server::auth::hash(&token), 1).await.expect("a new id");
+    second.server().store().add_agent("cam", &cloud_server::auth::hash(&token), 1).await.expect("a new id");
     let mut json = first.agent_json("cam", &token, first.addresses().http);
     let url = |server: &CloudServer| format!("ws://{}/agent", server.addresses().http);
-    json["agent"]["cloud_server_url"] = serde_json::json!([url(&first), url(&second)]);
+    json["agent"]["cloud_server_url"] = serde_json::json!([url(first), url(second)]);
     json["agent"].as_object_mut().expect("an object").remove("server_pin");
     json["network"]["return_interval"] = 1.into();
-    (first, second, json)
+    json
 }
 
 fn start(json: &Value) -> Camera {
@@ -50,6 +56,24 @@ async fn the_next_server_takes_over_and_the_first_one_gets_its_agent_back() {
     });
     assert!(last.as_ref().is_some_and(|reason| reason.contains("well again")), "{last:?}");
     assert_eq!(camera.agent().statistics().packets_lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_sends_its_agents_to_another_one() {
+    let second = CloudServer::start().await;
+    let there = format!("ws://{}/agent", second.addresses().http);
+    let mut first = CloudServer::with(|config| {
+        config.goaway.come_back_within = Duration::ZERO;
+        config.goaway.servers = vec!["wss://nobody-configured-this.example/agent".into(), there.clone()];
+    })
+    .await;
+    let json = known_to_both(&first, &second).await;
+    let camera = start(&json);
+    plays(&first).await;
+    first.stop().await;
+    plays(&second).await;
+    let ends = camera.events().count(|event| matches!(event, Event::Disconnected { .. }));
+    assert_eq!(ends, 1, "straight there: {:?}", camera.events().all());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, one file of this folder for each of its sections. Everything has a sensible
 //! default, an unknown key is a warning, a wrong value is an error that names the key, the value and what is allowed.
 
+mod goaway;
 mod limits;
 mod listen;
 mod live;
@@ -14,6 +15,7 @@ mod tunnels;
 use std::fmt;
 use std::path::Path;
 
+pub use self::goaway::Goaway;
 pub use self::limits::Limits;
 pub use self::listen::Listen;
 pub use self::live::Live;
@@ -41,6 +43,8 @@ pub struct Config {
     pub rtsp: Rtsp,
     /// `[tunnels]`: the services of cameras as ports of the server.
     pub tunnels: Tunnels,
+    /// `[goaway]`: what agents are told when the server stops.
+    pub goaway: Goaway,
     /// `[limits]`: what is borne of agents and of strangers.
     pub limits: Limits,
     /// `[log]`: how much is logged.
@@ -74,6 +78,7 @@ impl Config {
             live: document.section("live", Live::read),
             rtsp: document.section("rtsp", Rtsp::read),
             tunnels: document.section("tunnels", Tunnels::read),
+            goaway: document.section("goaway", Goaway::read),
             limits: document.section("limits", Limits::read),
             log: document.section("log", Log::read),
         };
@@ -120,6 +125,7 @@ impl fmt::Display for Config {
             ("live", self.live.rows()),
             ("rtsp", self.rtsp.rows()),
             ("tunnels", self.tunnels.rows()),
+            ("goaway", self.goaway.rows()),
             ("limits", self.limits.rows()),
             ("log", self.log.rows()),
         ];

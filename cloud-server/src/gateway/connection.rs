@@ -32,8 +32,6 @@ const NO_CLOSE: u16 = 1006;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is kept of an agent's tunnels until it has received it. An agent takes less at once.
 const RESUME_BYTES: u64 = 1 << 20;
-/// Within this time agents come back after a stop of the server.
-const COME_BACK_WITHIN_MS: u64 = 5_000;
 
 struct Connection {
     gateway: Gateway,
@@ -180,11 +178,13 @@ impl Connection {
                 }
                 Happened::Stop => {
                     self.failed = Some("server stops".to_owned());
+                    let goaway = &self.gateway.goaway;
+                    let spread_ms = u64::try_from(goaway.come_back_within.as_millis()).unwrap_or(u64::MAX);
                     self.protocol.goaway(camagent_proto::message::Goaway {
                         reason: "the server stops".to_owned(),
                         after_ms: 0,
-                        spread_ms: COME_BACK_WITHIN_MS,
-                        servers: Vec::new(),
+                        spread_ms,
+                        servers: goaway.servers.iter().take(8).cloned().collect(),
                     });
                 }
             }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::agents::Agents;
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::config::Limits;
+use crate::config::{Goaway, Limits};
 use crate::event::Events;
 use crate::live::Hub;
 use crate::metrics::Metrics;
@@ -37,6 +37,8 @@ pub struct Gateway {
     pub hub: Arc<Hub>,
     /// Where everything is told.
     pub events: Arc<Events>,
+    /// What is said at the stop.
+    pub goaway: Arc<Goaway>,
     /// What is borne of an agent.
     pub limits: Arc<Limits>,
     /// Where it is counted.

@@ -132,6 +132,7 @@ impl Server {
             agents: Arc::clone(&agents),
             hub: Arc::clone(&hub),
             events: Arc::clone(&events),
+            goaway: Arc::new(config.goaway.clone()),
             limits: Arc::new(config.limits.clone()),
             metrics: Arc::clone(&metrics),
             berths: Arc::new(Berths::new(config.tunnels.resume_time)),

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use crate::raw_agent::SUBPROTOCOL;
@@ -128,6 +129,16 @@ impl RawSession {
             }
         }
         true
+    }
+
+    /// Says `error` and closes with a code, as a server does that ends a session.
+    pub async fn close(mut self, code: u16) {
+        self.say("error", json!({"code": code, "name": "", "detail": "a test says so"})).await;
+        let frame = CloseFrame { code: code.into(), reason: "a test says so".into() };
+        // An agent that was faster has closed already.
+        let _ = self.socket.send(Message::Close(Some(frame))).await;
+        let answered = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        within("the end of the connection", SOON, answered).await;
     }
 
     /// An OPEN with the next number, not sent.

@@ -1,0 +1,118 @@
+//! Why a connection ended decides when the agent comes back: soon after trouble, rarely after a refusal, when the server said so after `Retry-After`
+//! and goaway, and only to servers that its own configuration names.
+
+use std::net::TcpListener;
+use std::time::{Duration, SystemTime};
+
+use camagent_testkit::RawServer;
+use camagent_testkit::core::{Agent, Config, Event, Host};
+use camagent_testkit::wait::{SOON, within};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The longest first pause after trouble, see `sdk-docs/protocol/closing.md`.
+const FIRST: Duration = Duration::from_secs(1);
+/// The shortest pause of who was refused or replaced.
+const LONG: Duration = Duration::from_secs(30);
+
+fn start(json: &Value) -> Agent {
+    Agent::start(Config::from_json(&json.to_string()).expect("a good file"), Host::default()).expect("it starts")
+}
+
+/// The first end of a session or an attempt: code, words, pause.
+async fn ended(agent: Agent) -> (u16, String, Duration) {
+    let told = tokio::task::spawn_blocking(move || {
+        while let Some(event) = agent.poll_event(SOON) {
+            if let Event::Disconnected { code, reason, retry_in } = event {
+                return Some((code, reason, retry_in));
+            }
+        }
+        None
+    });
+    told.await.expect("no panic").expect("an end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_each_close_code() {
+    for (code, least, most) in [
+        (4000, Duration::ZERO, FIRST),
+        (4001, LONG, LONG * 2),
+        (4002, LONG, LONG * 2),
+        (4003, LONG, LONG * 2),
+        (4004, LONG, LONG * 2),
+        (4005, LONG, LONG * 2),
+        (4006, Duration::ZERO, FIRST),
+        (4008, Duration::ZERO, FIRST),
+        (4009, LONG, LONG * 2),
+        (4010, Duration::ZERO, FIRST),
+        (4011, Duration::ZERO, FIRST),
+        (4012, Duration::ZERO, FIRST),
+        (4014, Duration::ZERO, FIRST),
+        (4015, Duration::ZERO, FIRST),
+        (4077, Duration::ZERO, FIRST),
+    ] {
+        let server = RawServer::start().await;
+        let agent = start(&server.agent_json("cam", &json!({})));
+        server.session().await.close(code).await;
+        let (told, reason, retry_in) = ended(agent).await;
+        assert_eq!(told, code, "{reason}");
+        assert!((least..=most).contains(&retry_in), "{code}: {retry_in:?}, {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_http_answers() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let (then, later) = (httpdate(now), httpdate(now + Duration::from_secs(200)));
+    for (answer, least, most) in [
+        ("503 Busy\r\nRetry-After: 100".to_owned(), 100, 126),
+        ("429 Too Many\r\nRetry-After: 100".to_owned(), 100, 126),
+        // The server's clock counts, wherever the camera's is.
+        (format!("503 Busy\r\nDate: {then}\r\nRetry-After: {later}"), 200, 251),
+        ("503 Busy\r\nRetry-After: 999999999".to_owned(), 3_600, 4_501),
+        ("503 Busy\r\nRetry-After: soon".to_owned(), 0, 1),
+        ("500 Broken".to_owned(), 0, 1),
+        ("302 Found\r\nLocation: http://elsewhere/".to_owned(), 0, 1),
+        ("401 Unauthorized".to_owned(), 30, 60),
+        ("404 Not Found".to_owned(), 30, 60),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("ws://{}/agent", listener.local_addr().expect("bound"));
+        let agent = start(&json!({"agent": {"agent_id": "cam", "cloud_server_url": url, "cloud_server_token": "t"}}));
+        let (mut socket, _) = within("the agent", SOON, listener.accept()).await.expect("it comes");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(within("its request", SOON, socket.read_u8()).await.expect("it asks"));
+        }
+        let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
+        socket.write_all(answer.as_bytes()).await.expect("it listens");
+        let (_, reason, retry_in) = ended(agent).await;
+        let pause = retry_in.as_secs_f64();
+        assert!((f64::from(least)..=f64::from(most)).contains(&pause), "{answer}: {pause} s, {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_goaway_only_where_the_configuration_leads() {
+    let (first, second) = (RawServer::start().await, RawServer::start().await);
+    let stranger = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    stranger.set_nonblocking(true).expect("a socket");
+    let url = |address| format!("ws://{address}/agent");
+    let mut json = first.agent_json("cam", &json!({}));
+    json["agent"]["cloud_server_url"] = json!([url(first.address()), url(second.address())]);
+    let _agent = start(&json);
+    let mut session = first.session().await;
+    let servers = [url(stranger.local_addr().expect("bound")), url(second.address())];
+    assert!(session.say("goaway", json!({"reason": "away", "after_ms": 0, "spread_ms": 0, "servers": servers})).await);
+    assert_eq!(session.closed().await, 1000);
+    let moved = second.session().await;
+    assert_eq!(moved.register["boot_id"], session.register["boot_id"]);
+    assert!(stranger.accept().is_err(), "its token is not for strangers");
+}
+
+/// IMF-fixdate (RFC 9110 section 5.6.7) of a few days of September 2001.
+fn httpdate(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs() - 999_993_600;
+    assert!(seconds < 86_400, "9 September 2001");
+    format!("Sun, 09 Sep 2001 {:02}:{:02}:{:02} GMT", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
