@@ -98,6 +98,28 @@ fn a_server_that_forgot_everything_goes_on_where_the_agent_stands() {
 }
 
 #[test]
+fn an_epoch_that_begins_while_the_link_is_down_takes_nothing_from_the_one_before() {
+    let mut pair = established();
+    pair.track(0, 1);
+    for _ in 0..5 {
+        pair.push(0, 1, 100);
+    }
+    pair.drive(SECOND);
+    pair.cut();
+    for _ in 0..5 {
+        pair.push(0, 1, 100);
+    }
+    pair.track(0, 2);
+    for _ in 0..3 {
+        pair.push(0, 2, 100);
+    }
+    pair.connect();
+    pair.drive(SECOND);
+    assert_eq!(pair.sequences(0, 1), (0..10).collect::<Vec<_>>());
+    assert_eq!(pair.sequences(0, 2), (0..3).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_the_journal_had_to_drop_is_a_skip_with_a_reason() {
     let mut pair = established();
     pair.track(0, 1);

@@ -209,11 +209,26 @@ impl Journal {
         slot.is_alive = false;
         let (length, next) = (slot.length, slot.next);
         self.alive -= length;
+        self.unlink(track, None, next);
+        self.drop_dead();
+    }
+
+    /// Takes the frame between `before` and `next` out of its track's chain.
+    fn unlink(&mut self, track: u32, before: Option<u64>, next: Option<u64>) {
         let chain = &mut self.chains[track as usize];
-        chain.first = next;
-        if next.is_none() {
-            chain.last = None;
+        if before.is_none() {
+            chain.first = next;
         }
+        if next.is_none() {
+            chain.last = before;
+        }
+        if let Some(slot) = before.and_then(|before| self.slot_mut(before)) {
+            slot.next = next;
+        }
+    }
+
+    /// Frees what lies dead at the ring's tail.
+    fn drop_dead(&mut self) {
         while let Some(front) = self.slots.front().filter(|front| !front.is_alive) {
             self.used -= front.length;
             self.base += 1;
@@ -286,15 +301,24 @@ impl transfer::Journal for Journal {
     }
 
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
-        if let Some(chain) = self.chains.get_mut(track as usize) {
-            chain.former.retain(|(former, end)| (*former, *end) > (epoch, next));
-        }
-        while let Some(first) = self.chains.get(track as usize).and_then(|chain| chain.first) {
-            match self.slot(first) {
-                Some(slot) if (slot.epoch, slot.sequence) < (epoch, next) => self.kill_first(track),
-                _ => break,
+        let Some(chain) = self.chains.get_mut(track as usize) else { return };
+        chain.former.retain(|(former, end)| *former != epoch || *end > next);
+        let (mut before, mut at) = (None, chain.first);
+        while let Some(number) = at
+            && let Some(slot) = self.slot_mut(number)
+            && (slot.epoch, slot.sequence) < (epoch, next)
+        {
+            at = slot.next;
+            // Those of an epoch before this one stay: the server may not have them.
+            if slot.epoch < epoch {
+                before = Some(number);
+            } else {
+                slot.is_alive = false;
+                self.alive -= slot.length;
+                self.unlink(track, before, at);
             }
         }
+        self.drop_dead();
     }
 }
 
@@ -409,7 +433,11 @@ mod tests {
         assert_eq!(journal.find(0, 1, 1), None);
         assert_eq!(journal.find(0, 2, 0).unwrap().sequence, 0);
         journal.received(0, 2, 1);
-        assert_eq!(journal.frames(), 0, "a later epoch is received after all of the earlier one");
+        assert_eq!((journal.frames(), journal.find(0, 2, 0)), (1, None));
+        assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 0, "nothing was said of the earlier one");
+        journal.push(0, key(false), &[3; 10]);
+        journal.received(0, 1, 1);
+        assert_eq!((journal.frames(), journal.find(0, 2, 0).unwrap().sequence), (1, 1));
     }
 
     #[test]
@@ -421,7 +449,7 @@ mod tests {
         }
         assert_eq!([1, 2, 3, 4].map(|epoch| journal.end(0, epoch)), [1, 1, 1, 0]);
         journal.received(0, 2, 1);
-        assert_eq!([1, 2, 3].map(|epoch| journal.end(0, epoch)), [0, 0, 1]);
+        assert_eq!([1, 2, 3].map(|epoch| journal.end(0, epoch)), [1, 0, 1]);
     }
 
     #[test]
