@@ -32,6 +32,8 @@ mod journal;
 mod logger;
 mod net;
 mod resolve;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod source;
 mod stats;
 mod tunnel;

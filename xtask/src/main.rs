@@ -6,6 +6,7 @@
 
 mod bench;
 mod c_reference;
+mod chaos;
 mod check;
 mod demo;
 mod docs;
@@ -70,6 +71,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "fuzz", summary: "run one fuzz target with libFuzzer", help: fuzz::HELP, run: fuzz::run },
     Command { name: "link", summary: "run a command behind an emulated uplink", help: link::HELP, run: link::run },
     Command { name: "bench", summary: "run one measurement", help: bench::HELP, run: bench::run },
+    Command { name: "chaos", summary: "prove that no frame is lost", help: chaos::HELP, run: chaos::run },
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,362 @@
+//! The checker: reads the log of a run and nothing else, and says what of the promises did not hold.
+//!
+//! It knows the rules and none of the code that keeps them. For every frame that was pushed it wants the same octets stored exactly once, or
+//! exactly one cause why they are not, and it does not take the ends' word for a cause: a SKIP for want of room is believed only if the
+//! frames that were pushed since really are more than the journal's memory, one for lateness only if the frame had waited for so long.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::log::{Digest, Event, FrameId, Lane, Log, Policy, Reason};
+
+/// A promise that did not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A frame is gone without a cause.
+    Lost,
+    /// A frame is there twice, or was shown twice.
+    Duplicated,
+    /// Anything else that no rule allows.
+    Unexplained,
+}
+
+/// One breach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// What kind.
+    pub kind: Kind,
+    /// In words.
+    pub what: String,
+    /// The place in the log where it shows.
+    pub at: usize,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// All breaches, in the order of the log.
+    pub breaches: Vec<Breach>,
+    /// Frames that were pushed.
+    pub pushed: u64,
+    /// Frames that are not stored and have a cause.
+    pub explained: u64,
+}
+
+impl Verdict {
+    /// How many breaches are of a kind.
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.breaches.iter().filter(|breach| breach.kind == kind).count() as u64
+    }
+
+    /// Whether every promise held.
+    pub fn is_good(&self) -> bool {
+        self.breaches.is_empty()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Frame {
+    at: usize,
+    pushed_us: u64,
+    digest: Digest,
+    octets: u64,
+    key: bool,
+    disposable: bool,
+    /// Everything in memory from this frame's group on was more than fits, at a time when the group was not let go of.
+    may_be_evicted: bool,
+    taken: bool,
+    /// When it was told as never coming.
+    skipped: Option<(Reason, usize)>,
+    stored: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct LaneState {
+    frames: Vec<Frame>,
+    freed: u64,
+    /// All below were acknowledged as stored.
+    persisted: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Boot {
+    policy: Policy,
+    /// Frames in the order of their pushing, the oldest that can still be in memory first.
+    ram: VecDeque<FrameId>,
+    ram_octets: u64,
+    session_us: Option<u64>,
+    lost_power: bool,
+}
+
+/// Reads a log.
+pub fn check(log: &Log) -> Verdict {
+    let mut checker = Checker::default();
+    for (at, (now_us, event)) in log.events.iter().enumerate() {
+        checker.take(at, *now_us, event);
+    }
+    checker.finish(log.events.len())
+}
+
+#[derive(Default)]
+struct Checker {
+    lanes: BTreeMap<Lane, LaneState>,
+    boots: BTreeMap<u32, Boot>,
+    /// What viewers got last of a track, and by which process.
+    shown: BTreeMap<(u32, u32, u32), (u64, u64)>,
+    /// What was acknowledged last on a connection.
+    said: BTreeMap<(u32, Lane), (u64, u64)>,
+    verdict: Verdict,
+    is_settled: bool,
+}
+
+impl Checker {
+    fn breach(&mut self, kind: Kind, at: usize, what: String) {
+        self.verdict.breaches.push(Breach { kind, what, at });
+    }
+
+    fn unexplained(&mut self, at: usize, what: String) {
+        self.breach(Kind::Unexplained, at, what);
+    }
+
+    fn frame(&mut self, id: FrameId) -> Option<&mut Frame> {
+        self.lanes.get_mut(&id.lane)?.frames.get_mut(usize::try_from(id.sequence).ok()?)
+    }
+
+    fn take(&mut self, at: usize, now_us: u64, event: &Event) {
+        match *event {
+            Event::AgentStarted { boot, policy } => {
+                let state = Boot { policy, ram: VecDeque::new(), ram_octets: 0, session_us: None, lost_power: false };
+                if self.boots.insert(boot, state).is_some() {
+                    self.unexplained(at, format!("boot {boot} began twice"));
+                }
+            }
+            Event::AgentPowerCut { boot } => {
+                if let Some(boot) = self.boots.get_mut(&boot) {
+                    boot.lost_power = true;
+                }
+            }
+            Event::Session { boot } => {
+                if let Some(boot) = self.boots.get_mut(&boot) {
+                    boot.session_us = Some(now_us);
+                }
+            }
+            Event::Pushed { frame, digest, octets, key, disposable } => {
+                let pushed = Frame {
+                    at,
+                    pushed_us: now_us,
+                    digest,
+                    octets,
+                    key,
+                    disposable,
+                    may_be_evicted: false,
+                    taken: false,
+                    skipped: None,
+                    stored: 0,
+                };
+                self.pushed(at, frame, pushed);
+            }
+            Event::Freed { lane, next } => self.freed(at, lane, next),
+            Event::Acknowledged { connection, lane, received, persisted } => {
+                self.acknowledged(at, connection, lane, received, persisted);
+            }
+            Event::Live { process, frame, digest, is_backfill } => self.live(at, process, frame, digest, is_backfill),
+            Event::Taken { frame } => match self.frame(frame) {
+                Some(known) => known.taken = true,
+                None => self.unexplained(at, format!("the server takes {frame}, which nobody pushed")),
+            },
+            Event::Skipped { lane, first, last, reason } => self.skipped(at, now_us, lane, first, last, reason),
+            Event::Stored { frame, digest } => self.stored(at, frame, digest),
+            Event::Settled => self.is_settled = true,
+            Event::NotSettled => {}
+            Event::Connected { .. }
+            | Event::Broken { .. }
+            | Event::ServerStarted { .. }
+            | Event::ServerKilled { .. }
+            | Event::ServerPowerCut { .. }
+            | Event::Fault(_) => {}
+        }
+    }
+
+    /// Numbers have no hole, and the memory of the agent is as large as it says.
+    fn pushed(&mut self, at: usize, id: FrameId, frame: Frame) {
+        self.verdict.pushed += 1;
+        let lane = self.lanes.entry(id.lane).or_default();
+        if lane.frames.len() as u64 != id.sequence {
+            let expected = lane.frames.len();
+            return self.unexplained(at, format!("{id} was pushed, and {expected} is the next number"));
+        }
+        let octets = frame.octets;
+        lane.frames.push(frame);
+        let Some(boot) = self.boots.get_mut(&id.lane.boot) else {
+            return self.unexplained(at, format!("{id} was pushed to an agent that does not run"));
+        };
+        boot.ram.push_back(id);
+        boot.ram_octets += octets;
+        while (boot.ram_octets > boot.policy.ram_octets || boot.ram.len() as u64 > boot.policy.ram_frames)
+            && let Some(oldest) = boot.ram.pop_front()
+        {
+            let Some(lane) = self.lanes.get_mut(&oldest.lane) else { continue };
+            let from = usize::try_from(oldest.sequence).unwrap_or(usize::MAX);
+            boot.ram_octets -= lane.frames[from].octets;
+            if oldest.sequence < lane.freed {
+                continue;
+            }
+            // With a picture go those that refer to it: up to the next key frame.
+            for (index, frame) in lane.frames.iter_mut().enumerate().skip(from) {
+                if index > from && frame.key {
+                    break;
+                }
+                frame.may_be_evicted = true;
+            }
+        }
+    }
+
+    /// The journal lets go only of what the server has, or was told of.
+    fn freed(&mut self, at: usize, lane: Lane, next: u64) {
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            if next > 0 {
+                self.unexplained(at, format!("{lane} below {next} is let go of, and nothing was pushed there"));
+            }
+            return;
+        };
+        let from = usize::try_from(state.freed).unwrap_or(usize::MAX);
+        let to = usize::try_from(next).unwrap_or(usize::MAX).min(state.frames.len());
+        let early = state.frames.get(from..to).unwrap_or_default().iter();
+        let early = early.clone().position(|frame| !frame.taken && frame.skipped.is_none());
+        state.freed = state.freed.max(next);
+        if let Some(offset) = early {
+            let sequence = (from + offset) as u64;
+            self.unexplained(at, format!("{lane} frame {sequence} is let go of, and the server does not have it"));
+        }
+    }
+
+    /// Acknowledgements grow, and name only what came.
+    fn acknowledged(&mut self, at: usize, connection: u32, lane: Lane, received: u64, persisted: u64) {
+        let before = self.said.insert((connection, lane), (received, persisted)).unwrap_or((0, 0));
+        if received < before.0 || persisted < before.1 {
+            let (was, is) = (format!("{before:?}"), format!("({received}, {persisted})"));
+            self.unexplained(at, format!("acknowledgement of {lane} goes back from {was} to {is}"));
+        }
+        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        state.persisted = state.persisted.max(persisted);
+        let from = usize::try_from(before.0).unwrap_or(usize::MAX);
+        let to = usize::try_from(received.max(persisted)).unwrap_or(usize::MAX);
+        let known = state.frames.get(from.min(state.frames.len())..to.min(state.frames.len())).unwrap_or_default();
+        let missing = known.iter().position(|frame| !frame.taken && frame.skipped.is_none());
+        if to > state.frames.len() {
+            self.unexplained(at, format!("{lane} is acknowledged up to {to}, beyond what was pushed"));
+        } else if let Some(offset) = missing {
+            let sequence = from + offset;
+            self.unexplained(at, format!("{lane} frame {sequence} is acknowledged, and never came"));
+        }
+    }
+
+    /// Viewers see each frame once, in order, and nothing of the past.
+    fn live(&mut self, at: usize, process: u32, id: FrameId, digest: Digest, is_backfill: bool) {
+        let place = (id.lane.epoch, id.sequence);
+        let before = self.shown.insert((process, id.lane.boot, id.lane.track), place);
+        match self.frame(id) {
+            None => return self.unexplained(at, format!("viewers got {id}, which nobody pushed")),
+            Some(frame) if frame.digest != digest => {
+                return self.unexplained(at, format!("viewers got other octets as {id}"));
+            }
+            Some(_) => {}
+        }
+        if is_backfill {
+            self.unexplained(at, format!("viewers got {id} as backfill"));
+        }
+        match before {
+            Some(before) if before == place => self.breach(Kind::Duplicated, at, format!("viewers got {id} twice")),
+            Some((epoch, sequence)) if before > Some(place) => {
+                let what = format!("viewers got {id} behind epoch {epoch} frame {sequence}");
+                self.breach(Kind::Duplicated, at, what);
+            }
+            _ => {}
+        }
+    }
+
+    /// A cause is believed only when the log bears it out.
+    fn skipped(&mut self, at: usize, now_us: u64, lane: Lane, first: u64, last: u64, reason: Reason) {
+        let Some(boot) = self.boots.get(&lane.boot) else { return };
+        let (policy, session_us) = (boot.policy, boot.session_us.unwrap_or(now_us));
+        let Some(state) = self.lanes.get_mut(&lane) else {
+            return self.unexplained(at, format!("frames {first} to {last} of {lane} never come, and none was pushed"));
+        };
+        let count = state.frames.len() as u64;
+        if last >= count {
+            return self.unexplained(at, format!("{lane} frame {last} never comes, and only {count} were pushed"));
+        }
+        let waited = |frame: &Frame| now_us.saturating_sub(frame.pushed_us.max(session_us));
+        let (from, to) = (first as usize, last as usize);
+        // Pictures behind one that was left out late go with it.
+        let follows_late = from > 0
+            && !state.frames[from].key
+            && state.frames[from - 1].skipped.is_some_and(|(reason, _)| reason == Reason::Late);
+        let begins_late = policy.budget_us.is_some_and(|budget| waited(&state.frames[from]) > budget);
+        let mut wrong = None;
+        for (index, frame) in state.frames.iter_mut().enumerate().take(to + 1).skip(from) {
+            let is_true = match reason {
+                Reason::OverBudget => frame.may_be_evicted,
+                Reason::TooLarge => frame.octets > policy.frame_octets,
+                Reason::Late => begins_late || follows_late,
+                Reason::Disposable => {
+                    frame.disposable && policy.budget_us.is_some_and(|budget| waited(frame) > budget / 2)
+                }
+                Reason::PowerCut | Reason::Other(_) => false,
+            };
+            if !is_true && !frame.taken && wrong.is_none() {
+                wrong = Some(index);
+            }
+            if frame.skipped.is_none() {
+                frame.skipped = Some((reason, at));
+            }
+        }
+        if let Some(index) = wrong {
+            self.unexplained(at, format!("{lane} frame {index} was left out as {reason:?}, which is not so"));
+        }
+    }
+
+    fn stored(&mut self, at: usize, id: FrameId, digest: Digest) {
+        match self.frame(id) {
+            None => self.unexplained(at, format!("{id} is stored, and nobody pushed it")),
+            Some(frame) => {
+                frame.stored += 1;
+                let (is_same, count) = (frame.digest == digest, frame.stored);
+                if !is_same {
+                    self.unexplained(at, format!("{id} is stored with other octets"));
+                }
+                if count == 2 {
+                    self.breach(Kind::Duplicated, at, format!("{id} is stored twice"));
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, end: usize) -> Verdict {
+        if !self.is_settled {
+            self.unexplained(end.saturating_sub(1), "the ends do not come to rest".into());
+        }
+        let mut lost = Vec::new();
+        for (lane, state) in &self.lanes {
+            let boot = self.boots.get(&lane.boot);
+            for (sequence, frame) in state.frames.iter().enumerate() {
+                if frame.stored > 0 {
+                    continue;
+                }
+                let sequence = sequence as u64;
+                let was_in_memory = boot.is_some_and(|boot| boot.lost_power) && !frame.taken;
+                let has_cause = frame.skipped.is_some() || was_in_memory;
+                if sequence < state.persisted && frame.skipped.is_none() {
+                    lost.push((frame.at, format!("{lane} frame {sequence} was acknowledged as stored, and is not")));
+                } else if has_cause {
+                    self.verdict.explained += 1;
+                } else {
+                    lost.push((frame.at, format!("{lane} frame {sequence} is not stored, and has no cause")));
+                }
+            }
+        }
+        for (at, what) in lost {
+            self.breach(Kind::Lost, at, what);
+        }
+        self.verdict
+    }
+}

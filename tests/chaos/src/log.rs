@@ -1,0 +1,259 @@
+//! The log of a run: what happened, as data that the checker reads. The ends write it and never read it.
+
+use std::fmt;
+
+/// The numbering that a frame's sequence counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// Which run of the agent, counted from 1.
+    pub boot: u32,
+    /// The track.
+    pub track: u32,
+    /// The epoch.
+    pub epoch: u64,
+}
+
+/// A frame's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId {
+    /// What its number counts in.
+    pub lane: Lane,
+    /// Its number.
+    pub sequence: u64,
+}
+
+/// A sum over a frame's octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest(pub u64);
+
+/// Why frames will never come, as the ends said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The agent's journal was full.
+    OverBudget,
+    /// The frame is larger than the server takes.
+    TooLarge,
+    /// It waited for longer than the latency budget.
+    Late,
+    /// Nothing refers to it, and it waited for longer than half of the budget.
+    Disposable,
+    /// The agent's power went before the frame was safe.
+    PowerCut,
+    /// Any other reason, as its number on the wire.
+    Other(u64),
+}
+
+/// What an agent of one boot keeps to: the facts that its promises are measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Octets of frames that fit into memory.
+    pub ram_octets: u64,
+    /// Frames that fit into memory.
+    pub ram_frames: u64,
+    /// The longest that a frame may wait while there is a session, in microseconds.
+    pub budget_us: Option<u64>,
+    /// Octets of the largest frame that the server takes.
+    pub frame_octets: u64,
+}
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An agent began to run.
+    AgentStarted {
+        /// Its run.
+        boot: u32,
+        /// What it keeps to.
+        policy: Policy,
+    },
+    /// The agent lost its power: what was only in memory is gone.
+    AgentPowerCut {
+        /// The run that ended.
+        boot: u32,
+    },
+    /// The encoder pushed a frame, and the agent took it.
+    Pushed {
+        /// The name it got.
+        frame: FrameId,
+        /// Its octets' sum.
+        digest: Digest,
+        /// How many.
+        octets: u64,
+        /// Decoding can start here.
+        key: bool,
+        /// No other frame refers to it.
+        disposable: bool,
+    },
+    /// The agent's journal was told that it may let go of a lane's frames below `next`.
+    Freed {
+        /// The lane.
+        lane: Lane,
+        /// The first number that has to stay.
+        next: u64,
+    },
+    /// The agent was welcomed.
+    Session {
+        /// Its run.
+        boot: u32,
+    },
+    /// A connection came up.
+    Connected {
+        /// Its number.
+        connection: u32,
+    },
+    /// A connection broke, or was given up by an end.
+    Broken {
+        /// Its number.
+        connection: u32,
+        /// Why, or who noticed.
+        why: &'static str,
+    },
+    /// An acknowledgement left the server.
+    Acknowledged {
+        /// On which connection.
+        connection: u32,
+        /// The lane.
+        lane: Lane,
+        /// All below have arrived.
+        received: u64,
+        /// All below are stored.
+        persisted: u64,
+    },
+    /// A server began to run.
+    ServerStarted {
+        /// Which process, counted from 1.
+        process: u32,
+    },
+    /// The server's process was killed; its files stay as programs see them.
+    ServerKilled {
+        /// Which process.
+        process: u32,
+    },
+    /// The server lost its power.
+    ServerPowerCut {
+        /// Which process ended.
+        process: u32,
+    },
+    /// A frame was given to the viewers.
+    Live {
+        /// By which process.
+        process: u32,
+        /// The frame.
+        frame: FrameId,
+        /// Its octets' sum.
+        digest: Digest,
+        /// Whether it came as backfill.
+        is_backfill: bool,
+    },
+    /// The server took a frame from the agent's newest connection, to store it.
+    Taken {
+        /// The frame.
+        frame: FrameId,
+    },
+    /// The agent said that frames will never come, and the server took note.
+    Skipped {
+        /// Their lane.
+        lane: Lane,
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// Something outside: a clock, a card, a link.
+    Fault(&'static str),
+    /// Both ends have nothing left to do.
+    Settled,
+    /// They still had after all the time that they were given.
+    NotSettled,
+    /// A frame stands in the server's files at the end.
+    Stored {
+        /// The frame.
+        frame: FrameId,
+        /// Its octets' sum.
+        digest: Digest,
+    },
+}
+
+/// Lines behind the place that is shown.
+const LINES_AFTER: usize = 25;
+
+/// Everything that happened, with the time of the outside world in microseconds.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Oldest first.
+    pub events: Vec<(u64, Event)>,
+}
+
+impl Log {
+    /// Writes something down.
+    pub fn note(&mut self, now_us: u64, event: Event) {
+        self.events.push((now_us, event));
+    }
+
+    /// The lines around an event, for people.
+    pub fn around(&self, at: usize, before: usize) -> String {
+        let from = at.saturating_sub(before);
+        let lines = self.events.iter().enumerate().skip(from).take(before + LINES_AFTER);
+        lines
+            .map(|(index, (time, event))| {
+                let mark = if index == at { '>' } else { ' ' };
+                format!("{mark} {:>12.6} s  {event}\n", *time as f64 / 1e6)
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "boot {} track {} epoch {}", self.boot, self.track, self.epoch)
+    }
+}
+
+impl fmt::Display for FrameId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} frame {}", self.lane, self.sequence)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AgentStarted { boot, policy } => {
+                let budget = policy.budget_us.map_or("none".into(), |us| format!("{} ms", us / 1_000));
+                write!(f, "agent starts as boot {boot}: {} octets of memory, budget {budget}", policy.ram_octets)
+            }
+            Self::AgentPowerCut { boot } => write!(f, "agent of boot {boot} loses its power"),
+            Self::Pushed { frame, octets, key, disposable, .. } => {
+                let kind = match (key, disposable) {
+                    (true, _) => " (key)",
+                    (_, true) => " (disposable)",
+                    _ => "",
+                };
+                write!(f, "pushed {frame}: {octets} octets{kind}")
+            }
+            Self::Freed { lane, next } => write!(f, "journal may let go of {lane} below {next}"),
+            Self::Session { boot } => write!(f, "agent of boot {boot} is welcomed"),
+            Self::Connected { connection } => write!(f, "connection {connection} is up"),
+            Self::Broken { connection, why } => write!(f, "connection {connection} is over: {why}"),
+            Self::Acknowledged { connection, lane, received, persisted } => {
+                write!(f, "server says on {connection}: {lane} received {received} persisted {persisted}")
+            }
+            Self::ServerStarted { process } => write!(f, "server starts as process {process}"),
+            Self::ServerKilled { process } => write!(f, "server process {process} is killed"),
+            Self::ServerPowerCut { process } => write!(f, "server of process {process} loses its power"),
+            Self::Live { frame, is_backfill, .. } => {
+                write!(f, "viewers get {frame}{}", if *is_backfill { " (backfill)" } else { "" })
+            }
+            Self::Taken { frame } => write!(f, "server takes {frame}"),
+            Self::Skipped { lane, first, last, reason } => {
+                write!(f, "server hears that {lane} frames {first} to {last} never come: {reason:?}")
+            }
+            Self::Fault(what) => write!(f, "-- {what}"),
+            Self::Settled => write!(f, "both ends are done"),
+            Self::NotSettled => write!(f, "the ends do not come to rest"),
+            Self::Stored { frame, .. } => write!(f, "stored: {frame}"),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The program behind `cargo xtask chaos`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to a person")]
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use camagent_chaos::{
+    campaign::{Sum, explain},
+    planted::Bug,
+};
+
+const HELP: &str = "\
+usage: cargo xtask chaos [--seed S] [--runs N] [--plant-bug NAME] [--list-bugs]
+
+Runs both ends on a simulated clock and link that do whatever the seed says: cuts at any byte, black holes, agents and
+servers that die at any moment, clocks that are set. A checker reads the log of each run. The last line is
+  runs N lost L duplicated D unexplained U
+and the exit code is 1 when L, D or U is not 0. The first runs that fail are shown, made as small as they still fail.
+
+--seed S          the seed of the first run (1); the others have the numbers behind it
+--runs N          how many runs (1000); `--seed S --runs 1` is run S again, exactly
+--plant-bug NAME  breaks one rule on purpose: the checker has to find it
+--list-bugs       names them, one a line
+";
+/// Runs that fail are shown, up to so many.
+const SHOWN: usize = 3;
+/// Progress is told as often.
+const EVERY: Duration = Duration::from_secs(5);
+
+struct Options {
+    seed: u64,
+    runs: u64,
+    bug: Option<Bug>,
+}
+
+fn main() -> ExitCode {
+    let mut options = Options { seed: 1, runs: 1_000, bug: None };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut number = || {
+            let value = arguments.next().unwrap_or_default();
+            value.parse().map_err(|_| format!("{argument} needs a number, not {value:?}"))
+        };
+        let taken = match argument.as_str() {
+            "--seed" => number().map(|seed| options.seed = seed),
+            "--runs" => number().map(|runs| options.runs = runs),
+            "--plant-bug" => {
+                let name = arguments.next().unwrap_or_default();
+                options.bug = Bug::named(&name);
+                let is_known = options.bug.is_some();
+                is_known.then_some(()).ok_or_else(|| format!("there is no bug {name:?}; --list-bugs names them"))
+            }
+            "--list-bugs" => {
+                Bug::ALL.iter().for_each(|bug| println!("{}", bug.name()));
+                return ExitCode::SUCCESS;
+            }
+            "--help" | "-h" => {
+                print!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            other => Err(format!("{other} is not known\n\n{HELP}")),
+        };
+        if let Err(problem) = taken {
+            eprintln!("chaos: {problem}");
+            return ExitCode::FAILURE;
+        }
+    }
+    simulate(&options)
+}
+
+fn simulate(options: &Options) -> ExitCode {
+    let begun = Instant::now();
+    let mut told = begun;
+    let mut sum = Sum::default();
+    for run in 0..options.runs {
+        sum.add(options.seed.wrapping_add(run), options.bug);
+        if told.elapsed() >= EVERY {
+            told = Instant::now();
+            let rate = sum.runs as f64 / begun.elapsed().as_secs_f64();
+            eprintln!("chaos: {} of {}, {rate:.0} runs/s, {} failed", sum.runs, options.runs, sum.failed.len());
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    for seed in sum.failed.iter().take(SHOWN) {
+        println!("{}", explain(*seed, options.bug));
+    }
+    if !sum.failed.is_empty() {
+        let seeds: Vec<_> = sum.failed.iter().map(u64::to_string).collect();
+        println!("failed seeds: {}", seeds.join(" "));
+    }
+    println!(
+        "{} frames pushed, {} of them not stored and explained, {} faults, {:.1} s, {:.0} runs/s",
+        sum.pushed,
+        sum.explained,
+        sum.faults,
+        seconds,
+        sum.runs as f64 / seconds
+    );
+    println!("{}", sum.line());
+    if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,184 @@
+//! What a run is made of, all of it decided by a seed: a camera, a link, an agent, and what goes wrong when.
+//!
+//! A plan is data, so that a run that failed can be made smaller: faults and tracks are left out as long as it still fails (`shrink`).
+
+use crate::chance::Chance;
+
+const SECOND: u64 = 1_000_000;
+
+/// One track of the camera.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackPlan {
+    /// Pictures, or sound.
+    pub is_video: bool,
+    /// Time between two frames.
+    pub every_us: u64,
+    /// Frames from one key frame to the next.
+    pub group: u64,
+    /// Octets of a usual frame.
+    pub octets: u64,
+    /// A key frame has so many times as many.
+    pub key_factor: u64,
+    /// Every second picture is one that no other refers to.
+    pub has_disposable: bool,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection breaks, and both ends see it soon. Of what is on its way so many parts of 256 arrive: up, down.
+    Cut(u64, u64),
+    /// It breaks, and only the agent sees it: the server keeps a connection that is none.
+    HalfCut(u64, u64),
+    /// Nothing comes through any more, and nobody is told.
+    BlackHole,
+    /// No new connection comes up for so long, and the present one breaks.
+    Away(u64),
+    /// The agent loses its power for so long.
+    AgentPower(u64),
+    /// Every track begins a new epoch, as after the command `restart`.
+    Restart,
+    /// The server's process is killed, and comes back after so long.
+    ServerKill(u64),
+    /// It is killed right behind the frame that it takes as the so-many-th from now, before it can say so.
+    ServerKillBetween(u64, u64),
+    /// The camera's clock is set by so much.
+    CameraClock(i64),
+    /// The server's clock is set by so much.
+    ServerClock(i64),
+    /// The link is slower by so many times, until the end.
+    Slow(u64),
+}
+
+/// A whole run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where it comes from: decides what happens inside, too.
+    pub seed: u64,
+    /// The camera.
+    pub tracks: Vec<TrackPlan>,
+    /// For so long frames are pushed.
+    pub length_us: u64,
+    /// What the camera's clock shows at first: many begin in 1970.
+    pub camera_clock_us: i64,
+    /// Octets of the agent's memory.
+    pub ram: usize,
+    /// Its latency budget.
+    pub budget_us: Option<u64>,
+    /// Octets a second of the link, up.
+    pub rate: u64,
+    /// Its delay, each way.
+    pub latency_us: u64,
+    /// Octets that may be on their way.
+    pub window: usize,
+    /// What goes wrong, in the order of time.
+    pub faults: Vec<(u64, Fault)>,
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let chance = &mut chance;
+        let length_us = chance.about(4, 64) * SECOND;
+        // Some hundreds of frames, however long the run is.
+        let every_us = (length_us / chance.between(40, 200)).max(20_000);
+        let octets = chance.about(100, 2_000);
+        let mut tracks = vec![TrackPlan {
+            is_video: true,
+            every_us,
+            group: chance.about(2, 40),
+            octets,
+            key_factor: chance.between(1, 10),
+            has_disposable: chance.one_in(3),
+        }];
+        if chance.one_in(2) {
+            tracks.push(TrackPlan {
+                is_video: true,
+                every_us: every_us * 2,
+                group: chance.about(2, 20),
+                octets: octets / 4 + 1,
+                key_factor: 4,
+                has_disposable: false,
+            });
+        }
+        if chance.one_in(2) {
+            tracks.push(TrackPlan {
+                is_video: false,
+                every_us: every_us.max(length_us / 150),
+                group: 1,
+                octets: 160,
+                key_factor: 1,
+                has_disposable: false,
+            });
+        }
+        let total = tracks.iter().map(|track| {
+            let frames = length_us / track.every_us;
+            frames * track.octets + frames / track.group * track.octets * (track.key_factor - 1)
+        });
+        let total = total.sum::<u64>().max(20_000);
+        let bytes_a_second = (total * SECOND / length_us).max(1);
+        // From a memory that cannot hold a second to one that holds all of it.
+        let ram = chance.about(total / 16 + 4_000, total * 2 + 8_000);
+        let rate = bytes_a_second * chance.between(12, 200) / 10 + 2_000;
+        let faults = (0..chance.about(1, 16)).map(|_| (chance.below(length_us), Fault::new(chance, length_us)));
+        let mut faults: Vec<_> = faults.collect();
+        faults.sort_by_key(|(at, _)| *at);
+        Self {
+            seed,
+            tracks,
+            length_us,
+            camera_clock_us: if chance.one_in(2) { 0 } else { 1_700_000_000 * SECOND as i64 },
+            ram: usize::try_from(ram).expect("some megabytes"),
+            budget_us: chance.one_in(4).then(|| chance.about(200, 4_000) * 1_000),
+            rate,
+            latency_us: chance.about(1_000, 400_000),
+            window: usize::try_from(chance.about(4 << 10, 256 << 10)).expect("small"),
+            faults,
+        }
+    }
+}
+
+impl Fault {
+    fn new(chance: &mut Chance, length_us: u64) -> Self {
+        let (up, down) = (chance.below(257), chance.below(257));
+        let away = chance.about(50_000, length_us / 2);
+        match chance.below(20) {
+            0..=4 => Self::Cut(up, down),
+            5..=6 => Self::HalfCut(up, down),
+            7 => Self::BlackHole,
+            8..=10 => Self::Away(away),
+            11..=12 => Self::AgentPower(away / 4),
+            13 => Self::Restart,
+            14..=15 => Self::ServerKill(away / 2),
+            16..=17 => Self::ServerKillBetween(chance.between(1, 20), away / 4),
+            18 => match chance.one_in(2) {
+                true => Self::CameraClock(1_763_000_000 * SECOND as i64),
+                false => Self::CameraClock(chance.between(1, 100) as i64 * SECOND as i64 - 50 * SECOND as i64),
+            },
+            _ => match chance.one_in(2) {
+                true => Self::ServerClock(chance.between(1, 7_200) as i64 * SECOND as i64 - 3_600 * SECOND as i64),
+                false => Self::Slow(chance.between(2, 10)),
+            },
+        }
+    }
+}
+
+impl Fault {
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cut(..) => "the connection is cut",
+            Self::HalfCut(..) => "the connection is cut, and the server does not see it",
+            Self::BlackHole => "the link swallows everything",
+            Self::Away(_) => "the link goes away for a while",
+            Self::AgentPower(_) => "the agent's power goes",
+            Self::Restart => "every track begins a new epoch",
+            Self::ServerKill(_) => "the server is killed",
+            Self::ServerKillBetween(..) => "the server will be killed between a frame and its acknowledgement",
+            Self::CameraClock(_) => "the camera's clock is set",
+            Self::ServerClock(_) => "the server's clock is set",
+            Self::Slow(_) => "the link becomes slow",
+        }
+    }
+}

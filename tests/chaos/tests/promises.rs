@@ -1,0 +1,44 @@
+//! The short form of `cargo xtask chaos`: some hundred runs, every planted bug, and the runs that once failed.
+
+use camagent_chaos::{
+    campaign::{self, Sum},
+    checker,
+    plan::Plan,
+    planted::Bug,
+    world,
+};
+
+#[test]
+fn no_frame_is_lost_doubled_or_unexplained() {
+    let mut sum = Sum::default();
+    (1..=150).for_each(|seed| sum.add(seed, None));
+    let shown = sum.failed.first().map(|seed| campaign::explain(*seed, None)).unwrap_or_default();
+    assert!(sum.is_good(), "{}\n{shown}", sum.line());
+    assert_eq!(sum.line(), "runs 150 lost 0 duplicated 0 unexplained 0");
+    assert!(sum.pushed > 10_000 && sum.faults > 500, "{sum:?}: the runs are worth their time");
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    for bug in Bug::ALL {
+        let found = campaign::first_breach(1, 2_000, Some(*bug));
+        assert!(found.is_some(), "{} was not found in 2000 runs", bug.name());
+        assert_eq!(Bug::named(bug.name()), Some(*bug));
+    }
+}
+
+#[test]
+fn a_seed_is_one_run_and_no_other() {
+    let logs = [3, 3, 4].map(|seed| world::run(&Plan::new(seed), None).events);
+    assert!(logs[0] == logs[1] && logs[0] != logs[2]);
+}
+
+#[test]
+fn what_is_shown_of_a_failure_is_small_and_says_why() {
+    let seed = campaign::first_breach(1, 100, Some(Bug::DoubleAppend)).expect("a bug that shows often");
+    let plan = Plan::new(seed);
+    let breaches = checker::check(&world::run(&plan, Some(Bug::DoubleAppend))).breaches;
+    let small = camagent_chaos::shrink::shrink(&plan, Some(Bug::DoubleAppend), breaches[0].kind);
+    assert!(small.faults.len() <= 4 && small.tracks.len() == 1, "{small:?}");
+    assert!(campaign::explain(seed, Some(Bug::DoubleAppend)).contains("twice"));
+}
