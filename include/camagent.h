@@ -101,6 +101,11 @@ extern "C" {
 #define CAMAGENT_WARNING_SOURCE 6
 
 /**
+ * The data plan's month is used up by 80 % or 100 %, something stops because of it, or goes on with the next month.
+ */
+#define CAMAGENT_WARNING_DATA_PLAN 7
+
+/**
  * Decoding can start here. Key frames of H.264 and H.265 are seen without it.
  */
 #define CAMAGENT_FRAME_KEY 1

@@ -27,7 +27,7 @@ fn write(folder: &Path, config: &Value) -> PathBuf {
 fn configuration(url: &str, token: &str) -> Value {
     json!({
         "agent": {"agent_id": "gate", "cloud_server_url": url, "cloud_server_token": token},
-        "network": {"heartbeat_interval": 1, "reconnect_interval": 1},
+        "network": {"heartbeat_interval": 1, "reconnect_interval": 1, "statistics_interval": 1},
         "camera": {"model": "test", "max_fps": 20},
     })
 }

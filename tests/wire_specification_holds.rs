@@ -71,6 +71,7 @@ const OBJECTS: &[(&str, &str, &str, &[&str])] = &[
     ("resume", "registered", "/resume/0", &[]),
     ("heartbeat", "heartbeat", "", &[]),
     ("statistics", "heartbeat", "/statistics", &["temperature"]),
+    ("data", "heartbeat", "/statistics/data", &[]),
     ("heartbeat_ack", "heartbeat_ack", "", &[]),
     ("command", "command", "", &[]),
     ("command_result", "command_result", "", &[]),
@@ -142,7 +143,8 @@ fn wrong_values(kind: &str) -> Vec<Value> {
             vec![json!(7), json!("x")]
         }
         _ if kind.starts_with("string") || kind == "name" => vec![json!(7), json!({})],
-        "limits" | "tunnel limits" | "statistics" => vec![json!(7), json!("x")],
+        "octets by name" => vec![json!(7), json!({"gate/main": "x"})],
+        "limits" | "tunnel limits" | "statistics" | "data use or null" => vec![json!(7), json!("x")],
         _ if kind.starts_with("streams point") => vec![json!(7), json!("x")],
         _ if kind.starts_with("error") => vec![json!(7), json!({})],
         other => panic!("{other} is a type that this test does not know"),

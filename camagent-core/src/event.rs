@@ -28,6 +28,8 @@ pub enum Warning {
     TunnelRefused,
     /// A camera that the agent fetches frames from does not answer, refuses the password, or stopped sending.
     Source,
+    /// The data plan's month is used up by 80 % or 100 %, something stops because of it, or goes on with the next month.
+    DataPlan,
 }
 
 /// What happened.

@@ -47,8 +47,8 @@ pub use camagent_proto::{
 pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
-    CameraConfig, Config, DEFAULT_LOG_FILE, LogFile, Proxy, PullPace, RtspTransport, Secret, ServerUrl, ServiceConfig,
-    SourceConfig, Trust,
+    CameraConfig, Config, DEFAULT_LOG_FILE, DataPlan, LogFile, Proxy, PullPace, RtspTransport, Secret, ServerUrl,
+    ServiceConfig, SourceConfig, TUNNELS, Trust,
 };
 #[cfg(feature = "doctor")]
 pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};

@@ -37,6 +37,8 @@ pub const CAMAGENT_WARNING_TUNNEL_REFUSED: u32 = 5;
 /// A camera that the agent fetches frames from does not answer, refuses the password, or stopped sending. Never told by this library: here the
 /// host pushes the frames.
 pub const CAMAGENT_WARNING_SOURCE: u32 = 6;
+/// The data plan's month is used up by 80 % or 100 %, something stops because of it, or goes on with the next month.
+pub const CAMAGENT_WARNING_DATA_PLAN: u32 = 7;
 
 /// Something that happened. Which members count depends on `type`, see CAMAGENT_EVENT_*; texts are never NULL, `camera` may be.
 #[repr(C)]
@@ -148,6 +150,7 @@ fn warning_number(warning: Warning) -> u32 {
         Warning::DuplicateIdentity => CAMAGENT_WARNING_DUPLICATE_IDENTITY,
         Warning::TunnelRefused => CAMAGENT_WARNING_TUNNEL_REFUSED,
         Warning::Source => CAMAGENT_WARNING_SOURCE,
+        Warning::DataPlan => CAMAGENT_WARNING_DATA_PLAN,
         _ => 0,
     }
 }

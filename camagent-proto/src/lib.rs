@@ -15,7 +15,7 @@
 //!
 //! The map, lowest row first: [`time`], [`varint`], [`version`], [`stats`], [`error`], then the binary frames ([`mod@frame`]), who
 //! may send ([`scheduler`]) and how much ([`governor`]), the JSON control messages ([`message`]), tunnels ([`mux`]), the way of media
-//! ([`transfer`]), and the life of a session ([`session`]).
+//! ([`transfer`]), what octets were for ([`usage`]), and the life of a session ([`session`]).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,7 @@ pub mod session;
 pub mod stats;
 pub mod time;
 pub mod transfer;
+pub mod usage;
 pub mod varint;
 pub mod version;
 

@@ -34,6 +34,12 @@ pub struct Statistics {
     /// Microseconds that the newest octets waited in front of the uplink.
     #[serde(skip_serializing_if = "is_zero")]
     pub uplink_queue_us: u64,
+    /// Sessions that the agent ended because the server went over a limit, broke the protocol or overdrew its credit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub server_faults: u64,
+    /// What the octets were for, since the agent started. Left out by agents that do not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataUse>,
     /// What a newer agent says beside these.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -41,6 +47,26 @@ pub struct Statistics {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// Octets by cause since the agent started. All that was sent together is `bytes_sent` of the same statistics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataUse {
+    /// Live frames by `camera/source`. What is not named is as it was told before in this session, or nothing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub live: BTreeMap<String, u64>,
+    /// Tunnels by `camera/service`, in the same way.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tunnels: BTreeMap<String, u64>,
+    /// Frames that left late: what an outage left behind, and recordings.
+    pub backfill: u64,
+    /// Control messages, and all frames that carry no media and no octets of tunnels.
+    pub control: u64,
+    /// What remains of the octets sent: TLS, WebSocket, HTTP.
+    pub overhead: u64,
+    /// Octets received, whatever for.
+    pub received: u64,
 }
 
 #[cfg(test)]

@@ -43,6 +43,12 @@ pub fn rfc3339(utc_us: i64) -> String {
     jiff::Timestamp::from_microsecond(utc_us).map_or_else(|_| utc_us.to_string(), |time| time.to_string())
 }
 
+/// The calendar month (UTC) of a moment in microseconds since 1970, as `2026-11`.
+#[must_use]
+pub fn month(utc_us: i64) -> String {
+    rfc3339(utc_us).chars().take(7).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +60,7 @@ mod tests {
         assert!(clock.monotonic_us() >= before);
         assert!(rfc3339(clock.utc_us()).starts_with("20"));
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(month(1_793_491_199_999_999), "2026-10");
+        assert_eq!(month(1_793_491_200_000_000), "2026-11");
     }
 }

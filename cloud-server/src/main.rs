@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use cloud_server::api::data::is_month;
 use cloud_server::auth::Auth;
-use cloud_server::clock::{Clock, rfc3339};
+use cloud_server::clock::{self, Clock, rfc3339};
 use cloud_server::error::{Error, Result};
 use cloud_server::memory;
 use cloud_server::store::{Store, TunnelState};
@@ -52,6 +53,14 @@ enum Command {
     /// Tokens for the HTTP API.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Show what an agent sent and received in a month, and what for.
+    Data {
+        /// The agent's id.
+        agent: String,
+        /// The calendar month (UTC), as 2026-11; the present one without it.
+        #[arg(long)]
+        month: Option<String>,
+    },
     /// Show where the services of all cameras are found on this server.
     Tunnels,
     /// Accounts of viewers, for RTSP.
@@ -145,6 +154,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Serve => serve(config).await,
         Command::Agent(command) => agent(&config, command).await,
         Command::Token(command) => token(&config, command).await,
+        Command::Data { agent, month } => data(&config, &agent, month).await,
         Command::Tunnels => tunnels(&config).await,
         Command::Viewer(command) => viewer(&config, command).await,
         Command::Config => say(config.to_string().trim_end()),
@@ -268,6 +278,26 @@ async fn viewer(config: &Config, command: ViewerCommand) -> Result<()> {
         }
         ViewerCommand::Remove { name } => store.remove_viewer(&name).await,
     }
+}
+
+/// A line for each cause, and their sum.
+async fn data(config: &Config, agent: &str, month: Option<String>) -> Result<()> {
+    let month = month.unwrap_or_else(|| clock::month(Clock::new().utc_us()));
+    if !is_month(&month) {
+        return Err(Error::Refused(format!("{month:?} is no month: as 2026-11")));
+    }
+    let store = Store::open(&config.storage.data_dir).await?;
+    if !store.has_agent(agent).await? {
+        return Err(Error::Refused(format!("there is no agent \"{agent}\"")));
+    }
+    let rows = store.data(agent, &month).await?;
+    let total: i64 = rows.iter().map(|row| row.octets).sum();
+    for row in rows {
+        let camera = if row.camera.is_empty() { "-" } else { &row.camera };
+        let (kind, part) = row.cause.split_once(':').unwrap_or((&row.cause, "-"));
+        say(&format!("{camera}\t{kind}\t{part}\t{}", row.octets))?;
+    }
+    say(&format!("-\ttotal\t{month}\t{total}"))
 }
 
 /// A line for each URL; columns are as wide as their longest word.

@@ -173,6 +173,7 @@ impl Play {
                         sources: registered.sources,
                         resume: registered.resume,
                         storage_epoch: registered.storage_epoch,
+                        data_used_bytes: registered.data_used_bytes,
                     },
                 );
             }

@@ -4,6 +4,7 @@
 //! `sdk-docs/reference/configuration.md` documents each key. What does not belong here: what the values do.
 
 mod camera;
+mod data_plan;
 mod log_file;
 mod proxy;
 mod pull_pace;
@@ -12,6 +13,7 @@ mod services;
 mod url;
 
 pub use camera::{CameraConfig, RtspTransport, SourceConfig};
+pub use data_plan::{DataPlan, TUNNELS};
 pub use log_file::{DEFAULT_LOG_FILE, LogFile};
 pub use proxy::Proxy;
 pub use pull_pace::PullPace;
@@ -90,6 +92,10 @@ pub struct Config {
     pub return_interval: Duration,
     /// The queue that may stand in front of the uplink while it is busy: 25 to 150 ms, longer for throughput, shorter for delay. Default 40 ms.
     pub queue_target: Duration,
+    /// How often an agent that sends nothing but heartbeats tells its statistics. Default 600 s.
+    pub statistics_interval: Duration,
+    /// What may be sent and received in a month. Default: no limit.
+    pub data_plan: Option<DataPlan>,
     /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
     pub tunnel_opens_per_second: u64,
     /// How long tunnels wait for the next connection when one breaks. Default 60 s; zero for not at all.
@@ -174,6 +180,7 @@ impl Config {
         let return_interval = seconds("return_interval", 300)?;
         let proxy = network.string("proxy")?.map(|text| Proxy::parse(&text));
         let proxy = proxy.transpose().map_err(|allowed| network.wrong_secret("proxy", &allowed))?;
+        let statistics_interval = seconds("statistics_interval", 600)?;
         let tunnel_opens_per_second = network.integer("tunnel_opens_per_second", 1, 100_000)?.unwrap_or(50);
         let queue_target = Duration::from_millis(network.integer("queue_target_ms", 25, 150)?.unwrap_or(40));
         let tunnel_resume_time = Duration::from_secs(network.integer("tunnel_resume_time", 0, 3_600)?.unwrap_or(60));
@@ -186,6 +193,7 @@ impl Config {
         let latency_budget = camera::latency_budget(&streaming)?.unwrap_or(Some(DEFAULT_LATENCY_BUDGET));
         let cameras = camera::read_all(&root, &streaming, &agent_id, latency_budget)?;
         streaming.finish();
+        let data_plan = data_plan::read(&root, &cameras)?;
         root.finish();
         Ok(Self {
             agent_id,
@@ -201,6 +209,8 @@ impl Config {
             heartbeat_interval,
             return_interval,
             queue_target,
+            statistics_interval,
+            data_plan,
             tunnel_opens_per_second,
             tunnel_resume_time,
             tunnel_resume_bytes,

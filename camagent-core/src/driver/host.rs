@@ -68,10 +68,12 @@ impl Driver {
                 }
                 AgentEvent::StreamsLost => self.tunnels.clear(),
                 AgentEvent::Stream(event) => {
+                    self.spending.hear(&event);
                     let happening = self.tunnels.hear(event, self.session.tunnels());
                     happening.into_iter().for_each(|happening| self.tell_tunnel(happening));
                 }
                 AgentEvent::Failed(error) => {
+                    self.spending.blame(&error);
                     talk.failure = Some(error.into());
                     talk.end_soon(now);
                 }
@@ -96,6 +98,7 @@ impl Driver {
             self.logger.info(format_args!("{count} tunnels go on where they were"));
         }
         self.tell(Event::Connected { session_id: registered.session_id, address: address.clone() });
+        self.told_use(now, registered.data_used_bytes, registered.server_time_ms);
         for state in registered.sources {
             self.want(&state.camera, &state.source, state.wanted);
         }
@@ -115,6 +118,7 @@ impl Driver {
     }
 
     fn want(&mut self, camera: &str, source: &str, wanted: bool) {
+        let wanted = self.wish(camera, source, wanted);
         for track in self.shared.intake.set_wanted(camera, source, wanted) {
             self.tell(Event::TrackWanted { track, wanted });
         }
@@ -158,6 +162,11 @@ impl Driver {
 
     pub(super) fn take_orders(&mut self) {
         for info in self.shared.intake.take_unannounced() {
+            if self.spending.track(info.track, &info.camera, &info.source) {
+                for track in self.shared.intake.set_wanted(&info.camera, &info.source, false) {
+                    self.tell(Event::TrackWanted { track, wanted: false });
+                }
+            }
             let budget = self.config.latency_budget_of(&info.camera, &info.source);
             self.session.announce_track(info, budget);
         }

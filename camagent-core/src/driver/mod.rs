@@ -5,10 +5,12 @@
 
 mod host;
 mod liveness;
+mod plan;
 mod quiet;
 mod rarely;
 mod second;
 mod shared;
+mod spending;
 mod talk;
 mod watch;
 
@@ -16,6 +18,7 @@ pub(crate) use host::Ear;
 pub(crate) use quiet::Quiet;
 pub(crate) use rarely::Rarely;
 pub(crate) use shared::{Order, Shared, statistics};
+pub(crate) use spending::Spending;
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -73,6 +76,8 @@ pub(crate) struct Driver {
     pub(crate) network_tried_at: Option<Instant>,
     /// When the host was last told that frames are lost.
     pub(crate) overflow_told: Option<Instant>,
+    /// What the octets are for.
+    pub(crate) spending: Spending,
 }
 
 struct Outcome {
@@ -261,12 +266,17 @@ impl Driver {
             }
         };
         self.session.connected(clock::now(), began + dialler.patience());
+        self.spending.begin();
+        // The first heartbeat goes out with the welcome.
+        let numbers = self.statistics(clock::now(), traffic);
+        self.session.set_statistics(numbers);
         let mut talk = Talk::new(connection, server, &self.shared, self.config.queue_target);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, dialler, traffic)).await;
         if let Some(silence) = talk.watch.died_after() {
             self.quiet.died(silence);
             self.session.set_heartbeat_interval(self.quiet.interval());
         }
+        self.spending.lost();
         if !self.session.disconnected(clock::now()) {
             self.tunnels.clear();
         }
@@ -306,9 +316,11 @@ impl Driver {
         });
     }
 
-    fn statistics(&self, now: Instant, traffic: &Traffic) -> Statistics {
+    fn statistics(&mut self, now: Instant, traffic: &Traffic) -> Statistics {
         self.publish(traffic);
-        statistics(&self.shared, now.saturating_since(self.started))
+        let (data, server_faults) = self.spending.report(now, traffic.sent.get(), traffic.received.get());
+        let numbers = statistics(&self.shared, now.saturating_since(self.started));
+        Statistics { data: Some(data), server_faults, ..numbers }
     }
 }
 

@@ -134,8 +134,10 @@ impl Driver {
             self.take_orders();
             let read = self.read(cx, talk, now);
             if self.session.poll_timeout().is_some_and(|at| at <= now) {
-                let statistics = self.statistics(now, traffic);
-                self.session.set_statistics(statistics);
+                if self.spending.is_statistics_due(now) {
+                    let statistics = self.statistics(now, traffic);
+                    self.session.set_statistics(statistics);
+                }
                 self.session.handle_timeout(now);
             }
             self.expire_commands(now);
@@ -153,6 +155,7 @@ impl Driver {
                 Read::Drained | Read::More => self.write(cx, talk).err(),
             };
             self.publish(traffic);
+            self.keep_to_plan(now);
             if let Some(error) = ended {
                 return Poll::Ready(error);
             }
@@ -193,6 +196,7 @@ impl Driver {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(flushed) => flushed.map_err(lost)?,
             }
+            self.spending.left();
             let now = clock::now();
             let octets = talk.connection.sent() - talk.counted;
             talk.counted += octets;
@@ -234,6 +238,7 @@ impl Driver {
                 let mut sides = self.tunnels.sides(cx, talk.burst.size(), now);
                 let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides, target) else { break };
                 chosen += transmit.octets();
+                self.spending.chosen(now, &transmit);
                 talk.connection.send(transmit).map_err(lost)?;
             }
             if chosen == 0 {

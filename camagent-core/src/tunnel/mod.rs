@@ -61,6 +61,8 @@ pub(crate) struct Tunnels {
     addresses: Resolver,
     endpoints: Vec<Endpoint>,
     ahead: Ahead,
+    /// The data plan bears no tunnels now.
+    is_stopped: bool,
 }
 
 impl Tunnels {
@@ -71,6 +73,19 @@ impl Tunnels {
             addresses: Resolver::of_cameras(),
             endpoints: Vec::new(),
             ahead: Ahead::default(),
+            is_stopped: false,
+        }
+    }
+
+    /// Ends all tunnels and opens none, until it is said otherwise.
+    pub(crate) fn stop(&mut self, is_stopped: bool, mux: &mut Mux) {
+        self.is_stopped = is_stopped;
+        if is_stopped {
+            for endpoint in self.endpoints.drain(..) {
+                mux.abandon(endpoint.stream(), StreamError::Cancelled);
+                endpoint.reset();
+            }
+            self.ahead = Ahead::default();
         }
     }
 
@@ -96,6 +111,11 @@ impl Tunnels {
                     mux.answer(stream, OpenOutcome::NotAllowed, detail);
                     return Some(Happening::Refused(format!("the server asks for {names}: {detail}")));
                 };
+                if self.is_stopped {
+                    let detail = "the agent's data plan for this month is used up";
+                    mux.answer(stream, OpenOutcome::NotAllowed, detail);
+                    return Some(Happening::Refused(format!("the server asks for {names}: {detail}")));
+                }
                 if self.endpoints.iter().filter(|endpoint| endpoint.camera() == camera).count() >= MAX_OF_CAMERA {
                     let detail = format!("{MAX_OF_CAMERA} streams of this camera are open already");
                     mux.answer(stream, OpenOutcome::Busy, &detail);

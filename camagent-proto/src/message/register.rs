@@ -183,12 +183,19 @@ pub struct Registered {
     pub sources: Vec<SourceState>,
     /// Where this boot's tracks go on; those not named start anew.
     pub resume: Vec<ResumePoint>,
+    /// Octets that the agent sent and received in the running month (UTC), as far as its statistics told: for agents with a data plan.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub data_used_bytes: u64,
     /// Names the server's store of recordings; another name means that what the former one stored is gone. Empty when nothing is
     /// recorded.
     pub storage_epoch: String,
     /// The streams that go on; left out when all that the agent had are over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streams: Option<StreamsPoint>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -138,6 +138,12 @@ pub struct Agent {
     commands: Commands,
     happenings: Events,
     statistics: Statistics,
+    /// They are told with the next heartbeat.
+    tells_statistics: bool,
+    /// Heartbeats without a time that wait for their answers, and when the last one left.
+    bare: (u32, Instant),
+    /// The round trip that the server knows; zero when none of this session.
+    told_round_trip: Duration,
     record_limit: usize,
     heartbeat_interval: Duration,
     /// The longest silence that the server wants.
@@ -168,6 +174,9 @@ impl Agent {
             commands: Commands::default(),
             happenings: Events::default(),
             statistics: Statistics::default(),
+            tells_statistics: true,
+            bare: (0, Instant::ZERO),
+            told_round_trip: Duration::ZERO,
             record_limit: MAX_RECORD,
             wanted_interval: Duration::MAX,
             heartbeat_at: Instant::ZERO,
@@ -236,6 +245,7 @@ impl Agent {
         self.asked_at = None;
         self.unknown = 0;
         self.asked = Asked::default();
+        (self.tells_statistics, self.bare, self.told_round_trip) = (true, (0, now), Duration::ZERO);
         self.register(now);
     }
 
@@ -479,9 +489,11 @@ impl Agent {
         Ok(())
     }
 
-    /// The numbers for the next heartbeat.
+    /// The next heartbeat tells these numbers. One for which none were set says no more than that the agent lives; the first of a session
+    /// tells them in any case.
     pub fn set_statistics(&mut self, statistics: Statistics) {
         self.statistics = statistics;
+        self.tells_statistics = true;
     }
 
     /// Leaves: a close goes out after what waits already.
@@ -583,8 +595,18 @@ impl Agent {
             (State::Registering { .. }, Message::Registered(registered)) => self.registered(now, registered, journal),
             (State::Registering { .. }, other) => Err(unexpected("registered", &other)),
             (_, Message::HeartbeatAck(ack)) => {
-                self.round_trip = now.saturating_since(Instant::from_micros(ack.sent_us));
-                self.tunnels.set_round_trip(self.round_trip);
+                let sent = match ack.sent_us {
+                    // Several under way cannot be told apart.
+                    0 => (self.bare.0 == 1).then_some(self.bare.1),
+                    sent_us => Some(Instant::from_micros(sent_us)),
+                };
+                if ack.sent_us == 0 {
+                    self.bare.0 = self.bare.0.saturating_sub(1);
+                }
+                if let Some(sent) = sent {
+                    self.round_trip = now.saturating_since(sent);
+                    self.tunnels.set_round_trip(self.round_trip);
+                }
                 Ok(())
             }
             (_, Message::Command(command)) => {
@@ -674,12 +696,19 @@ impl Agent {
         if self.asked_at.is_some() {
             return;
         }
-        self.statistics.round_trip_us = self.round_trip.as_micros() as u64;
-        self.outbox.message(&Message::Heartbeat(Heartbeat {
-            sent_us: now.as_micros(),
-            round_trip_us: self.statistics.round_trip_us,
-            statistics: self.statistics.clone(),
-        }));
+        let tells_statistics = core::mem::take(&mut self.tells_statistics);
+        let round_trip_us = self.round_trip.as_micros() as u64;
+        self.statistics.round_trip_us = round_trip_us;
+        // A round trip that is much longer than the server thinks keeps its windows too small.
+        let heartbeat = if tells_statistics || self.round_trip > self.told_round_trip * 2 {
+            self.told_round_trip = self.round_trip;
+            let statistics = tells_statistics.then(|| self.statistics.clone());
+            Heartbeat { sent_us: now.as_micros(), round_trip_us, statistics }
+        } else {
+            self.bare = (self.bare.0 + 1, now);
+            Heartbeat::default()
+        };
+        self.outbox.message(&Message::Heartbeat(heartbeat));
         self.asked_at = Some(now);
     }
 

@@ -50,6 +50,8 @@ pub struct Accept {
     pub sources: Vec<SourceState>,
     /// Where the tracks of this boot go on.
     pub resume: Vec<ResumePoint>,
+    /// What this agent has used in the running month, as far as it was told.
+    pub data_used_bytes: u64,
     /// Names the store of recordings; empty without one.
     pub storage_epoch: String,
 }
@@ -67,7 +69,8 @@ pub enum ServerEvent {
         heartbeat: Heartbeat,
         /// The server's monotonic clock minus the agent's boot-time clock, in microseconds. On a link that is as fast up as down it is never too
         /// small; it is too large by what this heartbeat was delayed, so the smallest of several is the best.
-        clock_offset_us: i64,
+        /// None when the heartbeat told no time.
+        clock_offset_us: Option<i64>,
     },
     /// A command was answered.
     CommandResult(CommandResult),
@@ -321,6 +324,7 @@ impl Server {
             limits: self.config.limits,
             sources,
             resume: accept.resume,
+            data_used_bytes: accept.data_used_bytes,
             storage_epoch: accept.storage_epoch,
             streams,
         }));
@@ -496,7 +500,7 @@ impl Server {
         }
         self.tell(Message::HeartbeatAck(HeartbeatAck {
             sent_us: heartbeat.sent_us,
-            server_time_ms: self.unix_ms(now),
+            server_time_ms: if heartbeat.sent_us == 0 { 0 } else { self.unix_ms(now) },
         }));
         let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
         // The shortest round trip so far: what a single slow one adds must not make the offset too small.
@@ -505,7 +509,8 @@ impl Server {
             self.tunnels.set_round_trip(Duration::from_micros(heartbeat.round_trip_us));
         }
         let one_way = if self.shortest_round_trip_us == u64::MAX { 0 } else { self.shortest_round_trip_us / 2 };
-        let clock_offset_us = signed(now.as_micros().saturating_sub(one_way)).saturating_sub(signed(heartbeat.sent_us));
+        let offset_us = signed(now.as_micros().saturating_sub(one_way)).saturating_sub(signed(heartbeat.sent_us));
+        let clock_offset_us = (heartbeat.sent_us > 0).then_some(offset_us);
         self.events.push_back(ServerEvent::Heartbeat { heartbeat, clock_offset_us });
         Ok(())
     }

@@ -251,9 +251,12 @@ impl Agents {
     }
 
     /// A heartbeat came.
-    pub fn heartbeat(&self, id: &str, generation: u64, statistics: Statistics, now_us: i64) {
+    pub fn heartbeat(&self, id: &str, generation: u64, statistics: Option<Statistics>, now_us: i64) {
         self.with(id, generation, |agent| {
-            agent.status.statistics = Some(statistics);
+            // One that tells none fares as it told before.
+            if statistics.is_some() {
+                agent.status.statistics = statistics;
+            }
             agent.status.heartbeat_us = Some(now_us);
         });
     }

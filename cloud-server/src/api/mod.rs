@@ -1,10 +1,11 @@
 //! The HTTP API: what the owner's clients call. Everything but `/health` needs `Authorization: Bearer <API token>`; `/metrics` does not where it is
 //! asked for on this machine.
 //!
-//! * [`routes`] the handlers, [`body`] and [`services`] what they say, [`refusal`] what they say instead
+//! * [`routes`] the handlers, [`body`], [`data`] and [`services`] what they say, [`refusal`] what they say instead
 //! * [`openapi`] the description, generated from both
 
 pub mod body;
+pub mod data;
 pub mod openapi;
 pub mod refusal;
 pub mod routes;

@@ -9,7 +9,7 @@ use super::routes;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "camagent-cloud", description = "Agents, their cameras, and commands to them."),
-    paths(routes::health, routes::agents, routes::agent, routes::control, routes::streams, routes::metrics),
+    paths(routes::health, routes::agents, routes::agent, routes::control, routes::data, routes::streams, routes::metrics),
     modifiers(&BearerToken)
 )]
 struct Description;
@@ -49,7 +49,9 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/api/openapi.json");
         let file = std::fs::read_to_string(path).unwrap_or_default();
         assert!(file == super::text(), "run: cargo run -p cloud-server -- openapi > cloud-server/api/openapi.json");
-        for path in ["/health", "/agents", "/agents/{id}", "/agents/{id}/control", "/streams", "/metrics"] {
+        for path in
+            ["/health", "/agents", "/agents/{id}", "/agents/{id}/control", "/agents/{id}/data", "/streams", "/metrics"]
+        {
             assert!(super::description().paths.paths.contains_key(path), "{path}");
         }
     }

@@ -2,21 +2,25 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use camagent_proto::message::{Command, CommandStatus};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::body::{AgentBody, AgentsBody, ControlBody, ControlResultBody, HealthBody, StreamBody, StreamsBody};
+use super::data::{DataBody, is_month};
 use super::openapi;
 use super::refusal::{ErrorBody, Refusal};
 use super::{Api, OnLoopback};
 use crate::agents::CommandFailure;
 use crate::auth::bearer;
+use crate::clock;
 use crate::metrics::{Gauges, MEDIA_TYPE};
 
 /// How long a command may take without `timeout_ms`, and at most.
@@ -32,6 +36,7 @@ pub fn router(api: Api) -> Router {
         .route("/agents", get(agents))
         .route("/agents/{id}", get(agent))
         .route("/agents/{id}/control", post(control))
+        .route("/agents/{id}/data", get(data))
         .route("/streams", get(streams))
         .route("/openapi.json", get(description))
         .route_layer(from_fn_with_state(api.clone(), guard));
@@ -175,6 +180,41 @@ pub(super) async fn control(
             Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.message))
         }
     }
+}
+
+/// Which month.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct MonthQuery {
+    /// The calendar month (UTC), as `2026-11`; the present one without it.
+    month: Option<String>,
+}
+
+/// What an agent sent and received in a month, and what for. An agent tells it with its statistics, at least every ten minutes.
+#[utoipa::path(get, path = "/agents/{id}/data", params(("id" = String, Path, description = "The agent's id"), MonthQuery),
+    responses(
+    (status = 200, body = DataBody),
+    (status = 400, body = ErrorBody, description = "This is no month"),
+    (status = 401, body = ErrorBody, description = "No or unknown API token"),
+    (status = 404, body = ErrorBody, description = "No such agent"),
+))]
+pub(super) async fn data(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    query: Result<Query<MonthQuery>, QueryRejection>,
+) -> Result<Json<DataBody>, Refusal> {
+    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", message);
+    let Query(query) = query.map_err(|rejection| bad(rejection.body_text()))?;
+    let month = query.month.unwrap_or_else(|| clock::month(api.clock.utc_us()));
+    if !is_month(&month) {
+        return Err(bad(format!("month = {month:?}: must be as 2026-11")));
+    }
+    if !api.store.has_agent(&id).await? {
+        return Err(unknown_agent(&id));
+    }
+    let (rows, months) = (api.store.data(&id, &month).await?, api.store.data_months(&id).await?);
+    Ok(Json(DataBody::new(&id, &month, rows, months)))
 }
 
 /// All sources that can be watched.

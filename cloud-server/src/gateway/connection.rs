@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use camagent_proto::message::{Camera, KeyFrame, Limits, Register, SourceState, TunnelLimits};
+use camagent_proto::message::{Camera, KeyFrame, Limits, MAX_INTEGER, Register, SourceState, TunnelLimits};
 use camagent_proto::session::{Accept, Bounds, Server, ServerConfig, ServerEvent, Transmit};
+use camagent_proto::stats::DataUse;
 use camagent_proto::{CloseCode, Instant, error::keeps_streams};
 use futures_util::{Sink, SinkExt, Stream};
 
@@ -19,7 +20,9 @@ use super::media::{Media, Told};
 use super::visits::Visits;
 use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
+use crate::clock::month;
 use crate::event::Event;
+use crate::live::Found;
 use crate::metrics::Direction;
 
 /// Messages that are read, and records that are written, before others get a turn.
@@ -43,6 +46,9 @@ struct Connection {
     media: Option<Media>,
     /// Cameras that came after register and wait for their claim.
     more_cameras: Vec<Camera>,
+    /// What the agent's octets were for, not yet in the database.
+    data: Option<DataUse>,
+    boot: [u8; 16],
     failed: Option<String>,
     visits: Visits,
     /// Since when the socket has taken nothing.
@@ -69,6 +75,8 @@ pub(super) async fn serve(
         member: None,
         media: None,
         more_cameras: Vec::new(),
+        data: None,
+        boot: [0; 16],
         failed: None,
         visits: Visits::default(),
         blocked_since: None,
@@ -393,14 +401,32 @@ impl Connection {
         for camera in std::mem::take(&mut self.more_cameras) {
             self.admit_more(camera).await;
         }
+        if let Some(data) = self.data.take() {
+            self.keep_data(&data).await;
+        }
+    }
+
+    /// A database that cannot be written is told and loses nothing: the sums are told again.
+    async fn keep_data(&self, data: &DataUse) {
+        let cameras = self.gateway.agents.status(&self.agent).map(|status| status.cameras).unwrap_or_default();
+        let has_source =
+            |camera: &Camera, name: &str| matches!(self.gateway.hub.find(&camera.id, name), Found::Source(_));
+        let (rows, now_us) = (super::data::rows(data, &cameras, has_source), self.gateway.clock.utc_us());
+        if let Err(trouble) = self.gateway.store.add_data(&self.agent, &self.boot, &month(now_us), &rows, now_us).await
+        {
+            self.disk_trouble("what an agent used", &trouble);
+        }
     }
 
     fn handle_established(&mut self, event: ServerEvent) {
         let generation = self.member.as_ref().map_or(0, |member| member.generation);
         match event {
             ServerEvent::Heartbeat { heartbeat, clock_offset_us } => {
-                if let Some(media) = &mut self.media {
-                    media.clock_offset(clock_offset_us);
+                if let Some((media, offset_us)) = self.media.as_mut().zip(clock_offset_us) {
+                    media.clock_offset(offset_us);
+                }
+                if let Some(data) = heartbeat.statistics.as_ref().and_then(|statistics| statistics.data.clone()) {
+                    self.data = Some(data);
                 }
                 let now_us = self.gateway.clock.utc_us();
                 self.gateway.agents.heartbeat(&self.agent, generation, heartbeat.statistics, now_us);
@@ -466,6 +492,13 @@ impl Connection {
         }
         let now_us = self.gateway.clock.utc_us();
         self.note_seen(now_us).await;
+        let used = self.gateway.store.data(&self.agent, &month(now_us)).await;
+        let used = used.unwrap_or_else(|trouble| {
+            self.disk_trouble("what an agent used", &trouble);
+            Vec::new()
+        });
+        let used = used.iter().map(|row| u64::try_from(row.octets).unwrap_or(0)).fold(0, u64::saturating_add);
+        self.boot = register.boot_id.0;
         let member = self.gateway.agents.join(
             &self.agent,
             Joining {
@@ -499,6 +532,7 @@ impl Connection {
                 generation: member.generation,
                 sources,
                 resume: member.resume.clone(),
+                data_used_bytes: used.min(MAX_INTEGER),
                 storage_epoch: String::new(),
             },
         );

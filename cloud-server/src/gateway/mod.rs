@@ -4,10 +4,12 @@
 //! * [`connection`] one agent's session: socket and clock to and from the protocol, which is a value
 //! * [`media`] what arrives, into the live row; what viewers want, back to the agent
 //! * [`berth`] where streams and visitors wait for an agent that is between two connections
+//! * `data` what the agent's octets are for
 //! * `visits` tunnels: visitors' sockets to and from the session's streams
 
 pub mod berth;
 pub mod connection;
+mod data;
 pub mod endpoint;
 pub mod media;
 mod visits;

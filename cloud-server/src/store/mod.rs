@@ -3,6 +3,7 @@
 
 mod agents;
 mod cameras;
+mod data;
 mod tokens;
 mod tunnels;
 mod viewers;
@@ -17,6 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 pub use agents::AgentRow;
 pub use cameras::CameraRow;
+pub use data::DataRow;
 pub use tokens::TokenRow;
 pub use tunnels::{SourcePath, TunnelRow, TunnelState};
 pub use viewers::ViewerRow;
@@ -84,6 +86,7 @@ fn migrator() -> Migrator {
     let migrations = vec![
         migration(1, "agents and tokens", include_str!("../../migrations/0001_agents_and_tokens.sql")),
         migration(2, "tunnels and viewers", include_str!("../../migrations/0002_tunnels_and_viewers.sql")),
+        migration(3, "data use", include_str!("../../migrations/0003_data_use.sql")),
     ];
     Migrator { migrations: Cow::Owned(migrations), ..Migrator::DEFAULT }
 }

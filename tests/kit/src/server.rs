@@ -116,7 +116,7 @@ impl CloudServer {
                 "log_level": "TRACE", "server_pin": self.pin,
             },
             "streaming": {"quality": "high", "buffer_size": 2_097_152},
-            "network": {"connection_timeout": 10, "reconnect_interval": 1, "heartbeat_interval": 1},
+            "network": {"connection_timeout": 10, "reconnect_interval": 1, "heartbeat_interval": 1, "statistics_interval": 1},
         })
     }
 
