@@ -15,12 +15,13 @@ use std::time::Duration;
 
 const HELP: &str = "\
 usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [--only WHO] [--work WORK]
+                            [--matrix] [--quick]
 
   join    from a viewer's connect to its first whole key frame, over loopback, at groups of 1, 4 and 10 s
   tunnel  a camera's port through camagent, rathole, ssh -R and chisel, over loopback, everybody encrypted:
           throughput, requests, connect time, CPU and memory of both ends
   uplink  a camera's uplink that is full: how long control messages and live audio wait through camagent, rust-yamux,
-          QMux, rathole and plain sockets over the emulated link; needs root. Works: saturated, steps, neighbour
+          QMux, rathole and plain sockets over the emulated link; needs root. Works: saturated, steps, neighbour, snapshot
 
   outage  a tunnel's connection that dies without a word: seconds until the camera's service answers again, through
           camagent, rathole and chisel over the emulated link; needs root
@@ -28,9 +29,11 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
 --json      one JSON object a line instead of a table
 --joins N   join: joins at each group length, at least 100 (200 without it)
 --rounds N  tunnel, uplink, outage: rounds in which everybody has a turn (5 without it, outage 10; less is not kept)
---seconds N tunnel, uplink: how long each load lasts (tunnel: 3 without it); outage: the longest wait (60)
+--seconds N tunnel, uplink: how long each load lasts (tunnel: 3 without it); outage: the longest wait (90)
 --only WHO  tunnel, uplink, outage: one contender alone; not kept in the page
 --work WORK uplink: one work alone
+--matrix    uplink: many different links, a short cell each (2 rounds without --rounds)
+--quick     uplink: half a minute, camagent beside separate connections; fails when it is not much better
 ";
 
 /// Rounds of a comparison that is kept.
@@ -42,13 +45,19 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next();
     let (mut json, mut joins, mut rounds, mut length) = (false, 200, None, None);
-    let (mut only, mut work) = (None, None);
+    let (mut only, mut work, mut matrix, mut quick) = (None, None, false, false);
     while let Some(argument) = arguments.next() {
+        let switch = match argument.as_str() {
+            "--json" => Some(&mut json),
+            "--matrix" => Some(&mut matrix),
+            "--quick" => Some(&mut quick),
+            _ => None,
+        };
+        if let Some(switch) = switch {
+            *switch = true;
+            continue;
+        }
         let value = match argument.as_str() {
-            "--json" => {
-                json = true;
-                continue;
-            }
             "--joins" | "--rounds" | "--seconds" | "--only" | "--work" => arguments.next(),
             other => return complain(&format!("{other} is not known\n\n{HELP}")),
         };
@@ -85,7 +94,14 @@ fn main() -> ExitCode {
                 Err(error) => complain(&error),
             }
         }
-        Some("uplink") => match uplink::run(&uplink::Amount { rounds: rounds.unwrap_or(ROUNDS), length, only, work }) {
+        Some("uplink") if quick => match uplink::quick::run() {
+            Ok(said) => {
+                println!("{said}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => complain(&error),
+        },
+        Some("uplink") => match uplink::run(&uplink::Amount { rounds, length, only, work, matrix }) {
             Ok(sections) => finish(&sections, json),
             Err(error) => complain(&error),
         },

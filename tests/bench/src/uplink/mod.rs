@@ -2,8 +2,11 @@
 //! same flows over the same emulated link, in one run and in turn, everybody in TLS over cubic.
 
 mod camagent;
+pub(crate) mod matrix;
+pub(crate) mod quick;
 mod rathole;
 mod report;
+mod snapshot;
 mod streams;
 mod traffic;
 mod works;
@@ -23,14 +26,16 @@ use crate::stage::{Stage, be_first};
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Amount {
-    /// Rounds in which everybody has a turn.
-    pub(crate) rounds: usize,
+    /// Rounds in which everybody has a turn; as many as are kept without.
+    pub(crate) rounds: Option<usize>,
     /// How long each turn is measured; its own length for each work without.
     pub(crate) length: Option<Duration>,
     /// Only this contender.
     pub(crate) only: Option<String>,
     /// Only this work.
     pub(crate) work: Option<String>,
+    /// The matrix of links instead of the works.
+    pub(crate) matrix: bool,
 }
 
 /// How long messages may still arrive after the last was sent.
@@ -118,12 +123,16 @@ pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
     be_first();
     let certificates = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let ground = Ground::make(certificates.path())?;
-    let works: Vec<_> =
-        works::ALL.iter().filter(|work| amount.work.as_deref().is_none_or(|name| name == work.name)).collect();
-    if works.is_empty() {
-        let names: Vec<_> = works::ALL.iter().map(|work| work.name).collect();
+    if amount.matrix {
+        return Ok(vec![matrix::run(amount, &ground)?]);
+    }
+    let is_wanted = |name: &str| amount.work.as_deref().is_none_or(|wanted| wanted == name);
+    let works: Vec<_> = works::ALL.iter().filter(|work| is_wanted(work.name)).collect();
+    if works.is_empty() && !is_wanted(snapshot::NAME) {
+        let names: Vec<_> = works::ALL.iter().map(|work| work.name).chain([snapshot::NAME]).collect();
         return Err(format!("--work is one of {}", names.join(", ")));
     }
+    let rounds = amount.rounds.unwrap_or(crate::ROUNDS);
     let mut sections = Vec::new();
     for work in works {
         let busy = crate::load_average();
@@ -142,7 +151,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
             }
         }
         let mut results = report::Results::default();
-        for round in 0..amount.rounds {
+        for round in 0..rounds {
             // Each begins a round once, so that none is always the first.
             for turn in 0..people.len() {
                 let person = people[(round + turn) % people.len()];
@@ -153,7 +162,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
                         "{}, round {} of {}, {}: {}",
                         work.name,
                         round + 1,
-                        amount.rounds,
+                        rounds,
                         who.who,
                         turn.summary()
                     ));
@@ -161,8 +170,11 @@ pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
                 }
             }
         }
-        let is_enough = amount.rounds >= crate::ROUNDS && length >= work.length && amount.only.is_none();
+        let is_enough = rounds >= crate::ROUNDS && length >= work.length && amount.only.is_none();
         sections.push((report::measured(work, length, &introductions, &busy, results), is_enough));
+    }
+    if is_wanted(snapshot::NAME) {
+        sections.push(snapshot::run(amount, rounds, &ground)?);
     }
     Ok(sections)
 }
@@ -174,11 +186,22 @@ fn alone(
     ground: &Ground,
     length: Duration,
 ) -> Result<Vec<(&'static Person, Turn)>, String> {
+    alone_after(work, person, ground, work.warm_up, length)
+}
+
+/// The same after another time that does not count.
+fn alone_after(
+    work: &Work,
+    person: &'static Person,
+    ground: &Ground,
+    warm_up: Duration,
+    length: Duration,
+) -> Result<Vec<(&'static Person, Turn)>, String> {
     let setup = (work.setup)()?;
     let stage = Stage::make(setup.clone())?;
     let traffic = Traffic::of(work.load);
     let runs = (person.start)(&stage, ground, &traffic)?;
-    let turn = observe(&stage, &setup, &[&traffic], work.warm_up, length, &(work.script)(length));
+    let turn = observe(&stage, &setup, &[&traffic], warm_up, length, &(work.script)(length));
     drop(runs);
     Ok(vec![(person, turn?.remove(0))])
 }

@@ -11,8 +11,8 @@ use crate::page::Measured;
 
 /// All turns of one contender.
 pub(crate) struct Turns {
-    person: &'static Person,
-    turns: Vec<Turn>,
+    pub(super) person: &'static Person,
+    pub(super) turns: Vec<Turn>,
 }
 
 /// All turns of a work.
@@ -83,6 +83,22 @@ impl Turns {
         percentile(&sorted(self.turns.iter().map(|turn| turn.flows[flow as usize])), 0.5)
     }
 
+    /// A row for each kind of message, or for what arrived when there was none.
+    pub(super) fn rows(&self, work: &str) -> Vec<Value> {
+        let kinds = [
+            self.row(work, "control_delay_ms", |turn| &turn.control),
+            self.row(work, "audio_delay_ms", |turn| &turn.audio),
+        ];
+        let rows: Vec<_> = kinds.into_iter().flatten().collect();
+        if !rows.is_empty() {
+            return rows;
+        }
+        vec![json!({
+            "bench": "uplink", "work": work, "who": self.person.who, "peer": self.person.is_peer, "metric": "goodput",
+            "goodput_ratio": rounded(self.goodput()), "link_used": rounded(self.used()), "rounds": self.turns.len(),
+        })]
+    }
+
     /// A row for a kind of message.
     fn row(&self, work: &str, metric: &str, of: fn(&Turn) -> &[f64]) -> Option<Value> {
         let all = sorted(self.turns.iter().flat_map(|turn| of(turn).iter().copied()));
@@ -111,8 +127,7 @@ pub(crate) fn measured(
 ) -> Measured {
     let (mut rows, mut shown) = (Vec::new(), Vec::new());
     for turns in &results.0 {
-        rows.extend(turns.row(work.name, "control_delay_ms", |turn| &turn.control));
-        rows.extend(turns.row(work.name, "audio_delay_ms", |turn| &turn.audio));
+        rows.extend(turns.rows(work.name));
         let has = |of: fn(&Turn) -> &Vec<f64>| turns.turns.iter().any(|turn| !of(turn).is_empty());
         let delays = |at: &dyn Fn(f64) -> f64, there| match there {
             true => [0.50, 0.95, 0.99].map(|part| short(at(part))).join(" / "),
@@ -157,13 +172,13 @@ pub(crate) fn measured(
     Measured { name: work.section, title: work.title, text, columns, rows, shown: Some(shown) }
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
-fn percentile(sorted: &[f64], part: f64) -> f64 {
+pub(super) fn percentile(sorted: &[f64], part: f64) -> f64 {
     if sorted.is_empty() {
         return f64::NAN;
     }
@@ -171,7 +186,7 @@ fn percentile(sorted: &[f64], part: f64) -> f64 {
 }
 
 /// Three digits that count, for people.
-pub(crate) fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     match value {
         value if value.is_infinite() => "lost".into(),
         value if value >= 100.0 => format!("{value:.0}"),
@@ -180,7 +195,7 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
 
