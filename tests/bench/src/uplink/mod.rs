@@ -1,5 +1,6 @@
 //! What a camera's bad uplink does to control messages and live audio while something else fills it: camagent and peers, the
-//! same flows over the same emulated link, in one run and in turn, everybody in TLS over cubic.
+//! same flows over the same emulated link, everybody in TLS over cubic. In a round everybody runs at once, each on a link of
+//! its own: what the machine does meanwhile falls on all of them alike, and a few Mbit/s leave its processors idle.
 
 mod camagent;
 pub(crate) mod matrix;
@@ -26,7 +27,7 @@ use crate::stage::{Stage, be_first};
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Amount {
-    /// Rounds in which everybody has a turn; as many as are kept without.
+    /// Rounds in which everybody takes part; as many as are kept without.
     pub(crate) rounds: Option<usize>,
     /// How long each turn is measured; its own length for each work without.
     pub(crate) length: Option<Duration>,
@@ -152,17 +153,22 @@ pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
         }
         let mut results = report::Results::default();
         for round in 0..rounds {
-            // Each begins a round once, so that none is always the first.
-            for turn in 0..people.len() {
-                let person = people[(round + turn) % people.len()];
-                for (who, turn) in (work.turn)(work, person, &ground, length)
-                    .map_err(|error| format!("{}, {} in round {}: {error}", work.name, person.who, round + 1))?
+            let turns = std::thread::scope(|scope| {
+                let ground = &ground;
+                let begin = |person: &'static Person| scope.spawn(move || (work.turn)(work, person, ground, length));
+                let threads: Vec<_> = people.iter().map(|person| (*person, begin(person))).collect();
+                let joined =
+                    threads.into_iter().map(|(person, thread)| (person, thread.join().expect("a turn does not panic")));
+                joined.collect::<Vec<_>>()
+            });
+            for (person, turns) in turns {
+                for (who, turn) in
+                    turns.map_err(|error| format!("{}, {} in round {}: {error}", work.name, person.who, round + 1))?
                 {
                     crate::note(&format!(
-                        "{}, round {} of {}, {}: {}",
+                        "{}, round {} of {rounds}, {}: {}",
                         work.name,
                         round + 1,
-                        rounds,
                         who.who,
                         turn.summary()
                     ));

@@ -150,8 +150,9 @@ pub(crate) fn measured(
     let verdict: Vec<_> =
         verdict.iter().map(|(bar, met)| format!("* {bar}: {}", if *met { "met" } else { "missed" })).collect();
     let text = format!(
-        "{} {rounds} rounds in turn, {} s each after {} s that do not count; delays are one way, from the moment when a message \
-         was due to its arrival, over all rounds; goodput is the median of the rounds: octets of the flows that arrived, as a \
+        "{} {rounds} rounds, in each of which everybody runs at once on a link of its own, {} s after {} s that do not count; delays \
+         are one way, from the moment when a message was due to its arrival, over all rounds (lost: not within 15 s after the \
+         end); goodput is the median of the rounds: octets of the flows that arrived, as a \
          part of what the link can carry, headers included. The machine's load average was {busy} when it began. {}.\n\n{}",
         work.text,
         length.as_secs_f64(),
