@@ -106,6 +106,11 @@ extern "C" {
 #define CAMAGENT_WARNING_DATA_PLAN 7
 
 /**
+ * The folder of the journal on flash is not there, is full, can only be read, or has a file that is not understood; live goes on.
+ */
+#define CAMAGENT_WARNING_STORAGE 8
+
+/**
  * Decoding can start here. Key frames of H.264 and H.265 are seen without it.
  */
 #define CAMAGENT_FRAME_KEY 1

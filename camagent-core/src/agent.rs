@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use camagent_proto::{
@@ -22,20 +22,26 @@ use crate::source::pull::Pulls;
 use crate::{
     clock,
     command::CommandToken,
-    config::{Config, ServerUrl},
+    config::{Config, ServerUrl, Storage},
     driver::{Driver, Ear, Order, Quiet, Rarely, Shared, Spending, statistics},
     error::Error,
     event::{Event, EventQueue},
+    journal::flash::{disk::Folder, store::FlashConfig},
     logger::Logger,
     net::{ServerTime, Servers, Tls},
     resolve::Resolver,
     source::{Frame, Intake, Pushed, TrackDescription},
     stats::{NetworkCounts, Uplink},
+    storage::{Shelf, Worker},
     tunnel::{self, Tunnels},
 };
 
 /// Stack of the agent's thread. TLS and JSON need 96 KiB when optimised; unoptimised code needs far more.
 const STACK: usize = if cfg!(debug_assertions) { 2 << 20 } else { 256 << 10 };
+/// Stack of the disk thread.
+const DISK_STACK: usize = if cfg!(debug_assertions) { 1 << 20 } else { 128 << 10 };
+/// A clock that shows less, 2025, was never set.
+const PLAUSIBLE: Duration = Duration::from_secs(1_735_689_600);
 /// What a stop grants beyond its own timeout before it leaves a thread behind that hangs in the host's callback.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -117,9 +123,13 @@ impl Agent {
             true => Some(Tls::new(&config.trust, Arc::clone(&server_time))?),
             false => None,
         };
-        let session = session::Agent::new(agent_config(&config, host.answers_commands)?);
-        let intake = Intake::new(config.buffer_size, &config.cameras)?;
-        let shared = Arc::new(Shared::new(intake, EventQueue::new()?));
+        let agent_config = agent_config(&config, host.answers_commands)?;
+        let boot = agent_config.boot_id;
+        let session = session::Agent::new(agent_config);
+        let intake = Arc::new(Intake::new(config.buffer_size, &config.cameras)?);
+        let shelf = config.storage.as_ref().map(|_| Arc::<Shelf>::default());
+        let shared = Arc::new(Shared::new(intake, shelf, EventQueue::new()?));
+        let (storage, agent_id) = (config.storage.clone(), config.agent_id.clone());
         let life = Arc::new(Life::default());
         let started = clock::now();
         let driver = Driver {
@@ -143,6 +153,9 @@ impl Agent {
             server_addresses: Resolver::of_server(),
             config: Arc::new(config),
         };
+        if let (Some(storage), Some(shelf)) = (&storage, &shared.shelf) {
+            spawn_disk(storage, &agent_id, boot, &shared, Arc::clone(shelf))?;
+        }
         let thread = spawn(driver, Arc::clone(&life))?;
         let thread_id = thread.as_pthread_t();
         Ok(Self { shared, life, thread: Mutex::new(Some(thread)), thread_id, started })
@@ -324,6 +337,28 @@ fn spawn(driver: Driver, life: Arc<Life>) -> Result<JoinHandle<()>, Error> {
         })
     })
     .map_err(Error::io("cannot start the agent's thread"))
+}
+
+/// Starts the thread that waits for the card. It ends with the agent's thread, or when the card lets it.
+fn spawn_disk(
+    storage: &Storage,
+    agent_id: &str,
+    boot: BootId,
+    shared: &Shared,
+    shelf: Arc<Shelf>,
+) -> Result<(), Error> {
+    let builder = std::thread::Builder::new().name("camagent-disk".into()).stack_size(DISK_STACK);
+    let config = FlashConfig { agent_id: agent_id.to_owned(), boot, max_bytes: storage.max_bytes };
+    let worker = Worker::new(Box::new(Folder::new(&storage.path)), config, storage.mode);
+    let (intake, wake) = (Arc::clone(&shared.intake), Arc::clone(&shared.wake));
+    if let Ok(utc) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)
+        && utc >= PLAUSIBLE
+    {
+        shelf.set_clock(clock::now().as_micros(), u64::try_from(utc.as_micros()).unwrap_or(0));
+    }
+    with_signals_blocked(|| builder.spawn(move || worker.run(&intake, &shelf, &wake, clock::now)))
+        .map_err(Error::io("cannot start the disk thread"))?;
+    Ok(())
 }
 
 fn run(driver: Driver) -> Result<(), Error> {

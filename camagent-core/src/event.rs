@@ -30,6 +30,8 @@ pub enum Warning {
     Source,
     /// The data plan's month is used up by 80 % or 100 %, something stops because of it, or goes on with the next month.
     DataPlan,
+    /// The folder of the journal is not there, is full, can only be read, or has a file that is not understood. Live goes on.
+    Storage,
 }
 
 /// What happened.

@@ -36,6 +36,7 @@ mod resolve;
 pub mod simulation;
 mod source;
 mod stats;
+mod storage;
 mod tunnel;
 
 pub use agent::{Agent, Host, StopReport};
@@ -48,7 +49,7 @@ pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
     CameraConfig, Config, DEFAULT_LOG_FILE, DataPlan, LogFile, Proxy, PullPace, RtspTransport, Secret, ServerUrl,
-    ServiceConfig, SourceConfig, TUNNELS, Trust,
+    ServiceConfig, SourceConfig, Storage, StorageMode, TUNNELS, Trust,
 };
 #[cfg(feature = "doctor")]
 pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};

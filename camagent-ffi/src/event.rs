@@ -39,6 +39,8 @@ pub const CAMAGENT_WARNING_TUNNEL_REFUSED: u32 = 5;
 pub const CAMAGENT_WARNING_SOURCE: u32 = 6;
 /// The data plan's month is used up by 80 % or 100 %, something stops because of it, or goes on with the next month.
 pub const CAMAGENT_WARNING_DATA_PLAN: u32 = 7;
+/// The folder of the journal on flash is not there, is full, can only be read, or has a file that is not understood; live goes on.
+pub const CAMAGENT_WARNING_STORAGE: u32 = 8;
 
 /// Something that happened. Which members count depends on `type`, see CAMAGENT_EVENT_*; texts are never NULL, `camera` may be.
 #[repr(C)]
@@ -151,6 +153,7 @@ fn warning_number(warning: Warning) -> u32 {
         Warning::TunnelRefused => CAMAGENT_WARNING_TUNNEL_REFUSED,
         Warning::Source => CAMAGENT_WARNING_SOURCE,
         Warning::DataPlan => CAMAGENT_WARNING_DATA_PLAN,
+        Warning::Storage => CAMAGENT_WARNING_STORAGE,
         _ => 0,
     }
 }

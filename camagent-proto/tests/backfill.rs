@@ -127,6 +127,11 @@ fn a_server_that_records_nothing_gets_nothing_of_the_past() {
     pair.drive(MINUTE);
     assert!(pair.store.frames.is_empty());
     assert_eq!(pair.journal.backlog.len(), 40, "it is kept for one that does");
+    let (camera, source) = ("camera".into(), "main".into());
+    let state = SourceState { camera, source, wanted: true, retention: Retention::Record };
+    pair.server.as_mut().unwrap().set_wanted(state);
+    pair.drive(MINUTE);
+    assert_eq!(pair.store.frames.len(), 40, "or that begins to");
 }
 
 #[test]

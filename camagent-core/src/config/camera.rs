@@ -80,7 +80,7 @@ impl Quality {
 const QUALITIES: &[(&str, Quality)] = &[("high", Quality::High), ("medium", Quality::Medium), ("low", Quality::Low)];
 const POLICIES: &[(&str, Policy)] =
     &[("always", Policy::Always), ("on_demand", Policy::OnDemand), ("off", Policy::Off)];
-const RETENTIONS: &[(&str, Retention)] = &[("live", Retention::Live)];
+const RETENTIONS: &[(&str, Retention)] = &[("live", Retention::Live), ("record", Retention::Record)];
 const TRANSPORTS: &[(&str, RtspTransport)] = &[("tcp", RtspTransport::Tcp), ("udp", RtspTransport::Udp)];
 const CODECS: &[(&str, &str)] = &[
     ("H.265", "H.265"),
@@ -108,10 +108,12 @@ pub(super) fn read_all(
     streaming: &Section<'_>,
     agent_id: &str,
     latency_budget: Option<Duration>,
+    retention: Retention,
 ) -> Result<Vec<CameraConfig>, Error> {
     let quality = streaming.one_of("quality", QUALITIES)?.unwrap_or(Quality::High);
     let common = Common {
         quality,
+        retention,
         latency_budget,
         rtsp_port: port(streaming)?,
         rtsp_transport: streaming.one_of("rtsp_transport", TRANSPORTS)?.unwrap_or_default(),
@@ -139,6 +141,7 @@ pub(super) fn read_all(
 
 struct Common {
     quality: Quality,
+    retention: Retention,
     latency_budget: Option<Duration>,
     rtsp_port: Option<u16>,
     rtsp_transport: RtspTransport,
@@ -217,7 +220,7 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
     let sources = names.into_iter().enumerate().map(|(at, name)| {
         let said = |list: &[SourceChoice]| list.iter().find(|other| other.name == name).cloned().unwrap_or_default();
         let (own, of_all) = (said(&own), said(&common.sources));
-        let retention = own.retention.or(of_all.retention).unwrap_or_default();
+        let retention = own.retention.or(of_all.retention).unwrap_or(common.retention);
         // What is to be recorded is not left out.
         let latency_budget = common.latency_budget.filter(|_| retention != Retention::Record);
         SourceConfig {
@@ -312,15 +315,7 @@ fn sources(section: &Section<'_>) -> Result<Vec<SourceChoice>, Error> {
             return Err(all.wrong(name, &format!("a source's name of {NAME}")));
         }
         let policy = source.one_of("upload", POLICIES)?;
-        let retention = match source.value("retention") {
-            Some(Value::String(text)) if text == "record" => {
-                return Err(source.wrong(
-                    "retention",
-                    "live; record needs a server and an agent that journal to it, which this version does not",
-                ));
-            }
-            _ => source.one_of("retention", RETENTIONS)?,
-        };
+        let retention = source.one_of("retention", RETENTIONS)?;
         let latency_budget = latency_budget(&source)?;
         source.finish();
         choices.push(SourceChoice { name: name.into(), policy, retention, latency_budget });

@@ -10,6 +10,7 @@ mod proxy;
 mod pull_pace;
 mod reader;
 mod services;
+mod storage;
 mod url;
 
 pub use camera::{CameraConfig, RtspTransport, SourceConfig};
@@ -18,11 +19,15 @@ pub use log_file::{DEFAULT_LOG_FILE, LogFile};
 pub use proxy::Proxy;
 pub use pull_pace::PullPace;
 pub use services::ServiceConfig;
+pub use storage::{Storage, StorageMode};
 pub use url::ServerUrl;
 
 use std::{fmt, path::Path, time::Duration};
 
-use camagent_proto::{message::is_name, mux::MIN_RESUME_BYTES};
+use camagent_proto::{
+    message::{Retention, is_name},
+    mux::MIN_RESUME_BYTES,
+};
 use reader::Section;
 use serde_json::Value;
 
@@ -82,6 +87,8 @@ pub struct Config {
     pub log_file: LogFile,
     /// Bytes of the journal: what an outage may hold. Default 2 MiB, about 4 s of 4 Mbit/s. This memory is taken once, at the start.
     pub buffer_size: usize,
+    /// Where an outage goes that is longer than the journal's memory holds. Default nowhere.
+    pub storage: Option<Storage>,
     /// How long dial, TLS, WebSocket and register may take together. Default 30 s.
     pub connection_timeout: Duration,
     /// The longest pause between attempts while an outage is young. Default 10 s.
@@ -191,7 +198,10 @@ impl Config {
         let streaming = root.section("streaming")?;
         let buffer_size = streaming.integer("buffer_size", 64 << 10, 1 << 30)?.unwrap_or(2 << 20);
         let latency_budget = camera::latency_budget(&streaming)?.unwrap_or(Some(DEFAULT_LATENCY_BUDGET));
-        let cameras = camera::read_all(&root, &streaming, &agent_id, latency_budget)?;
+        let storage = storage::read(&root)?;
+        // Who gives the agent a folder wants its frames kept.
+        let retention = if storage.is_some() { Retention::Record } else { Retention::Live };
+        let cameras = camera::read_all(&root, &streaming, &agent_id, latency_budget, retention)?;
         streaming.finish();
         let data_plan = data_plan::read(&root, &cameras)?;
         root.finish();
@@ -204,6 +214,7 @@ impl Config {
             log_level,
             log_file,
             buffer_size: usize::try_from(buffer_size).unwrap_or(2 << 20),
+            storage,
             connection_timeout,
             reconnect_interval,
             heartbeat_interval,

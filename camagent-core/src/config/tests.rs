@@ -90,7 +90,7 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
         ("/streaming/rtsp_transport", "http".into(), "one of tcp, udp"),
         ("/streaming/stream_paths", serde_json::json!(["x"]), "begin with /"),
         ("/streaming/sources", serde_json::json!({"main": {"upload": "never"}}), "always, on_demand, off"),
-        ("/streaming/sources", serde_json::json!({"main": {"retention": "record"}}), "live"),
+        ("/streaming/sources", serde_json::json!({"main": {"retention": "ever"}}), "live, record"),
         ("/network/connection_timeout", 0.into(), "from 1 to 3600"),
         ("/network/reconnect_interval", (-1).into(), "from 1 to 3600"),
         ("/network/heartbeat_interval", "30".into(), "from 1 to 3600"),

@@ -80,6 +80,7 @@ impl Driver {
             }
         }
         self.tell_overflow();
+        self.tell_storage();
         self.ask_for_keys();
     }
 
@@ -90,6 +91,9 @@ impl Driver {
         self.shared.counts.write(counts);
         if registered.server_time_ms > 0 && self.config.servers[talk.server].is_tls() {
             self.server_time.told(registered.server_time_ms, now);
+        }
+        if let Some(shelf) = self.shared.shelf.as_ref().filter(|_| registered.server_time_ms > 0) {
+            shelf.set_clock(now.as_micros(), registered.server_time_ms.saturating_mul(1_000));
         }
         self.logger.info(format_args!("connected to {address}, session {}", registered.session_id));
         if registered.streams.is_some() {
@@ -231,6 +235,12 @@ impl Driver {
             self.overflow_told = Some(now);
             self.warn(Warning::JournalOverflow, format!("the journal is full: {lost} older frames had to go"));
         }
+    }
+
+    /// What the disk thread has to say.
+    pub(super) fn tell_storage(&mut self) {
+        let tellings = self.shared.shelf.as_ref().map(|shelf| shelf.take_tellings()).unwrap_or_default();
+        tellings.into_iter().for_each(|what| self.warn(Warning::Storage, what));
     }
 
     pub(super) fn ask_for_keys(&mut self) {

@@ -43,6 +43,8 @@ use crate::{
 use second::Second;
 use talk::Talk;
 
+/// How long a stop waits for the card.
+const SHELF_WITHIN: Duration = Duration::from_secs(1);
 /// The longest pause between attempts while a stop waits for frames to be sent.
 const STOPPING_PAUSE: Duration = Duration::from_millis(500);
 /// Being replaced so often by a newer connection means that somebody else uses the agent's id.
@@ -167,12 +169,18 @@ impl Driver {
         }
         self.tunnels.clear();
         self.shared.intake.close();
+        if let Some(shelf) = &self.shared.shelf
+            && !shelf.stop(SHELF_WITHIN)
+        {
+            self.logger.warn(format_args!("the journal's card takes too long: what memory had is not on it"));
+        }
+        self.tell_storage();
         self.logger.info(format_args!("stopped"));
     }
 
     /// Whether there is nothing more to do: a stop was asked for, and all is sent or the time is up.
     fn is_done(&self) -> bool {
-        let mut journal = &self.shared.intake;
+        let mut journal = self.shared.journal();
         self.shared.stop_until().is_some_and(|until| until <= clock::now() || self.session.is_settled(&mut journal))
     }
 
@@ -212,6 +220,7 @@ impl Driver {
             }
             self.take_orders();
             self.tell_overflow();
+            self.tell_storage();
             self.ask_for_keys();
             if self.session.expire_streams(now) {
                 self.tunnels.clear();
@@ -277,6 +286,9 @@ impl Driver {
             self.session.set_heartbeat_interval(self.quiet.interval());
         }
         self.spending.lost();
+        if let Some(shelf) = &self.shared.shelf {
+            shelf.set_connected(false);
+        }
         if !self.session.disconnected(clock::now()) {
             self.tunnels.clear();
         }

@@ -14,7 +14,13 @@ use camagent_proto::{
 };
 use tokio::sync::Notify;
 
-use crate::{error::Error, event::EventQueue, source::Intake, stats::SharedCounts};
+use crate::{
+    error::Error,
+    event::EventQueue,
+    source::Intake,
+    stats::SharedCounts,
+    storage::{Shelf, Tiers},
+};
 
 /// Orders of the host that may wait for the loop.
 const MAX_ORDERS: usize = 1_024;
@@ -34,7 +40,9 @@ pub(crate) enum Order {
 
 /// What handle and loop share.
 pub(crate) struct Shared {
-    pub(crate) intake: Intake,
+    pub(crate) intake: Arc<Intake>,
+    /// The way to the disk thread, when there is a folder.
+    pub(crate) shelf: Option<Arc<Shelf>>,
     pub(crate) counts: SharedCounts,
     pub(crate) events: EventQueue,
     /// Wakes the loop: a frame, an order, or the wish to stop.
@@ -53,9 +61,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(intake: Intake, events: EventQueue) -> Self {
+    pub(crate) fn new(intake: Arc<Intake>, shelf: Option<Arc<Shelf>>, events: EventQueue) -> Self {
         Self {
             intake,
+            shelf,
             counts: SharedCounts::default(),
             events,
             wake: Arc::default(),
@@ -66,6 +75,11 @@ impl Shared {
             stop_until: Mutex::default(),
             unanswered: Mutex::default(),
         }
+    }
+
+    /// The journal's tiers, as the session reads them.
+    pub(crate) fn journal(&self) -> Tiers<'_> {
+        Tiers::new(&self.intake, self.shelf.as_deref())
     }
 
     /// Hands an order to the loop.

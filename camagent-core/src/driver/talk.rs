@@ -173,7 +173,7 @@ impl Driver {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, talk: &mut Talk, now: Instant) -> Read {
-        let mut journal = &self.shared.intake;
+        let mut journal = self.shared.journal();
         for _ in 0..READ_BURST {
             match talk.connection.poll_receive(cx) {
                 Poll::Pending => return Read::Drained,
@@ -215,7 +215,7 @@ impl Driver {
             if room < talk.record_size() / 2 {
                 let held_since = *talk.held_since.get_or_insert(now);
                 let audio_too = now.saturating_since(held_since) >= AUDIO_PATIENCE;
-                let mut journal = &self.shared.intake;
+                let mut journal = self.shared.journal();
                 let urgent = match talk.governor.urgent_room() {
                     0 => None,
                     _ => self.session.poll_urgent(now, &mut journal, talk.record_size(), audio_too),
@@ -234,7 +234,7 @@ impl Driver {
             // A little is left over rather than a record of a few octets.
             while chosen == 0 || chosen + LEAST_RECORD < burst {
                 let target = (burst - chosen).min(talk.record_size());
-                let mut journal = &self.shared.intake;
+                let mut journal = self.shared.journal();
                 let mut sides = self.tunnels.sides(cx, talk.burst.size(), now);
                 let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides, target) else { break };
                 chosen += transmit.octets();
@@ -273,7 +273,7 @@ impl Driver {
             return;
         }
         if let Some(until) = self.shared.stop_until() {
-            let mut journal = &self.shared.intake;
+            let mut journal = self.shared.journal();
             if until <= now || self.session.is_settled(&mut journal) {
                 self.close(talk, now, "the agent is stopped");
             }

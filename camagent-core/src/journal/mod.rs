@@ -4,13 +4,12 @@
 //! needs room, the oldest group of pictures goes first. Nothing here allocates after [`Journal::new`].
 //! What does not belong here: which frames are taken (`source`), and what happens to them on the wire (`camagent_proto::transfer`).
 
-#[allow(dead_code, reason = "the disk thread that uses it is on its way")]
-mod flash;
+pub(crate) mod flash;
 mod ring;
 
 #[cfg(feature = "fuzz")]
 pub use flash::fuzz::journal_segment as fuzz_journal_segment;
-pub(crate) use ring::Journal;
+pub(crate) use ring::{Copied, Journal};
 
 /// Largest frame, whatever the arena holds: the server's default limit.
 pub(crate) const MAX_FRAME: usize = 4 << 20;

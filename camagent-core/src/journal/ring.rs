@@ -1,6 +1,9 @@
 //! The ring of octets and the ring of frames that lie in it.
 
-use std::collections::{TryReserveError, VecDeque};
+use std::{
+    cmp::Ordering,
+    collections::{TryReserveError, VecDeque},
+};
 
 use camagent_proto::{
     frame::FrameHead,
@@ -39,6 +42,10 @@ struct Chain {
     /// Frames that later ones refer to were evicted: decoding starts again at the next key frame.
     needs_key: bool,
     is_video: bool,
+    /// Epoch and number behind the last frame that is safely on flash: what goes from here is not lost.
+    safe: (u64, u64),
+    /// Epoch and number below which the server needs nothing any more.
+    freed: (u64, u64),
 }
 
 /// Epochs of a track that wait for their frames to be sent or told as lost; when they are more, the oldest is forgotten.
@@ -126,6 +133,10 @@ impl Journal {
         let mut evicted = 0;
         while self.used + data.len() > self.capacity() || self.slots.len() == self.slot_limit {
             let Some(oldest) = self.slots.front().copied() else { break };
+            if (oldest.epoch, oldest.sequence) < self.chains[oldest.track as usize].safe {
+                self.kill_first(oldest.track);
+                continue;
+            }
             let key_follows = self.next_key(oldest.track).is_some();
             if oldest.track == track && self.is_video(track) && !key_follows && !head.key {
                 return Kept::CutAtTail { evicted };
@@ -193,8 +204,9 @@ impl Journal {
         while let Some(first) = self.chains[track as usize].first
             && Some(first) != until
         {
+            let safe = self.chains[track as usize].safe;
+            evicted += u64::from(self.slot(first).is_some_and(|slot| (slot.epoch, slot.sequence) >= safe));
             self.kill_first(track);
-            evicted += 1;
             if !self.is_video(track) {
                 break;
             }
@@ -266,6 +278,88 @@ impl Journal {
     }
 }
 
+/// A frame as it is copied to flash.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copied {
+    /// Counts all frames ever held: the copy goes on behind it.
+    pub(crate) number: u64,
+    pub(crate) track: u32,
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    pub(crate) head: FrameHead,
+    /// The server needs nothing of the epoch below this number.
+    pub(crate) freed: u64,
+}
+
+/// What the flash tier needs.
+impl Journal {
+    /// Octets that are taken, those of frames that are gone but not given back included.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Copies the oldest frame with a number not below `number` whose track is wanted.
+    pub(crate) fn copy_out(&self, number: u64, wanted: impl Fn(u32) -> bool, into: &mut Vec<u8>) -> Option<Copied> {
+        let skipped = usize::try_from(number.saturating_sub(self.base)).ok()?;
+        let living = self.slots.iter().enumerate().skip(skipped).find(|(_, slot)| slot.is_alive && wanted(slot.track));
+        let (at, slot) = living?;
+        into.clear();
+        let first = slot.length.min(self.arena.len() - slot.start);
+        into.extend_from_slice(&self.arena[slot.start..slot.start + first]);
+        into.extend_from_slice(&self.arena[..slot.length - first]);
+        let (epoch, freed) = self.chains[slot.track as usize].freed;
+        Some(Copied {
+            number: self.base + at as u64,
+            track: slot.track,
+            epoch: slot.epoch,
+            sequence: slot.sequence,
+            head: slot.head,
+            freed: match epoch.cmp(&slot.epoch) {
+                Ordering::Equal => freed,
+                Ordering::Less => 0,
+                // What is missing before it was let go one epoch ago.
+                Ordering::Greater => slot.sequence,
+            },
+        })
+    }
+
+    /// All frames of a track before this one are safely on flash.
+    pub(crate) fn set_safe(&mut self, track: u32, epoch: u64, next: u64) {
+        if let Some(chain) = self.chains.get_mut(track as usize) {
+            chain.safe = chain.safe.max((epoch, next));
+        }
+    }
+
+    /// Where the live reader goes on that comes to `next`: at the newest key frame before which all is safely on flash.
+    pub(crate) fn live_from(&mut self, track: u32, epoch: u64, next: u64) -> u64 {
+        let end = transfer::Journal::end(self, track, epoch);
+        let Some(chain) = self.chains.get(track as usize) else { return next };
+        let safe = match chain.safe {
+            (of, safe) if of == epoch => safe,
+            (of, _) if of > epoch => end,
+            _ => return next,
+        };
+        if safe <= next {
+            return next;
+        }
+        let (mut oldest, mut newest_key) = (None, None);
+        let mut at = chain.first;
+        while let Some(slot) = at.and_then(|number| self.slot(number)) {
+            if slot.epoch == epoch && (next..=safe).contains(&slot.sequence) {
+                oldest.get_or_insert(slot.sequence);
+                newest_key = if slot.head.key && slot.sequence > next { Some(slot.sequence) } else { newest_key };
+            }
+            at = slot.next;
+        }
+        match (chain.is_video, newest_key, oldest) {
+            (true, Some(key), _) => key,
+            // Everything is there still: in order is better than with a hole that no key frame ends.
+            (true, None, Some(oldest)) => oldest,
+            _ => safe,
+        }
+    }
+}
+
 impl transfer::Journal for Journal {
     fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry> {
         let number = self.locate(track, epoch, sequence)?;
@@ -303,6 +397,7 @@ impl transfer::Journal for Journal {
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
         let Some(chain) = self.chains.get_mut(track as usize) else { return };
         chain.former.retain(|(former, end)| *former != epoch || *end > next);
+        chain.freed = chain.freed.max((epoch, next));
         let (mut before, mut at) = (None, chain.first);
         while let Some(number) = at
             && let Some(slot) = self.slot_mut(number)

@@ -12,7 +12,7 @@ use camagent_media::{Codec, Framing};
 use camagent_proto::{
     Instant,
     frame::{FrameHead, TrackInfo},
-    message::Policy,
+    message::{Policy, Retention},
     transfer::{self, Entry},
 };
 
@@ -20,13 +20,15 @@ use super::TrackDescription;
 use crate::{
     config::CameraConfig,
     error::Error,
-    journal::{Journal, Kept, MAX_FRAME, MAX_TRACKS},
+    journal::{Copied, Journal, Kept, MAX_FRAME, MAX_TRACKS},
 };
 
 /// A step back of more than this is the camera's clock being set, not frames out of order.
 const CLOCK_STEP_US: i64 = 1_000_000;
 /// Epochs that may wait for the agent's thread.
 const MAX_UNANNOUNCED: usize = 256;
+/// Epochs that are remembered for the flash tier.
+const MAX_EPOCHS: usize = 512;
 /// Times that fit on the wire with room to spare: 36 000 years.
 const MAX_TIME_US: i64 = 1 << 60;
 
@@ -91,6 +93,12 @@ struct State {
     is_closed: bool,
     /// Epochs that the agent's thread has not announced yet, in the order of their beginning.
     unannounced: Vec<TrackInfo>,
+    /// Sources whose frames go to flash.
+    stored: HashSet<(String, String)>,
+    /// Epochs of theirs, oldest first, for whoever copies their frames to flash.
+    epochs: Vec<TrackInfo>,
+    /// The tracks of those epochs.
+    is_stored: [bool; MAX_TRACKS as usize],
 }
 
 /// The way of frames into the journal.
@@ -115,6 +123,10 @@ impl Intake {
                 camera.sources.iter().map(move |source| (key(&source.name), source.policy))
             })
         };
+        let is_recorded = |(id, name): &(String, String)| {
+            let mut of_camera = cameras.iter().filter(|camera| camera.id == *id).flat_map(|camera| &camera.sources);
+            of_camera.any(|source| source.name == *name && source.retention == Retention::Record)
+        };
         let wanted = sources().map(|(source, policy)| (source, policy == Policy::Always));
         let off = sources().filter(|(_, policy)| *policy == Policy::Off).map(|(source, _)| source);
         let state = State {
@@ -126,6 +138,9 @@ impl Intake {
             overflow: 0,
             is_closed: false,
             unannounced: Vec::new(),
+            stored: sources().filter(|(source, _)| is_recorded(source)).map(|(source, _)| source).collect(),
+            epochs: Vec::new(),
+            is_stored: [false; MAX_TRACKS as usize],
         };
         let first_camera = cameras.first().map(|camera| camera.id.clone()).unwrap_or_default();
         Ok(Self {
@@ -193,6 +208,7 @@ impl Intake {
             last_dts_us: None,
             asks_for_key: false,
         });
+        state.note_epoch(&info);
         state.unannounced.push(info);
         Ok(())
     }
@@ -216,6 +232,8 @@ impl Intake {
             state.journal.begin_epoch(track.info.track, track.info.epoch, track.codec.is_video());
             state.unannounced.push(track.info.clone());
         }
+        let begun: Vec<TrackInfo> = state.tracks.iter().flatten().map(|track| track.info.clone()).collect();
+        begun.iter().for_each(|info| state.note_epoch(info));
     }
 
     /// Epochs that have begun since the last call, in the order of their beginning.
@@ -326,8 +344,58 @@ impl Intake {
         self.lock().is_closed = true;
     }
 
+    /// Octets of memory that are taken, and how many there are.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.journal.used(), state.journal.capacity())
+    }
+
+    /// Copies the oldest frame with a number not below `number` that belongs on flash, with its epoch.
+    pub(crate) fn copy_out(&self, number: u64, into: &mut Vec<u8>) -> Option<(TrackInfo, Copied)> {
+        let state = self.lock();
+        let copied = state.journal.copy_out(number, |track| state.is_stored[track as usize], into)?;
+        let of_frame = |info: &&TrackInfo| (info.track, info.epoch) == (copied.track, copied.epoch);
+        state.epochs.iter().find(of_frame).map(|info| (info.clone(), copied))
+    }
+
+    /// Epochs whose frames go to flash: track, epoch, the number behind the last frame, and whether it goes on.
+    pub(crate) fn stored_epochs(&self) -> Vec<(u32, u64, u64, bool)> {
+        let mut state = self.lock();
+        let State { epochs, journal, tracks, .. } = &mut *state;
+        let goes_on =
+            |info: &TrackInfo| tracks[info.track as usize].as_ref().is_some_and(|track| track.info.epoch == info.epoch);
+        let of = |info: &TrackInfo| {
+            let end = transfer::Journal::end(journal, info.track, info.epoch);
+            (info.track, info.epoch, end, goes_on(info))
+        };
+        epochs.iter().map(of).collect()
+    }
+
+    /// All frames of a track before this one are safely on flash.
+    pub(crate) fn set_safe(&self, track: u32, epoch: u64, next: u64) {
+        self.lock().journal.set_safe(track, epoch, next);
+    }
+
+    /// See [`Journal::live_from`].
+    pub(crate) fn live_from(&self, track: u32, epoch: u64, next: u64) -> u64 {
+        self.lock().journal.live_from(track, epoch, next)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note_epoch(&mut self, info: &TrackInfo) {
+        let key = (info.camera.clone(), info.source.clone());
+        if self.stored.contains(&key) {
+            if self.epochs.len() == MAX_EPOCHS {
+                self.epochs.remove(0);
+            }
+            self.is_stored[info.track as usize] = true;
+            self.epochs.push(info.clone());
+        }
     }
 }
 

@@ -113,6 +113,7 @@ impl Backlog for TestBacklog {
 
     fn rewind(&mut self, _lost: bool) {
         self.epochs.iter_mut().for_each(|held| (held.passed, held.is_declined) = (0, false));
+        self.generation += 1;
     }
 }
 

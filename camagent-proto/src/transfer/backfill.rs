@@ -78,7 +78,7 @@ pub trait Backlog {
     fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64);
     /// The server has stored all of this epoch below `next`.
     fn stored(&mut self, key: &EpochKey, next: u64);
-    /// A session begins: all that is there is read again. `lost` when the server has lost what it had stored.
+    /// A session begins, or the server wants what was declined: all that is there is read again. `lost` when the server has lost what it had stored.
     fn rewind(&mut self, lost: bool);
 }
 
@@ -112,12 +112,19 @@ pub(super) struct Backfill {
     last: u32,
     partial: Option<Partial>,
     head: Vec<u8>,
+    /// The server stores other sources than when they were looked at.
+    is_stale: bool,
 }
 
 impl Backfill {
     /// A session begins.
     pub(super) fn rewind(&mut self) {
         *self = Self { head: core::mem::take(&mut self.head), ..Self::default() };
+    }
+
+    /// The server stores other sources now.
+    pub(super) fn look_again(&mut self) {
+        self.is_stale = true;
     }
 
     /// Takes an acknowledgement of a lane; one of a lane that is gone means nothing any more.
@@ -146,6 +153,11 @@ impl Backfill {
         is_recorded: impl Fn(&TrackInfo) -> bool,
         counts: &mut TransferCounts,
     ) {
+        if self.is_stale && self.partial.is_none() {
+            // What was passed over is read again; what was sent is known by its lane.
+            self.is_stale = false;
+            backlog.rewind(false);
+        }
         let generation = backlog.generation();
         if self.generation != Some(generation) {
             self.generation = Some(generation);

@@ -200,6 +200,10 @@ impl Sender {
     /// What lets go of a source's frames: that the server has received them, or that it has stored them.
     pub fn set_retention(&mut self, camera: &str, source: &str, retention: Retention) {
         let is_recorded = retention == Retention::Record;
+        let was_recorded = self.recorded.iter().any(|(of, name)| (of.as_str(), name.as_str()) == (camera, source));
+        if is_recorded != was_recorded {
+            self.backfill.look_again();
+        }
         self.recorded.retain(|(of, name)| (of.as_str(), name.as_str()) != (camera, source));
         if is_recorded {
             self.recorded.push((camera.into(), source.into()));

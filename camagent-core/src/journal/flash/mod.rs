@@ -11,15 +11,15 @@
 //! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go,
 //! `open` what a folder turns out to hold, `backlog` how it is read back. What does not belong here: which frames come here, and when.
 
-mod backlog;
+pub(crate) mod backlog;
 mod crc;
-mod disk;
+pub(crate) mod disk;
 #[cfg(feature = "fuzz")]
 pub(super) mod fuzz;
-mod open;
-mod segment;
+pub(crate) mod open;
+pub(crate) mod segment;
 #[cfg(any(test, feature = "fuzz"))]
-mod sim;
-mod store;
+pub(crate) mod sim;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;

@@ -422,7 +422,7 @@ impl Flash {
     }
 
     /// Begins a segment when none is open.
-    fn begin(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+    pub(crate) fn begin(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
         if self.open.is_some() {
             return Ok(());
         }

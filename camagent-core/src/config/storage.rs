@@ -1,0 +1,85 @@
+//! `storage`: a folder on flash or a card for what memory does not hold ("edge storage").
+
+use std::path::PathBuf;
+
+use super::reader::Section;
+use crate::error::Error;
+
+/// When frames are written to the folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageMode {
+    /// While there is no connection, and when more than half of the memory is taken.
+    #[default]
+    Spill,
+    /// Always: a power cut costs a second at most, and the card wears.
+    WriteAhead,
+}
+
+/// A folder for frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// The folder. It must be there: the agent does not create it, so that the mount point of a card that is not there stays empty.
+    pub path: PathBuf,
+    /// Bytes that the frames may take, 1 MiB to 4 TiB. Default 1 GiB, half an hour of 4 Mbit/s. Beyond, the oldest go.
+    pub max_bytes: u64,
+    /// When it is written to. Default `Spill`.
+    pub mode: StorageMode,
+}
+
+#[derive(Clone, Copy)]
+enum Word {
+    Off,
+    On(StorageMode),
+}
+
+const MODES: &[(&str, Word)] =
+    &[("spill", Word::On(StorageMode::Spill)), ("write_ahead", Word::On(StorageMode::WriteAhead)), ("off", Word::Off)];
+
+pub(super) fn read(root: &Section<'_>) -> Result<Option<Storage>, Error> {
+    let section = root.section("storage")?;
+    let path = section.string("path")?;
+    let max_bytes = section.integer("max_bytes", 1 << 20, 4 << 40)?.unwrap_or(1 << 30);
+    let mode = section.one_of("mode", MODES)?.unwrap_or(Word::On(StorageMode::Spill));
+    section.finish();
+    match (path, mode) {
+        (_, Word::Off) | (None, _) => Ok(None),
+        (Some(path), Word::On(mode)) if path.starts_with('/') && !path.contains('\0') => {
+            Ok(Some(Storage { path: path.into(), max_bytes, mode }))
+        }
+        _ => Err(section.wrong("path", "the absolute path of a folder that is there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use camagent_proto::message::Retention;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn with(storage: &str) -> Result<Config, Error> {
+        let agent = r#""agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t""#;
+        Config::from_json(&format!("{{\"agent\":{{{agent}}}{storage}}}"))
+    }
+
+    #[test]
+    fn a_folder_makes_frames_worth_keeping() {
+        assert_eq!(with("").unwrap().storage, None);
+        assert_eq!(with("").unwrap().cameras[0].sources[0].retention, Retention::Live);
+        let config = with(r#","storage":{"path":"/mnt/sd"}"#).unwrap();
+        let storage = Storage { path: "/mnt/sd".into(), max_bytes: 1 << 30, mode: StorageMode::Spill };
+        assert_eq!(config.storage, Some(storage));
+        assert_eq!(config.cameras[0].sources[0].retention, Retention::Record);
+        let ahead = with(r#","storage":{"path":"/mnt/sd","max_bytes":1048576,"mode":"write_ahead"}"#).unwrap();
+        assert_eq!(ahead.storage.unwrap().mode, StorageMode::WriteAhead);
+        assert_eq!(with(r#","storage":{"path":"/mnt/sd","mode":"off"}"#).unwrap().storage, None);
+        for (wrong, allowed) in [
+            (r#","storage":{"path":"sd"}"#, "absolute path"),
+            (r#","storage":{"path":"/a","max_bytes":5}"#, "1048576"),
+            (r#","storage":{"path":"/a","mode":"always"}"#, "spill, write_ahead, off"),
+        ] {
+            let error = with(wrong).unwrap_err().to_string();
+            assert!(error.contains("storage.") && error.contains(allowed), "{error}");
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Outages, restarts and power cuts of an agent with a card that fails on purpose, against a server that records: nothing that was safe is lost, nothing
+//! is stored twice, every missing number has a reason. The agent's session, the intake and the disk thread's work are the real ones; only link, clock
+//! and card are simulated.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use camagent_media::{Codec, Framing};
+use camagent_proto::{
+    Instant,
+    frame::SkipReason,
+    message::{BootId, Camera, Retention, Source, SourceState},
+    mux::NoStreams,
+    session::{Accept, Agent, AgentConfig, Server, ServerConfig, ServerEvent, Transmit},
+    transfer::{Delivery, EpochKey, Past},
+};
+
+use super::{Shelf, Tiers, Worker};
+use crate::{
+    config::{Config, StorageMode},
+    journal::flash::{
+        sim::{SimDisk, random},
+        store::FlashConfig,
+    },
+    source::{Frame, Intake, TrackDescription},
+};
+
+const KEY: &[u8] = &[0, 0, 0, 1, 0x65];
+const DELTA: &[u8] = &[0, 0, 0, 1, 0x41];
+
+/// One run of an agent.
+struct Run {
+    boot: BootId,
+    session: Agent,
+    intake: Intake,
+    shelf: Shelf,
+    worker: Worker,
+    pushed: u64,
+    woken: Cell<bool>,
+}
+
+/// What the server has stored: it survives everything.
+#[derive(Default)]
+struct Store {
+    stored: BTreeMap<EpochKey, BTreeSet<u64>>,
+    holes: BTreeMap<EpochKey, Vec<(u64, u64, SkipReason)>>,
+    doubled: u64,
+    live: Vec<(BootId, u64, bool)>,
+}
+
+impl Store {
+    fn put(&mut self, key: EpochKey, sequence: u64, octets: &[u8]) {
+        assert_eq!(octets, payload(key.boot, sequence), "octets of another frame");
+        if !self.stored.entry(key).or_default().insert(sequence) {
+            self.doubled += 1;
+        }
+    }
+
+    /// How far an epoch is stored without a hole from `from` on.
+    fn next(&self, key: &EpochKey, from: u64) -> u64 {
+        let stored = self.stored.get(key);
+        let holes = self.holes.get(key).map(Vec::as_slice).unwrap_or_default();
+        let mut next = from;
+        loop {
+            let hole = holes.iter().find(|(first, last, _)| (*first..=*last).contains(&next));
+            match (stored.is_some_and(|stored| stored.contains(&next)), hole) {
+                (true, _) => next += 1,
+                (false, Some((_, last, _))) => next = last + 1,
+                (false, None) => return next,
+            }
+        }
+    }
+}
+
+struct World {
+    card: SimDisk,
+    store: Store,
+    now: Instant,
+    server: Option<Server>,
+    /// Where the live track of the present session began.
+    live_start: u64,
+    run: Option<Run>,
+    boots: u8,
+    mode: StorageMode,
+    cap: u64,
+}
+
+fn payload(boot: BootId, sequence: u64) -> Vec<u8> {
+    let is_key = sequence.is_multiple_of(25);
+    let mut octets = if is_key { KEY.to_vec() } else { DELTA.to_vec() };
+    let length = if is_key { 6_000 } else { 900 + (sequence % 5) as usize * 50 };
+    octets.extend(
+        (0..length)
+            .map(|at| (sequence.wrapping_mul(31).wrapping_add(at as u64 + u64::from(boot.0[0])) % 251) as u8 | 1),
+    );
+    octets
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            card: SimDisk::new(seed, u64::MAX),
+            store: Store::default(),
+            now: Instant::from_micros(1_000_000),
+            server: None,
+            live_start: 0,
+            run: None,
+            boots: 0,
+            mode: StorageMode::Spill,
+            cap: 64 << 20,
+        }
+    }
+
+    fn start(&mut self) {
+        self.boots += 1;
+        let boot = BootId([self.boots; 16]);
+        let config = Config::from_json(
+            r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"storage":{"path":"/x"}}"#,
+        )
+        .unwrap();
+        let intake = Intake::new(256 << 10, &config.cameras).unwrap();
+        intake.set_track(0, &TrackDescription::video("main", Codec::H264, Framing::AnnexB)).unwrap();
+        let mut session = Agent::new(AgentConfig {
+            agent_id: "a".into(),
+            token: None,
+            boot_id: boot,
+            software: "test".into(),
+            cameras: vec![Camera {
+                id: "a".into(),
+                sources: vec![Source { name: "main".into(), ..Source::default() }],
+                ..Camera::default()
+            }],
+            capabilities: Vec::new(),
+            heartbeat_interval: Duration::from_secs(30),
+            tunnels: Default::default(),
+            keep_streams: Duration::ZERO,
+        });
+        intake.take_unannounced().into_iter().for_each(|info| session.announce_track(info, None));
+        let config = FlashConfig { agent_id: "a".into(), boot, max_bytes: self.cap };
+        let worker = Worker::new(Box::new(self.card.clone()), config, self.mode);
+        let (shelf, woken) = (Shelf::default(), Cell::new(false));
+        self.run = Some(Run { boot, session, intake, shelf, worker, pushed: 0, woken });
+    }
+
+    /// The power goes.
+    fn cut_power(&mut self) {
+        self.cut_link();
+        self.run = None;
+        self.card.cut_power();
+    }
+
+    fn cut_link(&mut self) {
+        self.server = None;
+        if let Some(run) = &mut self.run {
+            run.session.disconnected(self.now);
+            run.shelf.set_connected(false);
+        }
+    }
+
+    fn connect(&mut self) {
+        self.cut_link();
+        let run = self.run.as_mut().unwrap();
+        self.server = Some(Server::new(ServerConfig::default(), self.now, 0));
+        run.session.connected(self.now, self.now + Duration::from_secs(30));
+    }
+
+    /// 40 ms go by: a frame, the disk thread's work now and then, and so many messages of the agent.
+    fn tick(&mut self, messages: usize) {
+        self.now = self.now + Duration::from_millis(40);
+        let run = self.run.as_mut().unwrap();
+        let data = payload(run.boot, run.pushed);
+        let time = i64::try_from(run.pushed).unwrap() * 40_000;
+        let frame = Frame { pts_us: time, dts_us: time, data: &data, ..Frame::default() };
+        run.intake.push(self.now, 0, frame).unwrap();
+        run.pushed += 1;
+        self.work();
+        self.exchange(messages);
+    }
+
+    fn work(&mut self) {
+        let run = self.run.as_mut().unwrap();
+        for _ in 0..50 {
+            let (_, pause) = run.worker.turn(self.now, &run.intake, &run.shelf, || run.woken.set(true));
+            if !pause.is_zero() {
+                break;
+            }
+        }
+    }
+
+    /// Whether all messages were there.
+    fn exchange(&mut self, messages: usize) -> bool {
+        let Some(server) = &mut self.server else { return false };
+        let run = self.run.as_mut().unwrap();
+        for _ in 0..messages {
+            if run.session.poll_timeout().is_some_and(|at| at <= self.now) {
+                run.session.handle_timeout(self.now);
+            }
+            let mut journal = Tiers::new(&run.intake, Some(&run.shelf));
+            let Some(transmit) = run.session.poll_transmit(self.now, &mut journal, &mut NoStreams, usize::MAX) else {
+                return false;
+            };
+            match transmit {
+                Transmit::Text(text) => server.handle_text(self.now, &text),
+                Transmit::Binary(record) => server.handle_binary(self.now, record),
+                Transmit::Close(code, why) => panic!("the agent closes: {code:?} {why}"),
+            }
+            while let Some(event) = server.poll_event() {
+                match event {
+                    ServerEvent::Register(_) => {
+                        let sources = vec![SourceState {
+                            camera: "a".into(),
+                            source: "main".into(),
+                            wanted: true,
+                            retention: Retention::Record,
+                        }];
+                        server.accept(self.now, Accept { sources, storage_epoch: "s".into(), ..Accept::default() });
+                    }
+                    ServerEvent::Media(delivery) => {
+                        hear(&mut self.store, &mut self.live_start, run.boot, delivery, server, self.now)
+                    }
+                    ServerEvent::Failed(error) => panic!("the server closes: {error}"),
+                    _ => {}
+                }
+            }
+            while let Some(back) = server.poll_transmit(self.now + Duration::from_millis(200), &mut NoStreams) {
+                match back {
+                    Transmit::Text(text) => run.session.handle_text(self.now, &text, &mut journal),
+                    Transmit::Binary(record) => run.session.handle_binary(self.now, record, &mut journal),
+                    Transmit::Close(code, why) => panic!("the server closes: {code:?} {why}"),
+                }
+            }
+            while let Some(event) = run.session.poll_event() {
+                if let camagent_proto::session::AgentEvent::Failed(error) = event {
+                    panic!("the agent: {error}");
+                }
+            }
+        }
+        true
+    }
+
+    /// Everything reaches the server.
+    fn settle(&mut self) {
+        self.connect();
+        let mut idle = 0;
+        while idle < 20 {
+            self.now = self.now + Duration::from_millis(300);
+            self.work();
+            idle = if self.exchange(64) { 0 } else { idle + 1 };
+        }
+    }
+}
+
+fn hear(store: &mut Store, live_start: &mut u64, boot: BootId, delivery: Delivery, server: &mut Server, now: Instant) {
+    let live = EpochKey { boot, track: 0, epoch: 1 };
+    match delivery {
+        Delivery::Track(info) => *live_start = info.next,
+        Delivery::Frame(frame) => {
+            store.live.push((boot, frame.sequence, frame.head.key));
+            store.put(live, frame.sequence, &frame.payload);
+            let next = store.next(&live, *live_start);
+            server.persisted(now, 0, 1, next);
+        }
+        Delivery::Skip { skip, .. } => {
+            store.holes.entry(live).or_default().push((skip.first, skip.last, skip.reason));
+            let next = store.next(&live, *live_start);
+            server.persisted(now, 0, 1, next);
+        }
+        Delivery::Past(past) => {
+            let (key, from) = match past {
+                Past::Opened(journal) => {
+                    let info = &journal.info;
+                    (EpochKey { boot: BootId(journal.boot), track: info.track, epoch: info.epoch }, info.next)
+                }
+                Past::Frame(key, frame) => {
+                    let has = store.stored.get(&key).is_some_and(|stored| stored.contains(&frame.sequence));
+                    // Ingest knows each number that it has: what it has comes again only when it could not be told.
+                    if !has {
+                        store.put(key, frame.sequence, &frame.payload);
+                    }
+                    (key, frame.sequence)
+                }
+                Past::Skip(key, skip) => {
+                    if skip.reason != SkipReason::Live {
+                        store.holes.entry(key).or_default().push((skip.first, skip.last, skip.reason));
+                    }
+                    (key, skip.last + 1)
+                }
+                Past::Ended { key, next, .. } => (key, next),
+            };
+            let next = store.next(&key, from);
+            server.known(now, &key, next, next);
+        }
+    }
+}
+
+fn key(boot: u8) -> EpochKey {
+    EpochKey { boot: BootId([boot; 16]), track: 0, epoch: 1 }
+}
+
+#[test]
+fn an_outage_longer_than_memory_arrives_whole_and_live_goes_first() {
+    let mut world = World::new(1);
+    world.start();
+    world.connect();
+    (0..100).for_each(|_| world.tick(8));
+    world.cut_link();
+    // A minute: memory holds some seven seconds of it.
+    (0..1_500).for_each(|_| world.tick(8));
+    let before = world.store.live.len();
+    world.connect();
+    (0..10).for_each(|_| world.tick(8));
+    let (_, first, is_key) = world.store.live[before];
+    assert!(is_key && first > 1_500, "live goes on at a new key frame: {first}");
+    (0..200).for_each(|_| world.tick(8));
+    world.settle();
+    let stored = &world.store.stored[&key(1)];
+    assert_eq!(stored.len(), 1_810);
+    assert_eq!((world.store.doubled, world.store.holes.len()), (0, 0));
+    assert!(world.card.used() < 600 << 10, "what is stored was let go: {}", world.card.used());
+}
+
+#[test]
+fn power_cuts_and_outages_lose_nothing_that_was_safe_and_store_nothing_twice() {
+    for seed in 0..12_u64 {
+        let mut world = World::new(seed);
+        world.mode = if seed % 3 == 0 { StorageMode::WriteAhead } else { StorageMode::Spill };
+        let mut state = seed * 91 + 7;
+        let mut pushed = BTreeMap::new();
+        for _ in 0..20 {
+            world.start();
+            for _ in 0..random(&mut state) % 3 + 1 {
+                (0..random(&mut state) % 120).for_each(|_| world.tick(0));
+                world.connect();
+                let messages = 1 + random(&mut state) as usize % 3;
+                (0..random(&mut state) % 80).for_each(|_| world.tick(messages));
+                world.cut_link();
+            }
+            // At least this is safe when the power goes: the disk thread syncs each second while there is no link.
+            (0..random(&mut state) % 100 + 30).for_each(|_| world.tick(0));
+            pushed.insert(world.boots, world.run.as_ref().unwrap().pushed);
+            world.cut_power();
+        }
+        world.start();
+        world.settle();
+        assert_eq!(world.store.doubled, 0, "seed {seed}");
+        for (boot, pushed) in pushed {
+            let stored = world.store.stored.get(&key(boot)).cloned().unwrap_or_default();
+            let holes = world.store.holes.get(&key(boot)).cloned().unwrap_or_default();
+            assert_eq!(holes, [], "seed {seed}, run {boot}");
+            let count = stored.len() as u64;
+            assert!(stored.iter().copied().eq(0..count), "seed {seed}, run {boot}: a hole in {stored:?}");
+            // 25 frames of a second that was not synced, and one look of the disk thread.
+            assert!(count + 25 + 8 >= pushed, "seed {seed}, run {boot}: {count} of {pushed}");
+        }
+    }
+}
+
+#[test]
+fn a_card_that_is_pulled_full_or_read_only_holds_up_no_live_frame() {
+    let mut world = World::new(5);
+    world.start();
+    world.connect();
+    (0..50).for_each(|_| world.tick(8));
+    for fault in 0..3 {
+        world.cut_link();
+        (0..100).for_each(|_| world.tick(0));
+        match fault {
+            0 => world.card.set_away(true),
+            1 => world.card.set_read_only(true),
+            _ => world.card.set_capacity(world.card.used()),
+        }
+        (0..100).for_each(|_| world.tick(0));
+        world.connect();
+        let before = world.store.live.len();
+        (0..50).for_each(|_| world.tick(8));
+        assert!(world.store.live.len() >= before + 50, "fault {fault}: live goes on");
+        let told = world.run.as_ref().unwrap().shelf.take_tellings().join("\n");
+        let word = ["failed", "can only be read", "full"][fault];
+        assert!(told.contains(word), "fault {fault}: {told:?}");
+        world.card.set_away(false);
+        world.card.set_read_only(false);
+        world.card.set_capacity(u64::MAX);
+        (0..400).for_each(|_| world.tick(8));
+        let told = world.run.as_ref().unwrap().shelf.take_tellings().join("\n");
+        assert!(fault == 2 || told.contains("usable again"), "fault {fault}: {told:?}");
+    }
+    let pushed = world.run.as_ref().unwrap().pushed;
+    world.settle();
+    assert_eq!(world.store.doubled, 0);
+    // What had no room in memory while the card was away is told, and nothing else is missing.
+    let stored = &world.store.stored[&key(1)];
+    let holes = world.store.holes.get(&key(1)).cloned().unwrap_or_default();
+    for number in 0..pushed {
+        let is_hole = holes.iter().any(|(first, last, _)| (*first..=*last).contains(&number));
+        assert!(stored.contains(&number) || is_hole, "{number} is missing without a word: {holes:?}");
+    }
+}
+
+#[test]
+fn a_stop_writes_down_what_memory_has() {
+    let mut world = World::new(9);
+    world.start();
+    (0..60).for_each(|_| world.tick(0));
+    world.run.as_ref().unwrap().shelf.lock().orders.stops = true;
+    let run = world.run.as_mut().unwrap();
+    while !run.worker.turn(world.now, &run.intake, &run.shelf, || {}).0 {}
+    world.cut_power();
+    world.start();
+    world.settle();
+    assert_eq!(world.store.stored[&key(1)].len(), 60);
+}
+
+#[test]
+fn over_the_cap_the_oldest_go_with_a_reason() {
+    let mut world = World::new(3);
+    world.cap = 2 << 20;
+    world.start();
+    (0..4_000).for_each(|_| world.tick(0));
+    world.settle();
+    let stored = &world.store.stored[&key(1)];
+    let holes = &world.store.holes[&key(1)];
+    let first = *stored.first().unwrap();
+    assert_eq!(first % 25, 0, "a key frame is the first that is left");
+    assert!(stored.iter().copied().eq(first..4_000));
+    let lost: u64 = holes.iter().map(|(first, last, _)| last - first + 1).sum();
+    assert_eq!(lost, first, "{holes:?}");
+    assert!(holes.iter().all(|hole| hole.2 == SkipReason::OverBudget));
+    assert_eq!(world.run.as_ref().unwrap().session.transfer_counts().frames_skipped, first);
+}

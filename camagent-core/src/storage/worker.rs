@@ -1,0 +1,512 @@
+//! The disk thread's work, as a value: looks at memory and at the shelf, and does with the card what is due.
+//!
+//! A card that fails is left alone for [`AGAIN`] and then opened anew; what could not be made safe stays in memory as long as that has room, and what
+//! goes from there meanwhile is told as lost.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    sync::Arc,
+    time::Duration,
+};
+
+use camagent_proto::{
+    Instant,
+    frame::{EndReason, FrameStart, SkipReason},
+    transfer::{EpochKey, Waiting},
+};
+use tokio::sync::Notify;
+
+use super::{Shelf, key};
+use crate::{
+    config::StorageMode,
+    journal::flash::{
+        backlog::{Cursor, Look},
+        disk::Disk,
+        segment::{self, Clock},
+        store::{Flash, FlashConfig, LaneKey},
+    },
+    source::Intake,
+};
+
+/// A card that failed is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Memory is looked at so often.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What was written is made safe at the latest after this time …
+const SYNC_AFTER: Duration = Duration::from_secs(1);
+/// … or after so many octets.
+const SYNC_OCTETS: u64 = 1 << 20;
+/// Octets that are read ahead, and one frame.
+const AHEAD: usize = 256 << 10;
+/// A card that has less than this of ours when it is full is full of something else.
+const LEAST: u64 = 512 << 10;
+/// Frames that are copied before the rest of the work gets a turn.
+const BURST: usize = 256;
+
+/// The disk thread's own things.
+pub(crate) struct Worker {
+    disk: Box<dyn Disk>,
+    config: FlashConfig,
+    mode: StorageMode,
+    flash: Option<Flash>,
+    /// What the last journal knew, while the card is away.
+    before: Option<Flash>,
+    open_at: Instant,
+    /// Nothing is written before then.
+    write_at: Instant,
+    fault: Option<String>,
+    /// The next frame of memory to look at.
+    number: u64,
+    /// By track and epoch: the number behind the last one that was written.
+    written: BTreeMap<(u32, u64), u64>,
+    /// The same, of what is safe.
+    safe: BTreeMap<(u32, u64), u64>,
+    safe_number: u64,
+    unsynced_since: Option<Instant>,
+    unsynced: u64,
+    session: u64,
+    cursor: Cursor,
+    /// What the server has stored of lanes of this run.
+    stored: BTreeMap<(u32, u64), u64>,
+    live_freed: BTreeMap<(u32, u64), u64>,
+    /// Where the live reader began when the backlog was read up to there.
+    read_below: BTreeMap<(u32, u64), u64>,
+    frame: Vec<u8>,
+    clock: Option<Clock>,
+    /// What the shelf shows may have changed.
+    is_news: bool,
+    /// Frames that the cap cost, those that were told, and when.
+    evicted: (u64, Option<Instant>),
+}
+
+impl Worker {
+    pub(crate) fn new(disk: Box<dyn Disk>, config: FlashConfig, mode: StorageMode) -> Self {
+        Self {
+            disk,
+            config,
+            mode,
+            flash: None,
+            before: None,
+            open_at: Instant::ZERO,
+            write_at: Instant::ZERO,
+            fault: None,
+            number: 0,
+            written: BTreeMap::new(),
+            safe: BTreeMap::new(),
+            safe_number: 0,
+            unsynced_since: None,
+            unsynced: 0,
+            session: 0,
+            cursor: Cursor::new(),
+            stored: BTreeMap::new(),
+            live_freed: BTreeMap::new(),
+            read_below: BTreeMap::new(),
+            frame: Vec::new(),
+            clock: None,
+            is_news: false,
+            evicted: (0, None),
+        }
+    }
+
+    /// Works until it is told to stop. `wake` wakes the agent's thread.
+    pub(crate) fn run(mut self, intake: &Intake, shelf: &Shelf, wake: &Arc<Notify>, now: impl Fn() -> Instant) {
+        loop {
+            let (is_done, pause) = self.turn(now(), intake, shelf, || wake.notify_one());
+            if is_done {
+                break;
+            }
+            let state = shelf.lock();
+            if !pause.is_zero() && !state.orders.stops {
+                drop(shelf.changed.wait_timeout(state, pause));
+            }
+        }
+        shelf.lock().has_stopped = true;
+        shelf.changed.notify_all();
+    }
+
+    /// Does what is due. Whether it is to end, and how long there is nothing to do.
+    pub(crate) fn turn(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, wake: impl Fn()) -> (bool, Duration) {
+        let (orders, is_connected, session, stops) = {
+            let mut state = shelf.lock();
+            let stops = state.orders.stops;
+            let orders = std::mem::take(&mut state.orders);
+            state.orders.stops = stops;
+            (orders, state.is_connected, state.session, stops)
+        };
+        self.clock = orders.clock.or(self.clock);
+        if self.flash.is_none() && self.open_at <= now {
+            self.open(now, shelf);
+        }
+        for (key, next) in orders.stored {
+            if key.boot == self.config.boot {
+                let known = self.stored.entry((key.track, key.epoch)).or_default();
+                *known = next.max(*known);
+            } else {
+                let lane = LaneKey { boot: key.boot, track: key.track, epoch: key.epoch };
+                self.with_flash(now, shelf, |flash, disk| flash.free(disk, &lane, next));
+            }
+        }
+        for (of, next) in orders.live_freed {
+            let known = self.live_freed.entry(of).or_default();
+            *known = next.max(*known);
+        }
+        if let (Some(flash), Some(clock)) = (&mut self.flash, orders.clock) {
+            flash.note_clock(clock);
+        }
+        if orders.is_lost {
+            self.stored.clear();
+            if let Some(flash) = &mut self.flash {
+                flash.rewind();
+            }
+        }
+        if session != self.session {
+            (self.session, self.cursor) = (session, Cursor::new());
+            self.is_news = true;
+            self.read_below.clear();
+        }
+        if self.fault.is_some() && self.flash.is_some() && self.write_at <= now {
+            // Whether it can be written again shows in a new segment, which the next frames use.
+            if self.with_flash(now, shelf, Flash::begin) {
+                self.mend(shelf);
+            }
+        }
+        self.free_own(now, shelf);
+        let more = self.spill(now, intake, shelf, is_connected && !stops);
+        self.tell_evicted(now, shelf);
+        self.sync_if_due(now, intake, shelf, stops && !more);
+        self.publish(shelf, is_connected, &wake);
+        let read = is_connected && self.read_ahead(now, shelf, &wake);
+        if stops && !more {
+            self.end(now, intake, shelf);
+            return (true, Duration::ZERO);
+        }
+        (false, if more || read { Duration::ZERO } else { LOOK_EVERY })
+    }
+
+    fn open(&mut self, now: Instant, shelf: &Shelf) {
+        match Flash::open(&mut *self.disk, self.config.clone(), self.before.as_ref()) {
+            Ok((mut flash, findings)) => {
+                self.tell(shelf, findings.iter().map(ToString::to_string));
+                if let Some(clock) = self.clock {
+                    flash.note_clock(clock);
+                }
+                if self.write_at <= now {
+                    self.mend(shelf);
+                }
+                self.flash = Some(flash);
+                self.is_news = true;
+                self.cursor = Cursor::new();
+                self.read_below.clear();
+                let mut state = shelf.lock();
+                state.ahead.clear();
+                state.is_at_end = false;
+            }
+            Err(error) => {
+                self.open_at = now + AGAIN;
+                self.fail(shelf, &format!("the journal's folder cannot be used: {error}"));
+            }
+        }
+    }
+
+    /// Says what is wrong, once.
+    fn fail(&mut self, shelf: &Shelf, what: &str) {
+        if self.fault.as_deref() != Some(what) {
+            self.tell(shelf, [what.to_owned()]);
+            self.fault = Some(what.to_owned());
+        }
+    }
+
+    fn tell_evicted(&mut self, now: Instant, shelf: &Shelf) {
+        let Some(flash) = &self.flash else { return };
+        let (told, at) = self.evicted;
+        let evicted = flash.counts().frames_evicted;
+        if evicted < told {
+            // It was opened anew.
+            self.evicted.0 = 0;
+        } else if evicted > told && at.is_none_or(|at| now.saturating_since(at) >= AGAIN) {
+            self.evicted = (evicted, Some(now));
+            let lost = evicted - told;
+            self.tell(shelf, [format!("the journal's folder is full: {lost} older frames had to go")]);
+        }
+    }
+
+    /// What was wrong is over.
+    fn mend(&mut self, shelf: &Shelf) {
+        if self.fault.take().is_some() {
+            self.tell(shelf, ["the journal's folder is usable again".to_owned()]);
+        }
+    }
+
+    fn tell(&self, shelf: &Shelf, what: impl IntoIterator<Item = String>) {
+        let mut state = shelf.lock();
+        for what in what {
+            // Who does not listen gets the first ones.
+            if state.tellings.len() < 64 {
+                state.tellings.push(what);
+            }
+        }
+    }
+
+    /// Does something with the card; after a failure nothing is known of what was not safe.
+    fn with_flash(
+        &mut self,
+        now: Instant,
+        shelf: &Shelf,
+        action: impl FnOnce(&mut Flash, &mut dyn Disk) -> io::Result<()>,
+    ) -> bool {
+        let Some(flash) = &mut self.flash else { return false };
+        self.is_news = true;
+        let Err(error) = action(flash, &mut *self.disk) else { return true };
+        let what = match error.kind() {
+            ErrorKind::StorageFull => format!("the journal's card is full: {error}"),
+            ErrorKind::ReadOnlyFilesystem => format!("the journal's card can only be read: {error}"),
+            _ => format!("the journal's card failed: {error}"),
+        };
+        let held = flash.bytes();
+        self.fail(shelf, &what);
+        self.before = self.flash.take();
+        // What it has can mostly still be read.
+        (self.open_at, self.write_at) = (now, now + AGAIN);
+        if error.kind() == ErrorKind::StorageFull && held > LEAST {
+            // The card is smaller than the cap, or others fill it: the oldest of ours go.
+            self.config.max_bytes = self.config.max_bytes.min(held / 10 * 9);
+            self.write_at = now;
+        }
+        self.number = self.safe_number;
+        self.written.clone_from(&self.safe);
+        (self.unsynced, self.unsynced_since) = (0, None);
+        false
+    }
+
+    /// Frames of this run are let go when the live reader has brought them, and the lane those before.
+    fn free_own(&mut self, now: Instant, shelf: &Shelf) {
+        let starts = shelf.lock().live_from.clone();
+        let boot = self.config.boot;
+        let mut freed = Vec::new();
+        if let Some(flash) = &self.flash {
+            for (lane, held) in flash.lanes().filter(|(lane, _)| lane.boot == boot) {
+                let of = (lane.track, lane.epoch);
+                let start = starts.get(&of).copied().unwrap_or(0);
+                let stored = self.stored.get(&of).copied().unwrap_or(0);
+                let live = self.live_freed.get(&of).copied().unwrap_or(0);
+                let below = stored.max(held.freed);
+                let next = if below >= start || held.oldest >= start { below.max(live) } else { below };
+                if next > held.freed {
+                    freed.push((*lane, next));
+                }
+            }
+        }
+        for (lane, next) in freed {
+            self.with_flash(now, shelf, |flash, disk| flash.free(disk, &lane, next));
+        }
+    }
+
+    /// Copies frames to the card when that is due; whether there are more.
+    fn spill(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, is_connected: bool) -> bool {
+        let (used, capacity) = intake.fill();
+        let is_due = self.mode == StorageMode::WriteAhead || !is_connected || used > capacity / 2;
+        if !is_due || self.flash.is_none() || self.write_at > now {
+            return false;
+        }
+        for _ in 0..BURST {
+            let mut octets = std::mem::take(&mut self.frame);
+            let found = intake.copy_out(self.number, &mut octets);
+            self.frame = octets;
+            let Some((info, copied)) = found else { return false };
+            let of = (copied.track, copied.epoch);
+            let expected = self.written.get(&of).copied().unwrap_or(0).max(copied.freed);
+            let is_old = copied.sequence < expected;
+            let frame = FrameStart {
+                track: copied.track,
+                sequence: copied.sequence,
+                head: copied.head,
+                total: self.frame.len() as u64,
+                payload: Default::default(),
+            };
+            let octets = std::mem::take(&mut self.frame);
+            let done = is_old
+                || self.with_flash(now, shelf, |flash, disk| {
+                    if copied.sequence > expected {
+                        flash.note_lost(&info, expected, copied.sequence - 1, SkipReason::OverBudget);
+                    }
+                    flash.append(disk, &info, &frame, &octets)
+                });
+            self.frame = octets;
+            self.frame.shrink_to(256 << 10);
+            if !done {
+                return false;
+            }
+            self.number = copied.number + 1;
+            if !is_old {
+                self.written.insert(of, copied.sequence + 1);
+                self.unsynced += frame.total;
+                self.unsynced_since.get_or_insert(now);
+            }
+            if self.unsynced >= SYNC_OCTETS {
+                return true;
+            }
+        }
+        true
+    }
+
+    fn sync_if_due(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, at_once: bool) {
+        let waited = self.unsynced_since.map(|since| now.saturating_since(since));
+        let (used, capacity) = intake.fill();
+        let is_due = at_once
+            || self.unsynced >= SYNC_OCTETS
+            || waited.is_some_and(|waited| waited >= SYNC_AFTER || used > capacity / 4 * 3);
+        let is_dirty = self.flash.as_ref().is_some_and(Flash::is_dirty);
+        if !is_due || !is_dirty || self.write_at > now || !self.with_flash(now, shelf, Flash::sync) {
+            return;
+        }
+        self.mend(shelf);
+        (self.unsynced, self.unsynced_since) = (0, None);
+        self.safe.clone_from(&self.written);
+        self.safe_number = self.number;
+        for (&(track, epoch), &next) in &self.safe {
+            intake.set_safe(track, epoch, next);
+        }
+        self.end_epochs(intake);
+    }
+
+    /// Epochs that were left, and of which all is written, are over.
+    fn end_epochs(&mut self, intake: &Intake) {
+        for (track, epoch, end, goes_on) in intake.stored_epochs() {
+            let written = self.written.get(&(track, epoch)).copied();
+            if let (Some(flash), Some(written), false) = (&mut self.flash, written, goes_on)
+                && written >= end
+            {
+                flash.note_end(track, epoch, written);
+            }
+        }
+    }
+
+    /// Tells the agent's thread what there is for the server.
+    fn publish(&mut self, shelf: &Shelf, is_connected: bool, wake: &impl Fn()) {
+        if !is_connected || !self.is_news {
+            return;
+        }
+        let Some(flash) = &mut self.flash else { return };
+        self.is_news = false;
+        let damages = flash.take_damages();
+        let own = self.config.boot;
+        let mut state = shelf.lock();
+        state.tellings.extend(damages);
+        let mut waiting = Vec::new();
+        let mut lost = BTreeMap::new();
+        for (boot, clock) in flash.boots() {
+            for (lane, held) in flash.lanes().filter(|(lane, _)| lane.boot == *boot) {
+                let start = match lane.boot == own {
+                    true => state.live_from.get(&(lane.track, lane.epoch)).copied().unwrap_or(0),
+                    false => u64::MAX,
+                };
+                let (next, end) = (held.oldest.max(held.freed), held.end.min(start));
+                if next >= end {
+                    continue;
+                }
+                let ended = held.ended.filter(|_| end == held.end).map(|ended| match ended {
+                    segment::EndReason::Stopped => EndReason::Stopped,
+                    segment::EndReason::PowerCut => EndReason::PowerCut,
+                });
+                let mut info = held.info.clone();
+                info.next = next;
+                let clock = clock.map_or((0, 0), |clock| (clock.boot_us, clock.utc_us));
+                let key = EpochKey { boot: lane.boot, track: lane.track, epoch: lane.epoch };
+                lost.insert(key, held.lost.clone());
+                waiting.push(Waiting { boot: lane.boot, info, end, clock, ended });
+            }
+        }
+        state.lost = lost;
+        // What was freed meanwhile is no news.
+        let is_same = waiting.len() <= state.waiting.len()
+            && waiting.iter().all(|new| {
+                let known = |old: &&Waiting| (old.key(), old.end, old.ended) == (new.key(), new.end, new.ended);
+                state.waiting.iter().any(|old| known(&old))
+            });
+        if !is_same {
+            state.waiting = waiting;
+            state.generation += 1;
+            drop(state);
+            wake();
+        }
+    }
+
+    /// Reads the backlog ahead; whether there is more to do at once.
+    fn read_ahead(&mut self, now: Instant, shelf: &Shelf, wake: &impl Fn()) -> bool {
+        let own = self.config.boot;
+        let (octets, declined, starts) = {
+            let state = shelf.lock();
+            if state.session != self.session {
+                return true;
+            }
+            let octets: usize = state.ahead.iter().map(|stored| stored.frame.payload.len()).sum();
+            (octets, state.declined.clone(), state.live_from.clone())
+        };
+        if self.read_below != starts {
+            // The live reader goes on somewhere else: what is below is the backlog's now. Who has it says so.
+            let mut cursor = Cursor::new();
+            if let Some(flash) = &self.flash {
+                flash
+                    .lanes()
+                    .for_each(|(lane, _)| cursor.pass(*lane, self.cursor.next_of(lane).min(self.read_below_of(lane))));
+            }
+            (self.cursor, self.read_below) = (cursor, starts);
+            self.is_news = true;
+            return true;
+        }
+        let (mut octets, mut is_at_end) = (octets, false);
+        let mut read = Vec::new();
+        while octets < AHEAD {
+            let Some(flash) = &mut self.flash else { break };
+            match self.cursor.look(flash, &mut *self.disk) {
+                Ok(Look::End) => {
+                    is_at_end = true;
+                    break;
+                }
+                Ok(Look::Frame(stored)) => {
+                    let of = (stored.key.track, stored.key.epoch);
+                    let start = self.read_below.get(&of).copied().unwrap_or(0);
+                    let is_live = stored.key.boot == own && stored.frame.sequence >= start;
+                    if !is_live && !declined.contains(&key(&stored)) {
+                        octets += stored.frame.payload.len();
+                        read.push(stored);
+                    }
+                }
+                Err(error) => {
+                    self.with_flash(now, shelf, |_, _| Err(error));
+                    break;
+                }
+            }
+        }
+        let mut state = shelf.lock();
+        if state.session != self.session {
+            return true;
+        }
+        let is_news = !read.is_empty() || state.is_at_end != is_at_end;
+        state.is_at_end = is_at_end;
+        state.ahead.extend(read);
+        drop(state);
+        if is_news {
+            wake();
+        }
+        false
+    }
+
+    fn read_below_of(&self, lane: &LaneKey) -> u64 {
+        match lane.boot == self.config.boot {
+            true => self.read_below.get(&(lane.track, lane.epoch)).copied().unwrap_or(0),
+            false => u64::MAX,
+        }
+    }
+
+    /// The agent stops: every epoch ends as planned, and the segment is sealed.
+    fn end(&mut self, now: Instant, intake: &Intake, shelf: &Shelf) {
+        for (track, epoch, _, _) in intake.stored_epochs() {
+            if let (Some(flash), Some(&written)) = (&mut self.flash, self.written.get(&(track, epoch))) {
+                flash.note_end(track, epoch, written);
+            }
+        }
+        self.with_flash(now, shelf, |flash, disk| flash.sync(disk).and_then(|()| flash.seal(disk)));
+    }
+}
