@@ -44,7 +44,22 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn ten_thousand_frames_into_a_full_journal_cost_no_heap_call() {
-    let config = Config::new("silent", "ws://127.0.0.1:9/agent", "t").unwrap();
+    push_into(Config::new("silent", "ws://127.0.0.1:9/agent", "t").unwrap());
+}
+
+#[test]
+fn nor_do_they_with_a_folder_on_flash() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = serde_json::json!({
+        "agent": {"agent_id": "silent", "cloud_server_url": "ws://127.0.0.1:9/agent", "cloud_server_token": "t"},
+        "storage": {"path": folder.path(), "max_bytes": 4 << 20, "mode": "write_ahead"},
+    });
+    push_into(Config::from_json(&text.to_string()).unwrap());
+    let written = std::fs::read_dir(folder.path()).unwrap().filter_map(Result::ok);
+    assert!(written.filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum::<u64>() > 0, "it was used");
+}
+
+fn push_into(config: Config) {
     let agent = Agent::start(config, Host::default()).unwrap();
     agent.set_track(0, TrackDescription::video("main", Codec::H265, Framing::AnnexB)).unwrap();
     agent.set_track(1, TrackDescription::audio("main", Codec::Pcma, Framing::Raw, 8_000, 1)).unwrap();

@@ -117,6 +117,9 @@ impl Worker {
                 break;
             }
             let state = shelf.lock();
+            if !state.tellings.is_empty() {
+                wake.notify_one();
+            }
             if !pause.is_zero() && !state.orders.stops {
                 drop(shelf.changed.wait_timeout(state, pause));
             }
