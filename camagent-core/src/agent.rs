@@ -125,7 +125,8 @@ impl Agent {
         };
         let agent_config = agent_config(&config, host.answers_commands)?;
         let boot = agent_config.boot_id;
-        let session = session::Agent::new(agent_config);
+        let mut session = session::Agent::new(agent_config);
+        session.set_backfill_rate(config.storage.as_ref().and_then(|storage| storage.backfill_rate));
         let intake = Arc::new(Intake::new(config.buffer_size, &config.cameras)?);
         let shelf = config.storage.as_ref().map(|_| Arc::<Shelf>::default());
         let shared = Arc::new(Shared::new(intake, shelf, EventQueue::new()?));

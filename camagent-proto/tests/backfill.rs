@@ -175,3 +175,16 @@ fn only_what_is_stored_frees_the_journal() {
     assert_eq!(pair.sequences(0, 1), [6, 7, 8, 9]);
     assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None));
 }
+
+#[test]
+fn the_past_keeps_to_its_cap() {
+    let mut pair = recording();
+    pair.agent.set_backfill_rate(Some(20_000));
+    pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..40, 40, 10_000);
+    pair.connect();
+    pair.drive(Duration::from_secs(10));
+    let octets = pair.store.frames.len() * 10_000;
+    assert!((150_000..260_000).contains(&octets), "{octets} in ten seconds");
+    pair.drive(Duration::from_secs(15));
+    assert_eq!(pair.store.frames.len(), 40);
+}

@@ -24,6 +24,8 @@ pub struct Storage {
     pub max_bytes: u64,
     /// When it is written to. Default `Spill`.
     pub mode: StorageMode,
+    /// The most bytes a second that are sent of what the folder holds. Default: what live frames leave of the uplink.
+    pub backfill_rate: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -40,11 +42,12 @@ pub(super) fn read(root: &Section<'_>) -> Result<Option<Storage>, Error> {
     let path = section.string("path")?;
     let max_bytes = section.integer("max_bytes", 1 << 20, 4 << 40)?.unwrap_or(1 << 30);
     let mode = section.one_of("mode", MODES)?.unwrap_or(Word::On(StorageMode::Spill));
+    let backfill_rate = section.integer("backfill_rate", 1_024, 1 << 30)?;
     section.finish();
     match (path, mode) {
         (_, Word::Off) | (None, _) => Ok(None),
         (Some(path), Word::On(mode)) if path.starts_with('/') && !path.contains('\0') => {
-            Ok(Some(Storage { path: path.into(), max_bytes, mode }))
+            Ok(Some(Storage { path: path.into(), max_bytes, mode, backfill_rate }))
         }
         _ => Err(section.wrong("path", "the absolute path of a folder that is there")),
     }
@@ -67,15 +70,19 @@ mod tests {
         assert_eq!(with("").unwrap().storage, None);
         assert_eq!(with("").unwrap().cameras[0].sources[0].retention, Retention::Live);
         let config = with(r#","storage":{"path":"/mnt/sd"}"#).unwrap();
-        let storage = Storage { path: "/mnt/sd".into(), max_bytes: 1 << 30, mode: StorageMode::Spill };
+        let storage =
+            Storage { path: "/mnt/sd".into(), max_bytes: 1 << 30, mode: StorageMode::Spill, backfill_rate: None };
         assert_eq!(config.storage, Some(storage));
         assert_eq!(config.cameras[0].sources[0].retention, Retention::Record);
-        let ahead = with(r#","storage":{"path":"/mnt/sd","max_bytes":1048576,"mode":"write_ahead"}"#).unwrap();
-        assert_eq!(ahead.storage.unwrap().mode, StorageMode::WriteAhead);
+        let ahead =
+            with(r#","storage":{"path":"/mnt/sd","max_bytes":1048576,"mode":"write_ahead","backfill_rate":50000}"#);
+        let ahead = ahead.unwrap().storage.unwrap();
+        assert_eq!((ahead.mode, ahead.backfill_rate), (StorageMode::WriteAhead, Some(50_000)));
         assert_eq!(with(r#","storage":{"path":"/mnt/sd","mode":"off"}"#).unwrap().storage, None);
         for (wrong, allowed) in [
             (r#","storage":{"path":"sd"}"#, "absolute path"),
             (r#","storage":{"path":"/a","max_bytes":5}"#, "1048576"),
+            (r#","storage":{"path":"/a","backfill_rate":1}"#, "from 1024"),
             (r#","storage":{"path":"/a","mode":"always"}"#, "spill, write_ahead, off"),
         ] {
             let error = with(wrong).unwrap_err().to_string();

@@ -325,6 +325,7 @@ impl Agent {
                 if self.heartbeat_at <= now {
                     self.heartbeat(now);
                 }
+                self.sender.handle_timeout(now);
             }
             _ => {}
         }
@@ -336,7 +337,9 @@ impl Agent {
             State::Disconnected | State::Over => None,
             State::Registering { until, .. } => Some(until),
             State::Established => {
-                Some(self.asked_at.map_or(self.heartbeat_at, |at| self.heartbeat_at.min(at + ANSWER_WITHIN)))
+                let of_heartbeat =
+                    self.asked_at.map_or(self.heartbeat_at, |at| self.heartbeat_at.min(at + ANSWER_WITHIN));
+                Some(self.sender.backfill_at().map_or(of_heartbeat, |at| at.min(of_heartbeat)))
             }
         }
     }
@@ -442,6 +445,11 @@ impl Agent {
     /// session is left out, with all that cannot be decoded without it.
     pub fn announce_track(&mut self, info: TrackInfo, budget: Option<Duration>) {
         self.sender.announce(info, budget);
+    }
+
+    /// The most octets a second that frames of the past may take; `None`, as at the start: what the live classes leave.
+    pub fn set_backfill_rate(&mut self, rate: Option<u64>) {
+        self.sender.set_backfill_rate(rate);
     }
 
     /// Says what came of a command. An error when the command is unknown or was answered before.

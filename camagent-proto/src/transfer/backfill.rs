@@ -18,11 +18,14 @@ use crate::{
         SkipReason, TrackInfo,
     },
     message::{BootId, Limits},
+    time::{Duration, Instant},
     varint,
 };
 
 /// Lanes that are opened at once: more tracks than an agent has, so that those of one run always fit.
 const OPEN: usize = 192;
+/// What a cap lets pass at once, at least.
+const RECORD: i64 = 16 << 10;
 /// Frames that the server has already, passed over in one look.
 const PASSED: usize = 1_024;
 
@@ -114,12 +117,57 @@ pub(super) struct Backfill {
     head: Vec<u8>,
     /// The server stores other sources than when they were looked at.
     is_stale: bool,
+    cap: Cap,
+}
+
+/// A cap on octets a second, with a second's worth of burst.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cap {
+    rate: Option<u64>,
+    left: i64,
+    counted_at: Instant,
+    /// When there is something left again, once there is not.
+    look_at: Option<Instant>,
+}
+
+impl Cap {
+    /// Whether something may be sent.
+    fn allows(&mut self, now: Instant) -> bool {
+        let Some(rate) = self.rate else { return true };
+        let most = i64::try_from(rate).unwrap_or(i64::MAX).max(RECORD);
+        let micros = now.saturating_since(self.counted_at).as_micros();
+        let more = i64::try_from(u128::from(rate) * micros / 1_000_000).unwrap_or(i64::MAX);
+        if more > 0 {
+            (self.left, self.counted_at) = (self.left.saturating_add(more).min(most), now);
+        }
+        self.look_at = None;
+        if self.left <= 0 {
+            let wait = u64::try_from(RECORD - self.left).unwrap_or(0).saturating_mul(1_000_000) / rate.max(1);
+            self.look_at = Some(now + Duration::from_micros(wait));
+        }
+        self.left > 0
+    }
 }
 
 impl Backfill {
     /// A session begins.
     pub(super) fn rewind(&mut self) {
-        *self = Self { head: core::mem::take(&mut self.head), ..Self::default() };
+        *self = Self { head: core::mem::take(&mut self.head), cap: self.cap, ..Self::default() };
+    }
+
+    /// The most octets a second; `None`: what the live classes leave.
+    pub(super) fn set_rate(&mut self, rate: Option<u64>) {
+        self.cap.rate = rate;
+    }
+
+    /// When the cap lets something pass again.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.cap.look_at
+    }
+
+    /// The time of [`Backfill::look_at`] has come.
+    pub(super) fn looked(&mut self, now: Instant) {
+        self.cap.look_at.take_if(|at| *at <= now);
     }
 
     /// The server stores other sources now.
@@ -147,6 +195,7 @@ impl Backfill {
     /// Fills a record. `is_recorded` says whether the server stores a source.
     pub(super) fn fill(
         &mut self,
+        now: Instant,
         record: &mut RecordWriter,
         backlog: &mut dyn Backlog,
         limits: &Limits,
@@ -163,7 +212,13 @@ impl Backfill {
             self.generation = Some(generation);
             self.refresh(backlog, &is_recorded);
         }
-        while record.room() > 64 && self.step(record, backlog, limits, counts) {}
+        while record.room() > 64 && self.cap.allows(now) {
+            let before = record.octets();
+            if !self.step(record, backlog, limits, counts) {
+                break;
+            }
+            self.cap.left = self.cap.left.saturating_sub(i64::try_from(record.octets() - before).unwrap_or(i64::MAX));
+        }
     }
 
     fn refresh(&mut self, backlog: &mut dyn Backlog, is_recorded: &impl Fn(&TrackInfo) -> bool) {

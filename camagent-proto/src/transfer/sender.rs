@@ -197,6 +197,21 @@ impl Sender {
         flows.keep(is_member, |flow| tracks.iter().any(|track| track.flow == flow));
     }
 
+    /// The most octets a second that frames of the past may take; `None`: what the live classes leave.
+    pub fn set_backfill_rate(&mut self, rate: Option<u64>) {
+        self.backfill.set_rate(rate);
+    }
+
+    /// When frames of the past may be sent again that a cap holds back.
+    pub fn backfill_at(&self) -> Option<Instant> {
+        self.backfill.look_at()
+    }
+
+    /// The time of [`Sender::backfill_at`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.backfill.looked(now);
+    }
+
     /// What lets go of a source's frames: that the server has received them, or that it has stored them.
     pub fn set_retention(&mut self, camera: &str, source: &str, retention: Retention) {
         let is_recorded = retention == Retention::Record;
@@ -315,7 +330,7 @@ impl Sender {
             let Self { backfill, recorded, limits, counts, .. } = self;
             let is_recorded = |info: &TrackInfo| recorded.iter().any(|(camera, source)| is_of(info, camera, source));
             if let Some(backlog) = journal.backlog() {
-                backfill.fill(record, backlog, limits, is_recorded, counts);
+                backfill.fill(now, record, backlog, limits, is_recorded, counts);
             }
             return;
         }
