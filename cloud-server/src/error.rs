@@ -34,6 +34,14 @@ pub enum Error {
         /// What the system says.
         reason: String,
     },
+    /// A folder of recordings, or something in it, cannot be used.
+    #[error("recordings in {}: {reason}", path.display())]
+    Recordings {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The TLS key or certificate cannot be used.
     #[error("TLS: {0}")]
     Tls(String),

@@ -59,6 +59,14 @@ pub enum Event {
     VisitEnded { camera: String, service: String, address: String, reason: String, to_visitor: u64, to_camera: u64 },
     /// The database cannot be written (a full disk, as a rule). Live video goes on.
     DiskTrouble { what: String, reason: String },
+    /// Recordings cannot be written (a full disk, as a rule). Frames wait in memory, then in the agents' journals; live video goes on.
+    RecordingStalled { reason: String },
+    /// Recordings can be written again.
+    RecordingResumed,
+    /// Something in the folder of recordings could not be used, and is now where the name says.
+    RecordingSetAside { name: String, reason: String },
+    /// Recordings are configured and nothing is recorded; everything else works.
+    RecordingsOff { reason: String },
     /// A command was given to an agent.
     CommandSent { agent: String, id: u64, action: String },
     /// The server works.
@@ -95,6 +103,10 @@ impl Event {
             Self::TunnelRefused { .. } => "tunnel_refused",
             Self::VisitEnded { .. } => "visit_ended",
             Self::DiskTrouble { .. } => "disk_trouble",
+            Self::RecordingStalled { .. } => "recording_stalled",
+            Self::RecordingResumed => "recording_resumed",
+            Self::RecordingSetAside { .. } => "recording_set_aside",
+            Self::RecordingsOff { .. } => "recordings_off",
             Self::CommandSent { .. } => "command_sent",
             Self::ServerStarted { .. } => "server_started",
             Self::ServerStopping => "server_stopping",
@@ -117,6 +129,9 @@ impl Event {
                 | Self::VisitorRefused { .. }
                 | Self::TunnelRefused { .. }
                 | Self::DiskTrouble { .. }
+                | Self::RecordingStalled { .. }
+                | Self::RecordingSetAside { .. }
+                | Self::RecordingsOff { .. }
         )
     }
 }

@@ -5,7 +5,8 @@
 //! * [`error`], [`memory`] why the server does not start; what its allocator keeps
 //! * [`clock`], [`config`], [`event`], [`shutdown`] time, the TOML file, what happened, the graceful stop
 //! * [`store`], [`metrics`] SQLite: agents, API tokens, who owns which camera; and the counters of it all
-//! * [`agents`], [`auth`], [`live`] who is connected, who may, and the shared frame logs viewers read from
+//! * [`agents`], [`auth`], [`live`], [`ingest`] who is connected, who may, the shared frame logs viewers read from, what is recorded
+//! * [`record`], [`playback`] what was recorded, and what players get of it
 //! * [`rtsp`] viewers go out
 //! * [`gateway`], [`tunnel`] agents come in; visitors of their cameras' own services come in too
 //! * [`api`] HTTP
@@ -19,9 +20,12 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod gateway;
+pub mod ingest;
 pub mod live;
 pub mod memory;
 pub mod metrics;
+pub mod playback;
+pub mod record;
 pub mod rtsp;
 pub mod server;
 pub mod shutdown;

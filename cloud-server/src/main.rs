@@ -10,6 +10,7 @@ use cloud_server::auth::Auth;
 use cloud_server::clock::{self, Clock, rfc3339};
 use cloud_server::error::{Error, Result};
 use cloud_server::memory;
+use cloud_server::record::{self, index::Opened};
 use cloud_server::store::{Store, TunnelState};
 use cloud_server::tunnel;
 use cloud_server::{Config, Server};
@@ -66,6 +67,9 @@ enum Command {
     /// Accounts of viewers, for RTSP.
     #[command(subcommand)]
     Viewer(ViewerCommand),
+    /// What was recorded.
+    #[command(subcommand)]
+    Recordings(RecordingsCommand),
     /// Show the values in force as TOML.
     Config,
     /// Show the description of the HTTP API as JSON.
@@ -120,6 +124,21 @@ enum ViewerCommand {
     },
 }
 
+#[derive(Subcommand)]
+enum RecordingsCommand {
+    /// Show which times of each source are recorded.
+    List {
+        /// Of this camera only.
+        camera: Option<String>,
+    },
+    /// Verify that files, index and log agree; say what does not.
+    Check {
+        /// Mend it as well. No server may record into the folder meanwhile.
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
 fn main() -> ExitCode {
     memory::keep_free_pages();
     let runtime = match tokio::runtime::Runtime::new() {
@@ -156,6 +175,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Token(command) => token(&config, command).await,
         Command::Data { agent, month } => data(&config, &agent, month).await,
         Command::Tunnels => tunnels(&config).await,
+        Command::Recordings(command) => recordings(&config, command).await,
         Command::Viewer(command) => viewer(&config, command).await,
         Command::Config => say(config.to_string().trim_end()),
         Command::Openapi => say(cloud_server::api::openapi::text().trim_end()),
@@ -298,6 +318,55 @@ async fn data(config: &Config, agent: &str, month: Option<String>) -> Result<()>
         say(&format!("{camera}\t{kind}\t{part}\t{}", row.octets))?;
     }
     say(&format!("-\ttotal\t{month}\t{total}"))
+}
+
+async fn recordings(config: &Config, command: RecordingsCommand) -> Result<()> {
+    let Some(folder) = &config.recordings.path else {
+        return Err(Error::Config("recordings.path is not set: nothing is recorded".to_owned()));
+    };
+    let clock = Clock::new();
+    match command {
+        RecordingsCommand::Check { repair } => {
+            let report = record::check::check(folder, repair, clock).await?;
+            for problem in &report.problems {
+                say(problem)?;
+            }
+            say(&format!(
+                "files {} frames {} problems {} mended {}",
+                report.files,
+                report.frames,
+                report.problems.len(),
+                report.mended
+            ))?;
+            match report.problems.len() - report.mended.min(report.problems.len()) {
+                0 => Ok(()),
+                left => Err(Error::Refused(format!("{left} problems are left; --repair mends what can be mended"))),
+            }
+        }
+        RecordingsCommand::List { camera } => {
+            let index = match record::index::Index::open(folder, clock.utc_us()).await? {
+                Opened::Found(index) | Opened::New(index) => index,
+                Opened::Replaced(_, moved, reason) => {
+                    let aside = moved.display();
+                    return Err(Error::Refused(format!(
+                        "the index could not be used ({reason}) and is at {aside} now; `camagent-cloud recordings check --repair` \
+                         makes a new one"
+                    )));
+                }
+            };
+            let mut rows = index.all().await?;
+            rows.retain(|row| camera.as_ref().is_none_or(|camera| row.camera == *camera));
+            rows.sort_by_key(|row| (row.camera.clone(), row.source.clone(), row.start_us()));
+            for row in &rows {
+                let (from, to) = (rfc3339(row.start_us()), rfc3339(row.end_us()));
+                say(&format!(
+                    "{}/{}\t{}\t{from}\t{to}\t{}\t{}",
+                    row.camera, row.source, row.codec, row.bytes, row.name
+                ))?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// A line for each URL; columns are as wide as their longest word.

@@ -1,12 +1,13 @@
 //! The HTTP API: what the owner's clients call. Everything but `/health` needs `Authorization: Bearer <API token>`; `/metrics` does not where it is
 //! asked for on this machine.
 //!
-//! * [`routes`] the handlers, [`body`], [`data`] and [`services`] what they say, [`refusal`] what they say instead
+//! * [`routes`], [`recordings`] the handlers, [`body`], [`data`] and [`services`] what they say, [`refusal`] what they say instead
 //! * [`openapi`] the description, generated from both
 
 pub mod body;
 pub mod data;
 pub mod openapi;
+pub mod recordings;
 pub mod refusal;
 pub mod routes;
 pub mod services;
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::event::Events;
 use crate::live::Hub;
 use crate::metrics::Metrics;
+use crate::record::Archive;
 use crate::store::Store;
 use crate::tunnel::Tunnels;
 
@@ -39,6 +41,8 @@ pub struct Api {
     pub hub: Arc<Hub>,
     /// What can be reached.
     pub tunnels: Tunnels,
+    /// What was recorded, where something is.
+    pub archive: Option<Arc<Archive>>,
     /// What happened how often.
     pub events: Arc<Events>,
     /// The counters.

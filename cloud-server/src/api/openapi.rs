@@ -4,12 +4,22 @@
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::routes;
+use super::{recordings, routes};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "camagent-cloud", description = "Agents, their cameras, and commands to them."),
-    paths(routes::health, routes::agents, routes::agent, routes::control, routes::data, routes::streams, routes::metrics),
+    paths(
+        routes::health,
+        routes::agents,
+        routes::agent,
+        routes::control,
+        routes::data,
+        routes::streams,
+        routes::metrics,
+        recordings::recordings,
+        recordings::clip
+    ),
     modifiers(&BearerToken)
 )]
 struct Description;

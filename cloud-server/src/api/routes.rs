@@ -15,9 +15,9 @@ use utoipa::IntoParams;
 
 use super::body::{AgentBody, AgentsBody, ControlBody, ControlResultBody, HealthBody, StreamBody, StreamsBody};
 use super::data::{DataBody, is_month};
-use super::openapi;
 use super::refusal::{ErrorBody, Refusal};
 use super::{Api, OnLoopback};
+use super::{openapi, recordings};
 use crate::agents::CommandFailure;
 use crate::auth::bearer;
 use crate::clock;
@@ -38,6 +38,8 @@ pub fn router(api: Api) -> Router {
         .route("/agents/{id}/control", post(control))
         .route("/agents/{id}/data", get(data))
         .route("/streams", get(streams))
+        .route("/recordings", get(recordings::recordings))
+        .route("/recordings/clip", get(recordings::clip))
         .route("/openapi.json", get(description))
         .route_layer(from_fn_with_state(api.clone(), guard));
     let open_here =

@@ -33,7 +33,7 @@ pub struct SourceBody {
     /// When it is uploaded: `always`, `on_demand` or `off`.
     #[schema(example = "on_demand")]
     pub policy: &'static str,
-    /// What frees its frames from the agent's journal: `live`.
+    /// What the agent would keep its frames for: `live`, until they were received, or `record`, until they were stored.
     #[schema(example = "live")]
     pub retention: &'static str,
     /// Its path on the camera's own RTSP server.

@@ -7,6 +7,7 @@ mod listen;
 mod live;
 mod log;
 mod reader;
+mod recordings;
 mod rtsp;
 mod storage;
 mod tls;
@@ -20,6 +21,7 @@ pub use self::limits::Limits;
 pub use self::listen::Listen;
 pub use self::live::Live;
 pub use self::log::Log;
+pub use self::recordings::Recordings;
 pub use self::rtsp::Rtsp;
 pub use self::storage::Storage;
 pub use self::tls::Tls;
@@ -41,6 +43,8 @@ pub struct Config {
     pub live: Live,
     /// `[rtsp]`: the relay.
     pub rtsp: Rtsp,
+    /// `[recordings]`: what is recorded.
+    pub recordings: Recordings,
     /// `[tunnels]`: the services of cameras as ports of the server.
     pub tunnels: Tunnels,
     /// `[goaway]`: what agents are told when the server stops.
@@ -77,6 +81,7 @@ impl Config {
             storage: document.section("storage", Storage::read),
             live: document.section("live", Live::read),
             rtsp: document.section("rtsp", Rtsp::read),
+            recordings: document.section("recordings", Recordings::read),
             tunnels: document.section("tunnels", Tunnels::read),
             goaway: document.section("goaway", Goaway::read),
             limits: document.section("limits", Limits::read),
@@ -124,6 +129,7 @@ impl fmt::Display for Config {
             ("storage", self.storage.rows()),
             ("live", self.live.rows()),
             ("rtsp", self.rtsp.rows()),
+            ("recordings", self.recordings.rows()),
             ("tunnels", self.tunnels.rows()),
             ("goaway", self.goaway.rows()),
             ("limits", self.limits.rows()),

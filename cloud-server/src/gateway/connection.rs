@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use camagent_proto::message::{Camera, KeyFrame, Limits, MAX_INTEGER, Register, SourceState, TunnelLimits};
+use camagent_proto::message::{BootId, Camera, KeyFrame, Limits, MAX_INTEGER, Register, SourceState, TunnelLimits};
 use camagent_proto::session::{Accept, Bounds, Server, ServerConfig, ServerEvent, Transmit};
 use camagent_proto::stats::DataUse;
+use camagent_proto::transfer::EpochKey;
 use camagent_proto::{CloseCode, Instant, error::keeps_streams};
 use futures_util::{Sink, SinkExt, Stream};
 
@@ -22,6 +23,7 @@ use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
 use crate::clock::month;
 use crate::event::Event;
+use crate::ingest::Persisted;
 use crate::live::Found;
 use crate::metrics::Direction;
 
@@ -92,6 +94,8 @@ enum Happened {
     Gone,
     Order(Option<Order>),
     Demand(Told),
+    /// More is persisted.
+    Persisted(Vec<Persisted>),
     /// The protocol has something to tell.
     Events,
     /// A deadline of the protocol or of a visitor has come: the next turn sees it.
@@ -171,6 +175,17 @@ impl Connection {
                         self.protocol.request_key_frame(KeyFrame { camera, source });
                     }
                 }
+                Happened::Persisted(progress) => {
+                    let now = self.now();
+                    for Persisted { key, next, is_past } in progress {
+                        if is_past {
+                            let key = EpochKey { boot: BootId(key.boot), track: key.track, epoch: key.epoch };
+                            self.protocol.known(now, &key, next, next);
+                        } else {
+                            self.protocol.persisted(now, key.track, key.epoch, next);
+                        }
+                    }
+                }
                 Happened::Events => {}
                 Happened::Deadline => {}
                 Happened::Closing => {
@@ -211,6 +226,13 @@ impl Connection {
         });
         let mut media = self.media.take();
         let happened = {
+            let persisted = media.as_ref().map(Media::persisted);
+            let mut persisted = std::pin::pin!(async {
+                match persisted {
+                    Some(persisted) => persisted.await,
+                    None => std::future::pending().await,
+                }
+            });
             let mut demand = std::pin::pin!(async {
                 match &mut media {
                     Some(media) => media.demand_changed().await,
@@ -230,6 +252,9 @@ impl Connection {
                 }
                 if let Poll::Ready(told) = demand.as_mut().poll(cx) {
                     return Poll::Ready(Happened::Demand(told));
+                }
+                if let Poll::Ready(progress) = persisted.as_mut().poll(cx) {
+                    return Poll::Ready(Happened::Persisted(progress));
                 }
                 self.turn(cx, socket, timer.as_mut())
             })
@@ -377,6 +402,9 @@ impl Connection {
                 other => others.push(other),
             }
         }
+        for (key, stored) in media.take_answers() {
+            self.protocol.known(now, &key, stored, stored);
+        }
         turn.received(self.protocol.resume_points());
         drop(turn);
         for event in others {
@@ -511,14 +539,14 @@ impl Connection {
                 now_us,
             },
         );
-        let mut media = Media::new(
-            &self.agent,
-            member.generation,
-            register.boot_id.0,
-            self.gateway.hub.clone(),
-            self.gateway.events.clone(),
-            self.gateway.clock,
-        );
+        let mut media = Media::new(&self.agent, member.generation, register.boot_id.0, &self.gateway, &member.resume);
+        let mut resume = member.resume.clone();
+        if let Some(ingest) = &self.gateway.ingest {
+            // After a restart of the server only the store knows how far this boot came.
+            let known: Vec<u32> = resume.iter().map(|point| point.track).collect();
+            let stored = ingest.resume_points(&self.agent, register.boot_id.0);
+            resume.extend(stored.into_iter().filter(|point| !known.contains(&point.track)));
+        }
         if register.monotonic_us > 0 {
             let now = i64::try_from(self.gateway.clock.monotonic_us()).unwrap_or(i64::MAX);
             media.clock_offset(now.saturating_sub(i64::try_from(register.monotonic_us).unwrap_or(i64::MAX)));
@@ -531,9 +559,9 @@ impl Connection {
                 session_id: self.gateway.berths.session_id(&self.agent, member.generation),
                 generation: member.generation,
                 sources,
-                resume: member.resume.clone(),
+                resume,
                 data_used_bytes: used.min(MAX_INTEGER),
-                storage_epoch: String::new(),
+                storage_epoch: self.gateway.ingest.as_ref().map(|ingest| ingest.storage_epoch()).unwrap_or_default(),
             },
         );
         self.gateway.metrics.session();

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use camagent_media::{Codec, Framing};
 use camagent_proto::frame::{SkipReason, TrackInfo};
-use camagent_proto::message::{Policy, Retention, SourceState};
-use camagent_proto::transfer::{Delivery, MediaFrame};
+use camagent_proto::message::{BootId, Policy, ResumePoint, Retention, SourceState};
+use camagent_proto::transfer::{Delivery, EpochKey, MediaFrame, Past};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::Gateway;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
+use crate::ingest::{Flow, GapReason, Ingest, Input, Persisted, TrackKey, Watched};
 use crate::live::timeline::Stamps;
 use crate::live::{Hub, PublishedFrame, Publisher, TrackFormat, Want};
 
@@ -29,6 +31,15 @@ pub(super) struct Media {
     hub: Arc<Hub>,
     events: Arc<Events>,
     clock: Clock,
+    ingest: Option<Arc<Ingest>>,
+    progress: Option<Arc<Watched>>,
+    /// Recorded tracks by number.
+    flows: HashMap<u32, Arc<Flow>>,
+    /// Where each track's live frames go on: what comes before was shown already, and is only recorded.
+    live_from: HashMap<u32, (u64, u64)>,
+    /// Recorded epochs of the past, with the clocks of their runs.
+    past: HashMap<EpochKey, (Arc<Flow>, (u64, u64))>,
+    answers: Vec<(EpochKey, u64)>,
     sources: Vec<Published>,
     /// Source by track number.
     tracks: HashMap<u32, usize>,
@@ -42,6 +53,7 @@ struct Published {
     camera: String,
     name: String,
     policy: Policy,
+    retention: Retention,
     publisher: Publisher,
     want: watch::Receiver<Want>,
     told: Want,
@@ -54,22 +66,22 @@ pub(super) struct Told {
 }
 
 impl Media {
-    pub(super) fn new(
-        agent: &str,
-        generation: u64,
-        boot: [u8; 16],
-        hub: Arc<Hub>,
-        events: Arc<Events>,
-        clock: Clock,
-    ) -> Self {
+    pub(super) fn new(agent: &str, generation: u64, boot: [u8; 16], gateway: &Gateway, shown: &[ResumePoint]) -> Self {
+        let ingest = gateway.ingest.clone();
         let (demand, demanded) = mpsc::channel(16);
         Self {
             agent: agent.to_owned(),
             generation,
             boot,
-            hub,
-            events,
-            clock,
+            hub: Arc::clone(&gateway.hub),
+            events: Arc::clone(&gateway.events),
+            clock: gateway.clock,
+            progress: ingest.as_ref().map(|ingest| ingest.watch()),
+            ingest,
+            flows: HashMap::new(),
+            past: HashMap::new(),
+            answers: Vec::new(),
+            live_from: shown.iter().map(|point| (point.track, (point.epoch, point.next))).collect(),
             sources: Vec::new(),
             tracks: HashMap::new(),
             offsets_us: Vec::new(),
@@ -110,11 +122,26 @@ impl Media {
             camera: camera.to_owned(),
             name: name.to_owned(),
             policy,
+            retention: match &self.ingest {
+                Some(ingest) if ingest.config().records(camera, name) => Retention::Record,
+                _ => Retention::Live,
+            },
             publisher,
             want,
             told,
         });
         Some(index)
+    }
+
+    /// Waits until more is persisted. Cancel safe.
+    pub(super) fn persisted(&self) -> impl Future<Output = Vec<Persisted>> + use<> {
+        let progress = self.progress.clone();
+        async move {
+            match progress {
+                Some(progress) => progress.changed().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Waits until the demand for a source changes, and says what to tell. Cancel safe.
@@ -148,11 +175,21 @@ impl Media {
                 self.frame(frame);
                 Ok(())
             }
-            // No viewer waits for the past.
-            Delivery::Past(_) => Ok(()),
-            // Nothing refers to them: what follows can be decoded.
-            Delivery::Skip { skip, .. } if skip.reason == SkipReason::Disposable => Ok(()),
-            Delivery::Skip { skip, .. } => {
+            Delivery::Past(past) => {
+                self.past(past);
+                Ok(())
+            }
+            Delivery::Skip { epoch, skip } => {
+                self.record(epoch, skip.track, |flow| Input::Skip {
+                    flow,
+                    first: skip.first,
+                    last: skip.last,
+                    reason: GapReason::skipped(skip.reason),
+                });
+                if skip.reason == SkipReason::Disposable {
+                    // Nothing refers to them: what follows can be decoded.
+                    return Ok(());
+                }
                 if let Some(source) = self.tracks.get(&skip.track) {
                     self.sources[*source].publisher.skipped(skip.track);
                 }
@@ -180,6 +217,24 @@ impl Media {
             self.tracks.remove(&info.track);
             return Ok(());
         };
+        self.flows.remove(&info.track);
+        if self.sources[index].retention == Retention::Record {
+            let flow = Arc::new(Flow {
+                key: TrackKey { agent: self.agent.clone(), boot: self.boot, track: info.track, epoch: info.epoch },
+                camera: camera.clone(),
+                source: name.clone(),
+                codec,
+                framing,
+                sample_rate: info.sample_rate,
+                channels: u16::from(info.channels),
+                config: info.config.clone(),
+            });
+            self.flows.insert(info.track, flow);
+            self.record(info.epoch, info.track, |flow| Input::Track { flow, next: info.next });
+            if let (Some(progress), Some(flow)) = (&self.progress, self.flows.get(&info.track)) {
+                progress.follow(flow.key.clone(), info.next, false);
+            }
+        }
         let format = TrackFormat {
             codec,
             framing,
@@ -200,7 +255,7 @@ impl Media {
     }
 
     fn frame(&mut self, frame: MediaFrame) {
-        let Some(index) = self.tracks.get(&frame.track) else { return };
+        let Some(&index) = self.tracks.get(&frame.track) else { return };
         let received_us = self.clock.monotonic_us();
         let now_us = self.clock.utc_us();
         let monotonic = i64::try_from(received_us).unwrap_or(i64::MAX);
@@ -211,12 +266,122 @@ impl Media {
                 .saturating_add(now_us.saturating_sub(monotonic)),
             None => now_us,
         };
+        // The viewers first: nothing here waits for the disk, and it must not look as if it did.
+        let is_shown = self.live_from.get(&frame.track).is_some_and(|shown| (frame.epoch, frame.sequence) < *shown);
+        let payload = frame.payload.clone();
+        if !is_shown {
+            self.show(index, &frame, received_us, utc_us);
+        }
+        self.record(frame.epoch, frame.track, |flow| Input::Frame {
+            flow,
+            sequence: frame.sequence,
+            head: frame.head,
+            utc_us,
+            payload,
+        });
+    }
+
+    /// No viewer waits for the past: it is recorded, or it was for nothing.
+    fn past(&mut self, past: Past) {
+        let Some(ingest) = self.ingest.clone() else { return };
+        match past {
+            Past::Opened(journal) => {
+                let info = &journal.info;
+                let key = EpochKey { boot: BootId(journal.boot), track: info.track, epoch: info.epoch };
+                let is_own = self.hub.offer(&self.agent, &info.camera, &info.source).is_some();
+                let (Some(codec), Some(framing)) = (Codec::from_number(info.codec), Framing::from_number(info.framing))
+                else {
+                    return;
+                };
+                if !is_own || !ingest.config().records(&info.camera, &info.source) {
+                    return;
+                }
+                let flow = Arc::new(Flow {
+                    key: TrackKey {
+                        agent: self.agent.clone(),
+                        boot: journal.boot,
+                        track: info.track,
+                        epoch: info.epoch,
+                    },
+                    camera: info.camera.clone(),
+                    source: info.source.clone(),
+                    codec,
+                    framing,
+                    sample_rate: info.sample_rate,
+                    channels: u16::from(info.channels),
+                    config: info.config.clone(),
+                });
+                let _ = ingest.offer(Input::Track { flow: Arc::clone(&flow), next: info.next });
+                let stored = ingest.persisted_from(&flow.key, info.next);
+                if let Some(progress) = &self.progress {
+                    progress.follow(flow.key.clone(), info.next, true);
+                }
+                self.answers.push((key, stored));
+                self.past.insert(key, (flow, (journal.clock_us, journal.utc_us)));
+            }
+            Past::Frame(key, frame) => {
+                let Some((flow, clock)) = self.past.get(&key) else { return };
+                let arrival_us = i64::try_from(frame.head.arrival_us).unwrap_or(i64::MAX);
+                let utc_us = match *clock {
+                    // The run never knew: what this session knows holds for its own run only, and now is the latest it can have been.
+                    (0, 0) if flow.key.boot == self.boot => self.utc_of(arrival_us),
+                    (0, 0) => self.clock.utc_us(),
+                    (monotonic_us, utc_us) => {
+                        let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+                        arrival_us.saturating_sub(signed(monotonic_us)).saturating_add(signed(utc_us))
+                    }
+                };
+                let _ = ingest.offer(Input::Frame {
+                    flow: Arc::clone(flow),
+                    sequence: frame.sequence,
+                    head: frame.head,
+                    utc_us,
+                    payload: frame.payload,
+                });
+            }
+            Past::Skip(key, skip) => {
+                if let Some((flow, _)) = self.past.get(&key) {
+                    let reason = GapReason::skipped(skip.reason);
+                    let flow = Arc::clone(flow);
+                    let _ = ingest.offer(Input::Skip { flow, first: skip.first, last: skip.last, reason });
+                }
+            }
+            Past::Ended { .. } => {}
+        }
+    }
+
+    /// What the agent is to be told of epochs of the past: what of each is stored.
+    pub(super) fn take_answers(&mut self) -> Vec<(EpochKey, u64)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// The server's best knowledge of UTC at a moment of the agent's boot-time clock.
+    fn utc_of(&self, arrival_us: i64) -> i64 {
+        let now_us = self.clock.utc_us();
+        let monotonic = i64::try_from(self.clock.monotonic_us()).unwrap_or(i64::MAX);
+        match self.offsets_us.iter().min() {
+            Some(offset) => arrival_us.saturating_add(*offset).saturating_add(now_us.saturating_sub(monotonic)),
+            None => now_us,
+        }
+    }
+
+    /// Hands something of a recorded track to the ingest.
+    fn record(&self, epoch: u64, track: u32, input: impl FnOnce(Arc<Flow>) -> Input) {
+        if let Some(ingest) = &self.ingest
+            && let Some(flow) = self.flows.get(&track).filter(|flow| flow.key.epoch == epoch)
+        {
+            // What is withheld is told by the ingest, once, and not for each frame.
+            let _ = ingest.offer(input(Arc::clone(flow)));
+        }
+    }
+
+    fn show(&self, index: usize, frame: &MediaFrame, received_us: u64, utc_us: i64) {
         let stamps = Stamps { pts_us: frame.head.pts_us, arrival_us: frame.head.arrival_us, received_us, utc_us };
-        self.sources[*index].publisher.push(&PublishedFrame {
+        self.sources[index].publisher.push(&PublishedFrame {
             track: frame.track,
             stamps,
             discontinuity: frame.head.discontinuity,
-            payload: frame.payload,
+            payload: frame.payload.clone(),
         });
     }
 }
@@ -228,6 +393,6 @@ impl Published {
             Policy::OnDemand => self.want.borrow().wanted,
             Policy::Off => false,
         };
-        SourceState { camera: self.camera.clone(), source: self.name.clone(), wanted, retention: Retention::Live }
+        SourceState { camera: self.camera.clone(), source: self.name.clone(), wanted, retention: self.retention }
     }
 }

@@ -21,6 +21,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Goaway, Limits};
 use crate::event::Events;
+use crate::ingest::Ingest;
 use crate::live::Hub;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -37,6 +38,8 @@ pub struct Gateway {
     pub agents: Arc<Agents>,
     /// Where frames go.
     pub hub: Arc<Hub>,
+    /// Where frames are recorded, if they are.
+    pub ingest: Option<Arc<Ingest>>,
     /// Where everything is told.
     pub events: Arc<Events>,
     /// What is said at the stop.

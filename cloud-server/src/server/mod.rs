@@ -26,6 +26,7 @@ use crate::event::{self, Event, Events};
 use crate::gateway::{Gateway, berth::Berths};
 use crate::live::Hub;
 use crate::metrics::Metrics;
+use crate::record::{self, Recording};
 use crate::rtsp::{Accounts, Relay};
 use crate::shutdown::{Shutdown, Stopper};
 use crate::store::Store;
@@ -64,6 +65,7 @@ pub struct Server {
     events: Arc<Events>,
     metrics: Arc<Metrics>,
     tunnels: Tunnels,
+    recording: Option<Recording>,
     stopper: Stopper,
     http: Handle<SocketAddr>,
     tls: Handle<SocketAddr>,
@@ -106,6 +108,9 @@ impl Server {
             let _ = hub.claim(&camera.id, &camera.agent_id);
         }
 
+        let recording = record::start_or_tell(&config.recordings, clock, &events).await;
+        let archive = recording.as_ref().map(|recording| Arc::clone(&recording.archive));
+
         let accounts = Accounts::new(store.clone(), clock)?;
         let relay = Relay {
             hub: Arc::clone(&hub),
@@ -131,6 +136,7 @@ impl Server {
             store: store.clone(),
             agents: Arc::clone(&agents),
             hub: Arc::clone(&hub),
+            ingest: recording.as_ref().map(|recording| Arc::clone(&recording.ingest)),
             events: Arc::clone(&events),
             goaway: Arc::new(config.goaway.clone()),
             limits: Arc::new(config.limits.clone()),
@@ -145,6 +151,7 @@ impl Server {
             agents: Arc::clone(&agents),
             hub: Arc::clone(&hub),
             tunnels: tunnels.clone(),
+            archive,
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
             clock,
@@ -170,7 +177,21 @@ impl Server {
             tls: addresses.tls.to_string(),
             rtsp: addresses.rtsp.to_string(),
         });
-        Ok(Self { addresses, identity, store, auth, hub, agents, events, metrics, tunnels, stopper, http, tls })
+        Ok(Self {
+            addresses,
+            identity,
+            store,
+            auth,
+            hub,
+            agents,
+            events,
+            metrics,
+            tunnels,
+            recording,
+            stopper,
+            http,
+            tls,
+        })
     }
 
     /// The real addresses.
@@ -220,6 +241,12 @@ impl Server {
         &self.tunnels
     }
 
+    /// The folder of the recordings, where something is recorded.
+    #[must_use]
+    pub fn recordings_folder(&self) -> Option<std::path::PathBuf> {
+        self.recording.as_ref().map(|recording| recording.archive.folder().to_owned())
+    }
+
     /// What happens.
     #[must_use]
     pub fn events(&self) -> &Arc<Events> {
@@ -247,6 +274,11 @@ impl Server {
         let in_time = self.stopper.stop(STOP_WITHIN).await;
         self.http.shutdown();
         self.tls.shutdown();
+        if let Some(recording) = self.recording
+            && tokio::time::timeout(STOP_WITHIN, recording.stop()).await.is_err()
+        {
+            tracing::warn!("the disk of the recordings does not answer; what was persisted is safe");
+        }
         // The last sessions may still be writing; the pool waits for them, and must not wait for ever.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.store.close()).await;
         in_time

@@ -1,0 +1,684 @@
+//! The recorder, as a value: put frames and time in, do what [`Recorder::poll_timeout`] asks for, take [`Told`] out. The disk is a
+//! trait, so all of it runs on one that loses its power, in a test that takes milliseconds.
+//!
+//! The order of a commit, which everything else rests on: parts are appended to their files and each file is synced; then the
+//! numbers that they hold are appended to the log, which is synced; only then are they persisted. At a start what is whole in
+//! an open file counts, also when the log does not have it yet: a frame that comes again is known.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use camagent_media::{Parameters, TrackReader, annexb};
+use camagent_proto::frame::FrameHead;
+
+use super::clock::SourceClock;
+use super::disk::Disk;
+use super::log::{self, Contents, Entry, Gap, GapReason, Known, Log, Opened};
+use super::ranges::Ranges;
+use super::segment::{self, Run, SegmentInfo, Unusable};
+use super::writer::{ReadFrame, Writer};
+use super::{Flow, Input, TrackKey};
+
+/// The folder of segments that are being written.
+pub const OPEN: &str = "open";
+/// The folder of what is not ours, or cannot be read.
+pub const SET_ASIDE: &str = "set-aside";
+/// Says which store this is.
+const STORE: &str = "store";
+const STORE_FIRST_LINE: &str = "camagent recordings 1";
+/// Frames are safe this long after they came, or sooner.
+const COMMIT_AFTER_US: u64 = 400_000;
+/// A disk that failed is asked again after this time.
+const RETRY_AFTER_US: u64 = 1_000_000;
+/// A file of a track that is silent for so long ends.
+const IDLE_US: u64 = 30_000_000;
+/// Open files of one track: live, and what is sent again.
+const MOST_WRITERS: usize = 2;
+/// A file that has no key frame to end at ends when it is this much longer or larger than it should be.
+const OVERTIME: i64 = 2;
+const MOST_SEGMENT_BYTES: u64 = 256 << 20;
+/// Agents that come back with the same boot after so long are not expected.
+const FORGET_AFTER_US: i64 = 90 * 86_400 * 1_000_000;
+/// Sources whose clocks are kept.
+const MOST_CLOCKS: usize = 4_096;
+
+/// How to record.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A file ends with the first key frame after so much time.
+    pub segment: Duration,
+    /// Names a store that is made new: random.
+    pub new_epoch: [u8; 16],
+}
+
+/// How far a track is persisted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The track.
+    pub key: TrackKey,
+    /// Everything below is persisted.
+    pub next: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// More of a track is persisted, in one piece from where it begins.
+    Progress(Progress),
+    /// These numbers are persisted: from, and behind the last.
+    Persisted(Vec<(TrackKey, u64, u64)>),
+    /// An open file has this much now.
+    Open(String, SegmentInfo),
+    /// A file is complete: its name, and what it holds.
+    Closed(String, SegmentInfo),
+    /// Frames are missing.
+    Gap(Gap),
+    /// The disk takes nothing; frames wait in memory.
+    Stalled(String),
+    /// It takes data again.
+    Resumed,
+    /// Something in the folder could not be used.
+    SetAside {
+        /// Where it is now.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+#[derive(Default)]
+struct Track {
+    /// Persisted, or on the way there.
+    taken: Ranges,
+    /// Where the epoch begins for this store.
+    floor: Option<u64>,
+    /// To be written down with the next commit: numbers that have no bytes in a file.
+    covered: Vec<(u64, u64)>,
+    gap: Option<(u64, u64, GapReason)>,
+    last_end_us: Option<i64>,
+    told: u64,
+}
+
+/// The recorder.
+pub struct Recorder<D: Disk> {
+    disk: D,
+    settings: Settings,
+    storage_epoch: [u8; 16],
+    log: Option<Log<D>>,
+    contents: Contents,
+    tracks: BTreeMap<TrackKey, Track>,
+    writers: Vec<(Arc<Flow>, Writer<D>)>,
+    clocks: HashMap<(String, [u8; 16], String, String), SourceClock>,
+    entries: Vec<Entry>,
+    /// Safe, and perhaps not written down yet.
+    written: Vec<(TrackKey, u64, u64)>,
+    told: VecDeque<Told>,
+    commit_at: Option<u64>,
+    retry_at: Option<u64>,
+    files: u64,
+    now_us: u64,
+    now_utc_us: i64,
+}
+
+impl<D: Disk> Recorder<D> {
+    /// Opens the folder and brings it in order: torn ends are cut, what is not ours is moved aside and told. An error is a folder
+    /// that a later version wrote, or a disk that does not work.
+    pub fn open(disk: D, settings: Settings, now_utc_us: i64) -> io::Result<Self> {
+        let mut recorder = Self {
+            disk,
+            storage_epoch: settings.new_epoch,
+            settings,
+            log: None,
+            contents: Contents::default(),
+            tracks: BTreeMap::new(),
+            writers: Vec::new(),
+            clocks: HashMap::new(),
+            entries: Vec::new(),
+            written: Vec::new(),
+            told: VecDeque::new(),
+            commit_at: None,
+            retry_at: None,
+            files: 0,
+            now_us: 0,
+            now_utc_us,
+        };
+        recorder.open_store()?;
+        let is_whole = recorder.open_log()?;
+        recorder.open_segments(is_whole)?;
+        recorder.contents.forget_before(now_utc_us.saturating_sub(FORGET_AFTER_US));
+        recorder.log = Some(Log::begin(&mut recorder.disk, &recorder.contents)?);
+        for (key, known) in &recorder.contents.tracks {
+            let floor = known.persisted.first();
+            let told = floor.map_or(0, |first| known.persisted.gap_from(first));
+            let track = Track { taken: known.persisted.clone(), floor, told, ..Track::default() };
+            recorder.tracks.insert(key.clone(), track);
+        }
+        recorder.told.extend(recorder.contents.gaps.iter().cloned().map(Told::Gap));
+        Ok(recorder)
+    }
+
+    /// Names the store.
+    pub fn storage_epoch(&self) -> [u8; 16] {
+        self.storage_epoch
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// How far each track of a boot is persisted, newest epoch last.
+    pub fn progress(&self, agent: &str, boot: [u8; 16]) -> Vec<Progress> {
+        let own = self.tracks.iter().filter(|(key, _)| key.agent == agent && key.boot == boot);
+        own.map(|(key, _)| Progress { key: key.clone(), next: self.persisted(key) }).collect()
+    }
+
+    /// Everything that is persisted of a track.
+    pub fn ranges(&self, key: &TrackKey) -> Ranges {
+        self.contents.tracks.get(key).map(|known| known.persisted.clone()).unwrap_or_default()
+    }
+
+    /// Everything that is persisted, of all tracks.
+    pub fn all_ranges(&self) -> BTreeMap<TrackKey, Ranges> {
+        self.contents.tracks.iter().map(|(key, known)| (key.clone(), known.persisted.clone())).collect()
+    }
+
+    /// What waits for [`Recorder::poll_told`].
+    pub fn told(&self) -> impl Iterator<Item = &Told> + '_ {
+        self.told.iter()
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_told(&mut self) -> Option<Told> {
+        self.told.pop_front()
+    }
+
+    /// Whether the disk takes nothing now: who has more should keep it.
+    pub fn is_stalled(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    /// When [`Recorder::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let idle_at = self.writers.iter().filter(|(_, writer)| !writer.closing).map(|(_, writer)| writer.pushed_at);
+        self.retry_at.or(self.commit_at).or_else(|| idle_at.min().map(|at| at.saturating_add(IDLE_US)))
+    }
+
+    /// Takes what came. `now_us` is monotonic.
+    pub fn handle(&mut self, now_us: u64, input: Input) {
+        match input {
+            Input::Track { flow, next } => {
+                let track = self.track(&flow);
+                track.floor = Some(track.floor.map_or(next, |floor| floor.min(next)));
+                self.tell_progress(&flow.key);
+            }
+            Input::Frame { flow, sequence, head, utc_us, payload } => {
+                self.now_utc_us = self.now_utc_us.max(utc_us);
+                self.now_us = now_us;
+                if !self.track(&flow).taken.contains(sequence) {
+                    self.frame(&flow, sequence, head, utc_us, &payload);
+                    self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
+                }
+            }
+            Input::Skip { flow, first, last, reason } => {
+                self.skip(&flow, first, last.saturating_add(1), reason);
+                self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
+            }
+        }
+    }
+
+    /// Frames `first..next` came and could not be taken. They are not persisted, so an agent with a journal sends them again.
+    pub fn handle_lost(&mut self, flow: &Arc<Flow>, first: u64, next: u64) {
+        self.note_gap(flow, first, next, GapReason::STORAGE);
+    }
+
+    /// The time of [`Recorder::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now_us: u64) {
+        if self.poll_timeout().is_some_and(|at| at <= now_us) {
+            let is_idle = |writer: &Writer<D>| writer.pushed_at.saturating_add(IDLE_US) <= now_us;
+            self.writers.iter_mut().filter(|(_, writer)| is_idle(writer)).for_each(|(_, writer)| writer.closing = true);
+            self.commit(now_us);
+        }
+    }
+
+    /// Makes everything safe that came, at once. False when the disk did not take it.
+    pub fn commit(&mut self, now_us: u64) -> bool {
+        self.commit_at = None;
+        let mut failure = None;
+        let mut synced = Vec::new();
+        for index in 0..self.writers.len() {
+            let (flow, writer) = &mut self.writers[index];
+            if !writer.is_dirty() {
+                continue;
+            }
+            match writer.sync(&mut self.disk) {
+                Ok(runs) => {
+                    synced.extend(runs.into_iter().map(|run| (flow.key.clone(), run)));
+                    self.told.push_back(Told::Open(writer.name.clone(), writer.info()));
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    self.files += 1;
+                    let name = file_name(self.now_utc_us, self.files);
+                    if let Some((name, info)) = writer.give_up(&mut self.disk, name) {
+                        self.told.push_back(Told::Closed(name, info));
+                    }
+                }
+            }
+        }
+        let mut keys: Vec<TrackKey> = Vec::new();
+        for (key, run) in synced {
+            self.write_down(&key, run.first, run.next);
+            keys.push(key);
+        }
+        let covered: Vec<_> = self
+            .tracks
+            .iter_mut()
+            .filter(|(_, track)| !track.covered.is_empty())
+            .map(|(key, track)| (key.clone(), std::mem::take(&mut track.covered)))
+            .collect();
+        for (key, ranges) in covered {
+            for (first, next) in ranges {
+                self.write_down(&key, first, next);
+            }
+            keys.push(key);
+        }
+        if !self.entries.is_empty() {
+            let Self { log: Some(log), disk, entries, contents, .. } = self else { return false };
+            match log.append(disk, entries, contents) {
+                Ok(()) => self.entries.clear(),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if self.entries.is_empty() && !self.written.is_empty() {
+            self.told.push_back(Told::Persisted(std::mem::take(&mut self.written)));
+            // What an earlier attempt could not write down is safe now as well.
+            let known: Vec<_> = self.contents.tracks.keys().cloned().collect();
+            let keys = if self.retry_at.is_some() { known } else { keys };
+            keys.iter().for_each(|key| self.tell_progress(key));
+        }
+        match failure {
+            None => {
+                if self.retry_at.take().is_some() {
+                    self.told.push_back(Told::Resumed);
+                }
+                self.take_closed();
+                true
+            }
+            Some(error) => {
+                if self.retry_at.is_none() {
+                    self.told.push_back(Told::Stalled(error.to_string()));
+                }
+                self.retry_at = Some(now_us + RETRY_AFTER_US);
+                false
+            }
+        }
+    }
+
+    /// Closes everything; for a planned stop.
+    pub fn finish(&mut self, now_us: u64) {
+        self.writers.iter_mut().for_each(|(_, writer)| writer.closing = true);
+        self.commit(now_us);
+    }
+
+    fn take_closed(&mut self) {
+        let mut index = 0;
+        while index < self.writers.len() {
+            let writer = &self.writers[index].1;
+            if writer.closing && !writer.is_dirty() {
+                let (_, writer) = self.writers.swap_remove(index);
+                if !writer.runs.is_empty() {
+                    self.told.push_back(Told::Closed(writer.name.clone(), writer.info()));
+                }
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    fn track(&mut self, flow: &Arc<Flow>) -> &mut Track {
+        if !self.contents.tracks.contains_key(&flow.key) {
+            let known = Known {
+                camera: flow.camera.clone(),
+                source: flow.source.clone(),
+                seen_us: self.now_utc_us,
+                ..Known::default()
+            };
+            self.contents.tracks.insert(flow.key.clone(), known);
+        }
+        self.tracks.entry(flow.key.clone()).or_default()
+    }
+
+    fn frame(&mut self, flow: &Arc<Flow>, sequence: u64, head: FrameHead, utc_us: i64, payload: &Bytes) {
+        let (offset_us, steps) = self.clock(flow).sample(head.pts_us, utc_us);
+        let at_us = offset_us.saturating_add(head.dts_us);
+        let found = self
+            .writers
+            .iter()
+            .position(|(own, writer)| own.key == flow.key && writer.next == sequence && writer.takes(&head, steps));
+        let mut reader = None;
+        let (found, unit) = match found {
+            Some(index) => (Some(index), self.writers[index].1.read(payload)),
+            None => match self.begin_reading(flow) {
+                Ok(mut new) => {
+                    let unit = new.read(payload);
+                    reader = Some(new);
+                    (None, unit)
+                }
+                Err(error) => (None, Err(error)),
+            },
+        };
+        let unit = match unit {
+            Ok(unit) => unit,
+            Err(_) => return self.skip(flow, sequence, sequence + 1, GapReason::UNREADABLE),
+        };
+        let frame = ReadFrame { sequence, head, unit, offset_us };
+        let found = found.filter(|index| !self.ends_before(*index, &frame));
+        let index = match found {
+            Some(index) => index,
+            None => {
+                let ended = self
+                    .writers
+                    .iter()
+                    .position(|(own, writer)| own.key == flow.key && writer.next == sequence && !writer.closing);
+                if let Some(index) = ended {
+                    let writer = &mut self.writers[index].1;
+                    reader = reader.or_else(|| Some(writer.reader()));
+                    writer.closing = true;
+                }
+                let Some((reader, parameters)) =
+                    reader.and_then(|reader| reader.parameters().cloned().map(|parameters| (reader, parameters)))
+                else {
+                    // Nobody could decode it: what a decoder must know has not come yet.
+                    return self.skip(flow, sequence, sequence + 1, GapReason::UNREADABLE);
+                };
+                self.close_oldest(flow);
+                self.remember(&flow.key, config_of(&parameters));
+                self.files += 1;
+                let name = file_name(self.now_utc_us, self.files);
+                let epoch = self.storage_epoch;
+                let writer = Writer::new(name, Arc::clone(flow), epoch, reader, parameters, &frame, steps);
+                self.writers.push((Arc::clone(flow), writer));
+                self.writers.len() - 1
+            }
+        };
+        self.writers[index].1.push(&frame);
+        self.writers[index].1.pushed_at = self.now_us;
+        let track = self.track(flow);
+        track.taken.insert(sequence, sequence + 1);
+        let gap = track.gap.take();
+        let from_us = track.last_end_us.replace(at_us).unwrap_or(at_us);
+        if let Some((first, next, reason)) = gap {
+            self.add_gap(flow, first, next, reason, from_us, at_us);
+        }
+    }
+
+    /// Whether a frame must begin another file than the one that it continues.
+    fn ends_before(&self, index: usize, frame: &ReadFrame) -> bool {
+        let writer = &self.writers[index].1;
+        let long_us = i64::try_from(self.settings.segment.as_micros()).unwrap_or(i64::MAX);
+        let (lasts_us, bytes) = (writer.until_us(frame.head.dts_us), writer.bytes());
+        frame.unit.parameters_changed
+            || (frame.unit.key && lasts_us >= long_us)
+            || lasts_us >= long_us.saturating_mul(OVERTIME)
+            || bytes >= MOST_SEGMENT_BYTES
+    }
+
+    fn begin_reading(&self, flow: &Flow) -> Result<TrackReader, camagent_media::MediaError> {
+        // What another file of the track knows of it is newer than what was announced.
+        match self.writers.iter().rev().find(|(own, _)| own.key == flow.key) {
+            Some((_, writer)) => Ok(writer.reader()),
+            None => {
+                let known =
+                    self.contents.tracks.get(&flow.key).map(|known| known.config.as_slice()).unwrap_or_default();
+                let config = if known.is_empty() { &flow.config[..] } else { known };
+                TrackReader::new(flow.codec, flow.framing, config, flow.sample_rate, flow.channels)
+            }
+        }
+    }
+
+    fn remember(&mut self, key: &TrackKey, config: Vec<u8>) {
+        if let Some(known) = self.contents.tracks.get_mut(key).filter(|known| known.config != config) {
+            known.config = config;
+            self.entries.push(Entry::Track(key.clone()));
+        }
+    }
+
+    fn close_oldest(&mut self, flow: &Flow) {
+        let open = || self.writers.iter().filter(|(own, writer)| own.key == flow.key && !writer.closing);
+        if open().count() >= MOST_WRITERS {
+            let oldest = self.writers.iter().position(|(own, writer)| own.key == flow.key && !writer.closing);
+            if let Some(index) = oldest {
+                self.writers[index].1.closing = true;
+            }
+        }
+        // An epoch that was left has few frames left to come.
+        let left = |key: &TrackKey| {
+            (key.agent.as_str(), key.boot, key.track) == (flow.key.agent.as_str(), flow.key.boot, flow.key.track)
+                && key.epoch < flow.key.epoch
+        };
+        self.writers.iter_mut().filter(|(own, _)| left(&own.key)).for_each(|(_, writer)| writer.closing = true);
+    }
+
+    fn skip(&mut self, flow: &Arc<Flow>, first: u64, next: u64, reason: GapReason) {
+        for (own, writer) in &mut self.writers {
+            if own.key == flow.key && (first..next).contains(&writer.next) {
+                writer.skip_to(next);
+            }
+        }
+        let track = self.track(flow);
+        track.taken.insert(first, next);
+        track.covered.push((first, next));
+        self.note_gap(flow, first, next, reason);
+    }
+
+    fn note_gap(&mut self, flow: &Arc<Flow>, first: u64, next: u64, reason: GapReason) {
+        let track = self.track(flow);
+        match &mut track.gap {
+            Some((_, end, own)) if *own == reason && *end <= first => *end = next,
+            other => {
+                let before = other.replace((first, next, reason));
+                let at_us = track.last_end_us;
+                if let (Some((first, next, reason)), Some(at_us)) = (before, at_us) {
+                    self.add_gap(flow, first, next, reason, at_us, at_us);
+                }
+            }
+        }
+    }
+
+    fn add_gap(&mut self, flow: &Arc<Flow>, first: u64, next: u64, reason: GapReason, from_us: i64, to_us: i64) {
+        let gap = Gap {
+            key: flow.key.clone(),
+            camera: flow.camera.clone(),
+            source: flow.source.clone(),
+            first,
+            next,
+            reason,
+            from_us: from_us.min(to_us),
+            to_us: to_us.max(from_us),
+        };
+        self.contents.add_gap(gap.clone());
+        self.entries.push(Entry::Gap(gap.clone()));
+        self.told.push_back(Told::Gap(gap));
+    }
+
+    fn clock(&mut self, flow: &Flow) -> &mut SourceClock {
+        let key = (flow.key.agent.clone(), flow.key.boot, flow.camera.clone(), flow.source.clone());
+        if self.clocks.len() >= MOST_CLOCKS && !self.clocks.contains_key(&key) {
+            self.clocks.clear();
+        }
+        self.clocks.entry(key).or_default()
+    }
+
+    fn write_down(&mut self, key: &TrackKey, first: u64, next: u64) {
+        if let Some(known) = self.contents.tracks.get_mut(key) {
+            known.persisted.insert(first, next);
+            known.seen_us = known.seen_us.max(self.now_utc_us);
+        }
+        self.written.push((key.clone(), first, next));
+        match self.entries.last_mut() {
+            Some(Entry::Persisted { key: own, next: end, .. }) if own == key && *end == first => *end = next,
+            _ => self.entries.push(Entry::Persisted { key: key.clone(), first, next }),
+        }
+    }
+
+    fn persisted(&self, key: &TrackKey) -> u64 {
+        let Some(known) = self.contents.tracks.get(key) else { return 0 };
+        let floor = self.tracks.get(key).and_then(|track| track.floor).or(known.persisted.first());
+        floor.map_or(0, |floor| known.persisted.gap_from(floor))
+    }
+
+    fn tell_progress(&mut self, key: &TrackKey) {
+        if !self.entries.is_empty() {
+            // Not written down yet.
+            return;
+        }
+        let next = self.persisted(key);
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        if next > track.told {
+            track.told = next;
+            self.told.push_back(Told::Progress(Progress { key: key.clone(), next }));
+        }
+    }
+
+    fn open_store(&mut self) -> io::Result<()> {
+        let text = match self.disk.read(STORE) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        if first == STORE_FIRST_LINE
+            && let Some(epoch) = lines.next().and_then(hexadecimal)
+        {
+            self.storage_epoch = epoch;
+            return Ok(());
+        }
+        if first.starts_with("camagent recordings ") && first != STORE_FIRST_LINE {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("a later version wrote this folder ({first:?}, known is {STORE_FIRST_LINE:?})"),
+            ));
+        }
+        if !text.trim_matches(['\0', '\n']).is_empty() {
+            self.set_aside(STORE, "it does not say which store this is")?;
+        } else if !text.is_empty() {
+            self.disk.remove(STORE)?;
+        }
+        let digits: String = self.storage_epoch.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut file = self.disk.create(STORE)?;
+        self.disk.append(&mut file, format!("{STORE_FIRST_LINE}\n{digits}\n").as_bytes())?;
+        self.disk.sync(&mut file)?;
+        self.disk.sync_folder("")
+    }
+
+    /// True when the log was there.
+    fn open_log(&mut self) -> io::Result<bool> {
+        match log::read(&mut self.disk)? {
+            Opened::Read(contents) => {
+                self.contents = contents;
+                Ok(true)
+            }
+            Opened::Missing => Ok(false),
+            Opened::Newer(version) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("a later version wrote persisted.log (layout {version})"),
+            )),
+            Opened::Foreign => {
+                let name = self.aside_name("persisted.log");
+                log::set_aside(&mut self.disk, &name)?;
+                let reason = "it is no log of what is persisted; a new one is made from the recorded files".to_owned();
+                self.told.push_back(Told::SetAside { name, reason });
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks through open files, and without a log through all.
+    fn open_segments(&mut self, has_log: bool) -> io::Result<()> {
+        let names = if has_log { self.disk.list(OPEN)? } else { self.disk.list("")? };
+        let is_open = |name: &str| name.starts_with("open/");
+        for name in names.iter().filter(|name| is_open(name) || name.starts_with("recordings/")) {
+            let data = self.disk.read(name)?;
+            match segment::scan(&data, |_, _, _| {}) {
+                Ok(info) => {
+                    if is_open(name) && info.bytes < data.len() as u64 {
+                        self.disk.truncate(name, info.bytes)?;
+                    }
+                    let head = &info.head;
+                    let known = self.contents.tracks.entry(head.key.clone()).or_insert_with(|| Known {
+                        camera: head.camera.clone(),
+                        source: head.source.clone(),
+                        seen_us: info.end_us(),
+                        ..Known::default()
+                    });
+                    known.config = config_of(&info.parameters);
+                    info.runs.iter().for_each(|run: &Run| known.persisted.insert(run.first, run.next));
+                    if is_open(name) {
+                        // What is whole may be so only in the machine's memory: before it counts it must be safe.
+                        let mut file = self.disk.open(name)?;
+                        self.disk.sync(&mut file)?;
+                        self.told.push_back(Told::Closed(name.clone(), info));
+                    }
+                }
+                Err(Unusable::Empty) if is_open(name) => self.disk.remove(name)?,
+                Err(reason) if is_open(name) => self.set_aside(name, &reason.to_string())?,
+                // What is kept elsewhere is for `camagent-cloud recordings check`.
+                Err(_) => {}
+            }
+        }
+        if !names.is_empty() && !self.disk.list(OPEN)?.is_empty() {
+            self.disk.sync_folder(OPEN)?;
+        }
+        Ok(())
+    }
+
+    fn set_aside(&mut self, name: &str, reason: &str) -> io::Result<()> {
+        let to = self.aside_name(name);
+        self.disk.rename(name, &to)?;
+        let reason = reason.to_owned();
+        self.told.push_back(Told::SetAside { name: to, reason });
+        Ok(())
+    }
+
+    fn aside_name(&mut self, name: &str) -> String {
+        self.files += 1;
+        let last = name.rsplit('/').next().unwrap_or(name);
+        format!("{SET_ASIDE}/{}-{}-{last}", self.now_utc_us, self.files)
+    }
+}
+
+fn file_name(now_utc_us: i64, number: u64) -> String {
+    format!("{OPEN}/{now_utc_us:016}-{number}.mp4")
+}
+
+/// What a track can be announced with that these are the parameters of.
+fn config_of(parameters: &Parameters) -> Vec<u8> {
+    match parameters {
+        Parameters::H264 { sps, pps, .. } => {
+            annexb::join(&std::iter::once(sps).chain(pps).cloned().collect::<Vec<_>>())
+        }
+        Parameters::H265 { vps, sps, pps, .. } => {
+            let sets = [vps, sps].into_iter().chain(pps).filter(|set| !set.is_empty());
+            annexb::join(&sets.cloned().collect::<Vec<_>>())
+        }
+        Parameters::Aac { config, .. } => config.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<[u8; 16]> {
+    let text = text.as_bytes();
+    if text.len() != 32 {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}

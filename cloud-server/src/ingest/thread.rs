@@ -1,0 +1,341 @@
+//! The thread that writes, and the queue in front of it. A disk may be as slow as it likes: whoever brings frames waits for nothing
+//! but a short lock, and the queue has a bound. What does not fit into it is not recorded now and never persisted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use camagent_proto::message::ResumePoint;
+use tokio::sync::{Notify, mpsc};
+
+use super::disk::Disk;
+use super::ranges::Ranges;
+use super::recorder::{Recorder, Told};
+use super::segment::SegmentInfo;
+use super::{Flow, Gap, Input, TrackKey};
+use crate::clock::Clock;
+use crate::config::Recordings;
+use crate::event::{Event, Events};
+
+/// Memory that an input takes beside its octets.
+const INPUT_BYTES: usize = 128;
+/// Nothing is waited for longer at once.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What the ingest leaves to others: complete files, and reasons of gaps.
+#[derive(Clone, Debug)]
+pub enum Leaves {
+    /// A file that is complete.
+    Segment(String, SegmentInfo),
+    /// A time without frames.
+    Gap(Gap),
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is on its way to the disk.
+    Taken,
+    /// Too much waits for the disk: it is not recorded, and not persisted.
+    Withheld,
+}
+
+/// The door to the thread.
+pub struct Ingest {
+    config: Recordings,
+    storage_epoch: [u8; 16],
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    state: Arc<Mutex<State>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    inputs: VecDeque<Work>,
+    bytes: usize,
+    stopping: bool,
+}
+
+enum Work {
+    Input(Input),
+    Lost { flow: Arc<Flow>, first: u64, next: u64 },
+}
+
+#[derive(Default)]
+struct State {
+    /// Files that are in no index yet.
+    open: BTreeMap<String, SegmentInfo>,
+    watched: Vec<std::sync::Weak<Watched>>,
+    persisted: BTreeMap<TrackKey, Ranges>,
+    stalled: Option<String>,
+}
+
+/// How far something that is followed is persisted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Persisted {
+    /// The track and epoch.
+    pub key: TrackKey,
+    /// Everything from where it is followed up to here is.
+    pub next: u64,
+    /// It is followed as part of the past, and not as a live track.
+    pub is_past: bool,
+}
+
+/// Progress for one connection, which says what it follows.
+pub struct Watched {
+    state: Arc<Mutex<State>>,
+    follows: Mutex<Vec<Follow>>,
+    notify: Notify,
+}
+
+struct Follow {
+    key: TrackKey,
+    from: u64,
+    told: u64,
+    is_past: bool,
+}
+
+impl Watched {
+    /// Follows what is persisted of a track from a number on; the same again begins anew there.
+    pub fn follow(&self, key: TrackKey, from: u64, is_past: bool) {
+        let mut follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
+        follows.retain(|follow| follow.key != key || follow.is_past != is_past);
+        follows.push(Follow { key, from, told: from, is_past });
+        drop(follows);
+        self.notify.notify_one();
+    }
+
+    /// Waits for progress. Cancel safe.
+    pub async fn changed(&self) -> Vec<Persisted> {
+        loop {
+            let news = self.news();
+            if !news.is_empty() {
+                return news;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    fn news(&self) -> Vec<Persisted> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = Vec::new();
+        for follow in follows.iter_mut() {
+            let next = state.persisted.get(&follow.key).map_or(follow.from, |ranges| ranges.gap_from(follow.from));
+            if next > follow.told {
+                follow.told = next;
+                news.push(Persisted { key: follow.key.clone(), next, is_past: follow.is_past });
+            }
+        }
+        news
+    }
+}
+
+impl Ingest {
+    /// Starts the thread of a recorder. It ends with [`Ingest::stop`].
+    pub fn start<D: Disk>(
+        config: Recordings,
+        mut recorder: Recorder<D>,
+        clock: Clock,
+        events: Arc<Events>,
+        leaves: mpsc::Sender<Leaves>,
+    ) -> std::io::Result<Arc<Self>> {
+        let ingest = Arc::new(Self {
+            config,
+            storage_epoch: recorder.storage_epoch(),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            state: Arc::default(),
+            thread: Mutex::new(None),
+        });
+        {
+            let mut state = ingest.lock_state();
+            state.persisted = recorder.all_ranges();
+            // Readers see recovered files before the server says that it started.
+            let recovered = recorder.told().filter_map(|told| match told {
+                Told::Closed(name, info) => Some((name.clone(), info.clone())),
+                _ => None,
+            });
+            state.open.extend(recovered);
+        }
+        let own = Arc::clone(&ingest);
+        let run = move || own.run(&mut recorder, clock, &events, &leaves);
+        let thread = std::thread::Builder::new().name("ingest".to_owned()).spawn(run)?;
+        *ingest.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(ingest)
+    }
+
+    /// What is recorded.
+    #[must_use]
+    pub fn config(&self) -> &Recordings {
+        &self.config
+    }
+
+    /// Names the store, as it is told to agents.
+    #[must_use]
+    pub fn storage_epoch(&self) -> String {
+        self.storage_epoch.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Hands something over; waits for no disk.
+    pub fn offer(&self, input: Input) -> Offered {
+        let bytes = INPUT_BYTES
+            + match &input {
+                Input::Frame { payload, .. } => payload.len(),
+                Input::Track { .. } | Input::Skip { .. } => 0,
+            };
+        let mut queue = self.lock_queue();
+        // A frame is all that takes much room; what explains holes always gets in.
+        let is_full = queue.bytes.saturating_add(bytes) > self.config.queue_bytes;
+        if is_full && let Input::Frame { flow, sequence, .. } = &input {
+            match queue.inputs.back_mut() {
+                Some(Work::Lost { flow: own, next, .. }) if own.key == flow.key && *next == *sequence => *next += 1,
+                _ => {
+                    let work = Work::Lost { flow: Arc::clone(flow), first: *sequence, next: sequence + 1 };
+                    queue.inputs.push_back(work);
+                }
+            }
+            return Offered::Withheld;
+        }
+        queue.bytes += bytes;
+        queue.inputs.push_back(Work::Input(input));
+        drop(queue);
+        self.changed.notify_one();
+        Offered::Taken
+    }
+
+    /// Progress, for one connection.
+    #[must_use]
+    pub fn watch(&self) -> Arc<Watched> {
+        let watched =
+            Arc::new(Watched { state: Arc::clone(&self.state), follows: Mutex::default(), notify: Notify::new() });
+        let mut state = self.lock_state();
+        state.watched.retain(|watched| watched.strong_count() > 0);
+        state.watched.push(Arc::downgrade(&watched));
+        watched
+    }
+
+    /// The first number from `from` on that is not persisted.
+    #[must_use]
+    pub fn persisted_from(&self, key: &TrackKey, from: u64) -> u64 {
+        self.lock_state().persisted.get(key).map_or(from, |ranges| ranges.gap_from(from))
+    }
+
+    /// Where a boot's tracks go on: behind what is persisted of their newest epochs.
+    #[must_use]
+    pub fn resume_points(&self, agent: &str, boot: [u8; 16]) -> Vec<ResumePoint> {
+        let state = self.lock_state();
+        let own = state.persisted.iter().filter(|(key, _)| key.agent == agent && key.boot == boot);
+        // In the order of epochs: the newest of a track is the last.
+        let newest: BTreeMap<u32, ResumePoint> = own
+            .map(|(key, ranges)| {
+                let next = ranges.first().map_or(0, |first| ranges.gap_from(first));
+                (key.track, ResumePoint { track: key.track, epoch: key.epoch, next })
+            })
+            .collect();
+        newest.into_values().collect()
+    }
+
+    /// Files that no index has yet: those that are being written, and those that are complete and on their way.
+    #[must_use]
+    pub fn open_segments(&self) -> Vec<(String, SegmentInfo)> {
+        self.lock_state().open.iter().map(|(name, info)| (name.clone(), info.clone())).collect()
+    }
+
+    /// The index has this one now.
+    pub fn forget(&self, name: &str) {
+        self.lock_state().open.remove(name);
+    }
+
+    /// Why nothing is written at present, if so.
+    #[must_use]
+    pub fn stalled(&self) -> Option<String> {
+        self.lock_state().stalled.clone()
+    }
+
+    /// Writes what waits, closes all files and ends the thread. Blocks as long as the disk does.
+    pub fn stop(&self) {
+        self.lock_queue().stopping = true;
+        self.changed.notify_all();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic was told when it happened.
+            let _ = thread.join();
+        }
+    }
+
+    fn run<D: Disk>(&self, recorder: &mut Recorder<D>, clock: Clock, events: &Events, leaves: &mpsc::Sender<Leaves>) {
+        loop {
+            self.tell(recorder, events, leaves);
+            let now_us = clock.monotonic_us();
+            if recorder.poll_timeout().is_some_and(|at| at <= now_us) {
+                recorder.handle_timeout(now_us);
+                continue;
+            }
+            let mut queue = self.lock_queue();
+            let stopping = queue.stopping;
+            let work = if recorder.is_stalled() { None } else { queue.inputs.pop_front() };
+            match work {
+                Some(Work::Input(input)) => {
+                    let payload = if let Input::Frame { payload, .. } = &input { payload.len() } else { 0 };
+                    queue.bytes = queue.bytes.saturating_sub(INPUT_BYTES + payload);
+                    drop(queue);
+                    recorder.handle(now_us, input);
+                }
+                Some(Work::Lost { flow, first, next }) => {
+                    drop(queue);
+                    recorder.handle_lost(&flow, first, next);
+                }
+                None if stopping => break,
+                None => {
+                    let wait = recorder.poll_timeout().map_or(LONGEST_WAIT, |at| Duration::from_micros(at - now_us));
+                    drop(self.changed.wait_timeout(queue, wait.min(LONGEST_WAIT)));
+                }
+            }
+        }
+        recorder.finish(clock.monotonic_us());
+        self.tell(recorder, events, leaves);
+    }
+
+    fn tell<D: Disk>(&self, recorder: &mut Recorder<D>, events: &Events, leaves: &mpsc::Sender<Leaves>) {
+        while let Some(told) = recorder.poll_told() {
+            match told {
+                Told::Progress(_) => {}
+                Told::Persisted(ranges) => {
+                    let mut state = self.lock_state();
+                    for (key, first, next) in ranges {
+                        state.persisted.entry(key).or_default().insert(first, next);
+                    }
+                    let watched: Vec<_> = state.watched.iter().filter_map(std::sync::Weak::upgrade).collect();
+                    drop(state);
+                    watched.iter().for_each(|watched| watched.notify.notify_one());
+                }
+                Told::Open(name, info) => drop(self.lock_state().open.insert(name, info)),
+                Told::Closed(name, info) => {
+                    self.lock_state().open.insert(name.clone(), info.clone());
+                    // Nobody there to take it: at the next start it is found in its folder.
+                    let _ = leaves.blocking_send(Leaves::Segment(name, info));
+                }
+                Told::Gap(gap) => drop(leaves.blocking_send(Leaves::Gap(gap))),
+                Told::Stalled(reason) => {
+                    self.lock_state().stalled = Some(reason.clone());
+                    events.emit(Event::RecordingStalled { reason });
+                }
+                Told::Resumed => {
+                    self.lock_state().stalled = None;
+                    events.emit(Event::RecordingResumed);
+                }
+                Told::SetAside { name, reason } => events.emit(Event::RecordingSetAside { name, reason }),
+            }
+        }
+    }
+
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

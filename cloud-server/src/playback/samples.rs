@@ -1,0 +1,89 @@
+//! The samples of a recorded file: when each is, and where its bytes are. Only the heads of its parts are read.
+
+use camagent_media::Parameters;
+
+use crate::error::{Error, Result};
+use crate::ingest::segment::{Unusable, read_part, read_start};
+use crate::record::{Archive, Found};
+
+/// What is read at once to find the head of a part.
+const LOOK_BYTES: u64 = 4 << 10;
+
+/// One sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The number of its frame.
+    pub sequence: u64,
+    /// UTC of decoding, microseconds since 1970.
+    pub utc_us: i64,
+    /// Presentation minus decoding, microseconds.
+    pub composition_us: i64,
+    /// How long it lasts, microseconds.
+    pub lasts_us: i64,
+    /// Decoding can start here.
+    pub key: bool,
+    /// Where its bytes begin in the file.
+    pub at: u64,
+    /// How many.
+    pub bytes: u32,
+}
+
+/// A file's samples.
+#[derive(Clone, Debug)]
+pub struct SampleTable {
+    /// What a decoder must know.
+    pub parameters: Parameters,
+    /// In decoding order.
+    pub samples: Vec<Sample>,
+}
+
+/// Reads the samples of a file.
+pub async fn read(archive: &Archive, row: &Found) -> Result<SampleTable> {
+    let wrong = |reason: String| Error::Recordings { path: row.name.clone().into(), reason };
+    let mut look = LOOK_BYTES;
+    let (parameters, mut at) = loop {
+        let data = archive.read(row, 0..look).await?;
+        match read_start(&data).map_err(|reason: Unusable| wrong(reason.to_string()))? {
+            Ok((_, parameters, at)) => break (parameters, at as u64),
+            Err(cut) if cut.needed > look && look < row.bytes => look = cut.needed,
+            Err(_) => return Err(wrong("its head is cut".to_owned())),
+        }
+    };
+    let timescale = i64::from(camagent_media::fmp4::timescale(&parameters).max(1));
+    let micros = |ticks: i64| i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(timescale)).unwrap_or(0);
+    let mut samples = Vec::new();
+    while at < row.bytes {
+        let mut look = LOOK_BYTES;
+        let (head, part, moof_at) = loop {
+            let data = archive.read(row, at..at + look).await?;
+            match read_part(&data).map_err(|error| wrong(format!("at byte {at}: {error}")))? {
+                Ok(found) => break found,
+                Err(cut) if cut.needed > data.len() as u64 && at + cut.needed <= row.bytes => look = cut.needed,
+                Err(_) => return Err(wrong(format!("at byte {at}: the part is cut"))),
+            }
+        };
+        let (mut ticks, mut byte) = (0_i64, at + moof_at + part.data_at);
+        let mut counts = head.samples.iter().copied();
+        let (mut sequence, mut left) = (head.first, counts.next().unwrap_or(1));
+        for sample in &part.samples {
+            while left == 0 && sequence < head.next() {
+                sequence += 1;
+                left = counts.next().unwrap_or(1);
+            }
+            left -= 1;
+            samples.push(Sample {
+                sequence,
+                utc_us: head.utc_us.saturating_add(micros(ticks)),
+                composition_us: micros(i64::from(sample.composition)),
+                lasts_us: micros(i64::from(sample.duration)),
+                key: sample.key,
+                at: byte,
+                bytes: sample.size,
+            });
+            ticks += i64::from(sample.duration);
+            byte += u64::from(sample.size);
+        }
+        at += moof_at + part.bytes;
+    }
+    Ok(SampleTable { parameters, samples })
+}

@@ -1,0 +1,317 @@
+//! Files and index together. A complete segment is renamed into the object store, then gets its row, and only then is forgotten by
+//! the ingest: at every moment a reader finds it in one of both places.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::mpsc;
+
+use super::index::{Index, Opened, SegmentRow};
+use crate::clock::Clock;
+use crate::config::Recordings;
+use crate::error::{Error, Result};
+use crate::event::{Event, Events};
+use crate::ingest::disk::{Disk, Folder};
+use crate::ingest::segment::scan;
+use crate::ingest::{GapReason, Ingest, Leaves, SegmentInfo};
+
+/// The folder of complete files in the object store.
+pub const KEPT: &str = "recordings";
+/// What could not be moved or entered is tried again after this time.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+/// How often old files are looked for.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// Files that go at once.
+const GO_AT_ONCE: u32 = 500;
+
+/// What was recorded.
+pub struct Archive {
+    folder: PathBuf,
+    config: Recordings,
+    index: Index,
+    store: Arc<dyn ObjectStore>,
+    ingest: Option<Arc<Ingest>>,
+    clock: Clock,
+}
+
+/// A file that holds something of what was asked for.
+pub type Found = SegmentRow;
+
+/// Makes sure that nobody else writes to the folder.
+pub fn lock(folder: &Path) -> Result<File> {
+    let unusable = |reason: String| Error::Recordings { path: folder.to_owned(), reason };
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(folder.join("lock"))
+        .map_err(|error| unusable(error.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(unusable("another process records into it".to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(unusable(error.to_string())),
+    }
+}
+
+impl Archive {
+    /// Opens index and object store; a new index is filled from the files.
+    pub async fn open(config: &Recordings, ingest: Option<Arc<Ingest>>, clock: Clock, events: &Events) -> Result<Self> {
+        let folder = config.path.clone().unwrap_or_default();
+        let unusable = |reason: String| Error::Recordings { path: folder.clone(), reason };
+        let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| unusable(error.to_string()))?;
+        let (index, is_new) = match Index::open(&folder, clock.utc_us()).await? {
+            Opened::Found(index) => (index, false),
+            Opened::New(index) => (index, true),
+            Opened::Replaced(index, moved, reason) => {
+                let reason = format!("the index could not be used and is made anew: {reason}");
+                events.emit(Event::RecordingSetAside { name: moved.display().to_string(), reason });
+                (index, true)
+            }
+        };
+        let store = Arc::new(store.with_fsync(true));
+        let archive = Self { folder: folder.clone(), config: config.clone(), index, store, ingest, clock };
+        if is_new {
+            archive.rebuild().await?;
+        }
+        Ok(archive)
+    }
+
+    /// The index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether frames of a source are recorded now.
+    #[must_use]
+    pub fn records(&self, camera: &str, source: &str) -> bool {
+        self.config.records(camera, source)
+    }
+
+    /// Why nothing can be written at present, if so.
+    #[must_use]
+    pub fn stalled(&self) -> Option<String> {
+        self.ingest.as_ref().and_then(|ingest| ingest.stalled())
+    }
+
+    /// Files of a source that touch a time, with those that are being written, oldest first.
+    pub async fn find(&self, camera: &str, source: &str, from_us: i64, to_us: i64) -> Result<Vec<Found>> {
+        // The open ones first: one that moves between the two looks is then seen twice, and not never.
+        let open = self.ingest.as_ref().map(|ingest| ingest.open_segments()).unwrap_or_default();
+        let mut found = self.index.find(camera, source, from_us, to_us).await?;
+        for (name, info) in open {
+            let row = SegmentRow::new(name, &info);
+            let fits = row.camera == camera && row.source == source && row.end_us() > from_us && row.start_us() < to_us;
+            let is_known = |kept: &SegmentRow| {
+                kept.key == row.key && kept.runs.first().map(|run| run.first) == row.runs.first().map(|run| run.first)
+            };
+            if fits && !found.iter().any(is_known) {
+                found.push(row);
+            }
+        }
+        found.sort_by(|one, other| (one.start_us(), &one.name).cmp(&(other.start_us(), &other.name)));
+        Ok(found)
+    }
+
+    /// Reasons of gaps.
+    pub async fn gaps(&self, camera: &str, source: &str, from: i64, to: i64) -> Result<Vec<(i64, i64, GapReason)>> {
+        self.index.gaps(camera, source, from, to).await
+    }
+
+    /// Reads bytes of a file.
+    pub async fn read(&self, row: &Found, range: Range<u64>) -> Result<Bytes> {
+        let range = range.start.min(row.bytes)..range.end.min(row.bytes);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let first = self.store.get_range(&row.name.as_str().into(), range.clone()).await;
+        match first {
+            Ok(bytes) => Ok(bytes),
+            // It was completed and moved since it was found.
+            Err(object_store::Error::NotFound { .. }) => {
+                let moved = object_store::path::Path::from(kept_name(row));
+                self.store.get_range(&moved, range).await.map_err(|error| unreadable(&row.name, &error))
+            }
+            Err(error) => Err(unreadable(&row.name, &error)),
+        }
+    }
+
+    /// Moves a complete file into the object store and enters it.
+    async fn keep(&self, name: &str, info: &SegmentInfo) -> Result<()> {
+        let row = SegmentRow::new(name.to_owned(), info);
+        let kept = kept_name(&row);
+        let path = self.folder.join(name);
+        if path.exists() {
+            let cut = info.bytes;
+            let cut = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
+                let file = File::options().write(true).open(&path)?;
+                // What a failed write left behind the last whole part.
+                if file.metadata()?.len() > cut {
+                    file.set_len(cut)?;
+                    file.sync_all()?;
+                }
+                Ok(())
+            });
+            cut.await.map_err(|error| unreadable(name, &error))?.map_err(|error| unreadable(name, &error))?;
+            let rename = self.store.rename(&name.into(), &kept.as_str().into()).await;
+            rename.map_err(|error| unreadable(name, &error))?;
+            // The object store made the new name safe; the old one must not come back.
+            let folder = self.folder.join(crate::ingest::OPEN);
+            let _ = tokio::task::spawn_blocking(move || File::open(folder).and_then(|folder| folder.sync_all())).await;
+        }
+        self.index.put(&SegmentRow { name: kept, ..row }).await?;
+        if let Some(ingest) = &self.ingest {
+            ingest.forget(name);
+        }
+        Ok(())
+    }
+
+    /// Enters all files again.
+    async fn rebuild(&self) -> Result<()> {
+        let mut folder = Folder::open(&self.folder).map_err(|error| unreadable(KEPT, &error))?;
+        let names = folder.list(KEPT).map_err(|error| unreadable(KEPT, &error))?;
+        for name in names {
+            let path = self.folder.join(&name);
+            let scanned = tokio::task::spawn_blocking(move || Some(scan(&std::fs::read(path).ok()?, |_, _, _| {})));
+            match scanned.await {
+                Ok(Some(Ok(info))) => self.index.put(&SegmentRow::new(name, &info)).await?,
+                other => tracing::warn!(name, ?other, "this file is not entered into the index"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of what is too old, or too much.
+    pub async fn let_go(&self) -> Result<u64> {
+        let mut gone = 0;
+        if self.config.retention_days > 0 {
+            let days_us = i64::from(self.config.retention_days) * 86_400 * 1_000_000;
+            let before_us = self.clock.utc_us().saturating_sub(days_us);
+            loop {
+                let old = self.index.older_than(before_us, GO_AT_ONCE).await?;
+                for row in &old {
+                    gone += self.remove(row).await?;
+                }
+                if old.len() < GO_AT_ONCE as usize {
+                    break;
+                }
+            }
+            self.index.forget_gaps(before_us).await?;
+        }
+        if self.config.max_bytes_per_camera > 0 {
+            for (camera, mut bytes) in self.index.cameras().await? {
+                while bytes > self.config.max_bytes_per_camera {
+                    let oldest = self.index.oldest_of(&camera, 20).await?;
+                    if oldest.is_empty() {
+                        break;
+                    }
+                    for row in oldest {
+                        if bytes <= self.config.max_bytes_per_camera {
+                            break;
+                        }
+                        gone += self.remove(&row).await?;
+                        bytes = bytes.saturating_sub(row.bytes);
+                    }
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The row first: a file without a row is found by the check, a row without a file would break a clip.
+    async fn remove(&self, row: &SegmentRow) -> Result<u64> {
+        self.index.remove(&row.name).await?;
+        match self.store.delete(&row.name.as_str().into()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(1),
+            Err(error) => Err(unreadable(&row.name, &error)),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.index.close().await;
+    }
+}
+
+/// Where a complete file is: found by people as well, day by day.
+#[must_use]
+pub fn kept_name(row: &SegmentRow) -> String {
+    let start = jiff::Timestamp::from_microsecond(row.start_us()).unwrap_or_default();
+    let start = start.to_zoned(jiff::tz::TimeZone::UTC);
+    let boot: String = row.key.boot.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let first = row.runs.first().map_or(0, |run| run.first);
+    format!(
+        "{KEPT}/{}/{}/{}/{}Z-{boot}-{}-{}-{first}.mp4",
+        row.camera,
+        row.source,
+        start.strftime("%Y-%m-%d"),
+        start.strftime("%H%M%S.%3f"),
+        row.key.track,
+        row.key.epoch,
+    )
+}
+
+fn unreadable(what: &str, error: &impl std::fmt::Display) -> Error {
+    Error::Recordings { path: PathBuf::from(what), reason: error.to_string() }
+}
+
+/// Keeps what the ingest leaves, and lets go of what is old, until the ingest ends.
+pub(super) async fn run(archive: Arc<Archive>, mut leaves: mpsc::Receiver<Leaves>, events: Arc<Events>) {
+    let mut waiting: VecDeque<Leaves> = VecDeque::new();
+    let mut retention = tokio::time::interval(RETENTION_EVERY);
+    retention.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            leave = leaves.recv(), if waiting.len() < 1_000 => match leave {
+                Some(leave) => waiting.push_back(leave),
+                None => break,
+            },
+            _ = retention.tick() => {
+                match archive.let_go().await {
+                    Ok(0) => {}
+                    Ok(files) => tracing::info!(files, "old recordings are gone"),
+                    Err(error) => tell(&events, "old recordings", &error),
+                }
+                continue;
+            }
+            () = tokio::time::sleep(RETRY_EVERY), if !waiting.is_empty() => {}
+        }
+        told = drain(&archive, &mut waiting, &events, told).await;
+    }
+    drain(&archive, &mut waiting, &events, told).await;
+}
+
+/// Keeps what waits, until something fails; that is told once.
+async fn drain(archive: &Archive, waiting: &mut VecDeque<Leaves>, events: &Events, told: bool) -> bool {
+    while let Some(leave) = waiting.front() {
+        let kept = match leave {
+            Leaves::Segment(name, info) => archive.keep(name, info).await,
+            Leaves::Gap(gap) => archive.index.put_gap(gap).await,
+        };
+        if let Err(error) = kept {
+            if !told {
+                tell(events, "the index of recordings", &error);
+            }
+            return true;
+        }
+        waiting.pop_front();
+    }
+    false
+}
+
+fn tell(events: &Events, what: &str, error: &Error) {
+    events.emit(Event::DiskTrouble { what: what.to_owned(), reason: error.to_string() });
+}

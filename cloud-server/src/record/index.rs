@@ -1,0 +1,341 @@
+//! The index of recorded files: which camera, source and time each holds. A row is written when its file is safe and removed
+//! before its file goes, so that no row leads to nothing. All that is in it can be read from the files again: a damaged index,
+//! or one of a later version, is moved aside and made anew.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, SqlitePool};
+
+use crate::error::{Error, Result};
+use crate::ingest::{Gap, GapReason, Run, SegmentInfo, TrackKey};
+
+/// The name of the file in the folder of recordings.
+pub const NAME: &str = "index.sqlite";
+/// The layout: SQLite's user_version.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE segments (
+    name     TEXT PRIMARY KEY NOT NULL, -- in the object store
+    camera   TEXT NOT NULL,
+    source   TEXT NOT NULL,
+    agent    TEXT NOT NULL,
+    boot     BLOB NOT NULL,
+    track    INTEGER NOT NULL,
+    epoch    INTEGER NOT NULL,
+    codec    TEXT NOT NULL,
+    start_us INTEGER NOT NULL,          -- UTC, microseconds since 1970
+    end_us   INTEGER NOT NULL,
+    bytes    INTEGER NOT NULL,
+    runs     TEXT NOT NULL              -- JSON: [[first, next, start_us, end_us]]
+) STRICT;
+CREATE INDEX segments_by_time ON segments (camera, source, end_us);
+CREATE INDEX segments_by_age ON segments (end_us);
+CREATE TABLE gaps (
+    camera   TEXT NOT NULL,
+    source   TEXT NOT NULL,
+    agent    TEXT NOT NULL,
+    boot     BLOB NOT NULL,
+    track    INTEGER NOT NULL,
+    epoch    INTEGER NOT NULL,
+    first    INTEGER NOT NULL,
+    next     INTEGER NOT NULL,
+    reason   INTEGER NOT NULL,
+    from_us  INTEGER NOT NULL,
+    to_us    INTEGER NOT NULL,
+    PRIMARY KEY (agent, boot, track, epoch, first, reason)
+) STRICT;
+CREATE INDEX gaps_by_time ON gaps (camera, source, to_us);
+";
+
+/// A query for whole rows.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!("SELECT name, camera, source, agent, boot, track, epoch, codec, bytes, runs FROM segments ", $rest)
+    };
+}
+
+/// The index.
+#[derive(Clone, Debug)]
+pub struct Index {
+    pool: SqlitePool,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentRow {
+    /// Its name in the object store.
+    pub name: String,
+    /// The camera.
+    pub camera: String,
+    /// The source.
+    pub source: String,
+    /// What its numbers count in.
+    pub key: TrackKey,
+    /// The codec's name.
+    pub codec: String,
+    /// Bytes that count.
+    pub bytes: u64,
+    /// What it holds.
+    pub runs: Vec<Run>,
+}
+
+impl SegmentRow {
+    /// The row of a file.
+    #[must_use]
+    pub fn new(name: String, info: &SegmentInfo) -> Self {
+        Self {
+            name,
+            camera: info.head.camera.clone(),
+            source: info.head.source.clone(),
+            key: info.head.key.clone(),
+            codec: info.parameters.codec().name().to_owned(),
+            bytes: info.bytes,
+            runs: info.runs.clone(),
+        }
+    }
+
+    /// UTC of the beginning.
+    #[must_use]
+    pub fn start_us(&self) -> i64 {
+        self.runs.iter().map(|run| run.start_us).min().unwrap_or_default()
+    }
+
+    /// UTC of the end.
+    #[must_use]
+    pub fn end_us(&self) -> i64 {
+        self.runs.iter().map(|run| run.end_us).max().unwrap_or_default()
+    }
+}
+
+/// What came of opening it.
+#[derive(Debug)]
+pub enum Opened {
+    /// It was there.
+    Found(Index),
+    /// It is new and empty.
+    New(Index),
+    /// The old one could not be used and is where the path says; this one is new.
+    Replaced(Index, PathBuf, String),
+}
+
+impl Index {
+    /// Opens the index of a folder.
+    pub async fn open(folder: &Path, now_us: i64) -> Result<Opened> {
+        let path = folder.join(NAME);
+        let existed = path.exists();
+        match Self::connect(&path).await {
+            Ok(index) if existed => Ok(Opened::Found(index)),
+            Ok(index) => Ok(Opened::New(index)),
+            Err(reason) => {
+                let aside = folder.join("set-aside");
+                let unusable =
+                    |error: std::io::Error| Error::Recordings { path: path.clone(), reason: error.to_string() };
+                std::fs::create_dir_all(&aside).map_err(unusable)?;
+                let moved = aside.join(format!("{now_us}-{NAME}"));
+                std::fs::rename(&path, &moved).map_err(unusable)?;
+                for suffix in ["-wal", "-shm"] {
+                    let own = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+                    // They are there after a crash only.
+                    let _ = std::fs::rename(own(&path), own(&moved));
+                }
+                let index = Self::connect(&path).await.map_err(|reason| Error::Recordings { path, reason })?;
+                Ok(Opened::Replaced(index, moved, reason))
+            }
+        }
+    }
+
+    async fn connect(path: &Path) -> Result<Self, String> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5));
+        let pool =
+            SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(|e| e.to_string())?;
+        let prepared = async {
+            let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&pool).await?.try_get(0)?;
+            let tables: i64 = sqlx::query("SELECT count(*) FROM sqlite_master").fetch_one(&pool).await?.try_get(0)?;
+            if version == 0 && tables == 0 {
+                let mut transaction = pool.begin().await?;
+                sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+                sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                return Ok(VERSION);
+            }
+            // Reading a row of each table finds most kinds of damage.
+            sqlx::query("SELECT count(*), max(end_us) FROM segments").fetch_one(&pool).await?;
+            sqlx::query("SELECT count(*) FROM gaps").fetch_one(&pool).await?;
+            Ok::<i64, sqlx::Error>(version)
+        };
+        let verdict = match prepared.await {
+            Ok(VERSION) => return Ok(Self { pool }),
+            Ok(version) => format!("it has layout {version}, known is {VERSION}"),
+            Err(error) => error.to_string(),
+        };
+        pool.close().await;
+        Err(verdict)
+    }
+
+    /// Enters a file; one of the same name is replaced.
+    pub async fn put(&self, row: &SegmentRow) -> Result<()> {
+        let runs: Vec<_> = row.runs.iter().map(|run| (run.first, run.next, run.start_us, run.end_us)).collect();
+        sqlx::query(
+            "INSERT OR REPLACE INTO segments (name, camera, source, agent, boot, track, epoch, codec, start_us, end_us, bytes, runs) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&row.name)
+        .bind(&row.camera)
+        .bind(&row.source)
+        .bind(&row.key.agent)
+        .bind(&row.key.boot[..])
+        .bind(row.key.track)
+        .bind(signed(row.key.epoch))
+        .bind(&row.codec)
+        .bind(row.start_us())
+        .bind(row.end_us())
+        .bind(signed(row.bytes))
+        .bind(serde_json::to_string(&runs).unwrap_or_default())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Files of a source that touch a time, oldest first.
+    pub async fn find(&self, camera: &str, source: &str, from_us: i64, to_us: i64) -> Result<Vec<SegmentRow>> {
+        let rows = sqlx::query(select!(
+            "WHERE camera = ? AND source = ? AND end_us > ? AND start_us < ? ORDER BY start_us, name"
+        ))
+        .bind(camera)
+        .bind(source)
+        .bind(from_us)
+        .bind(to_us)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// All files, by name.
+    pub async fn all(&self) -> Result<Vec<SegmentRow>> {
+        let rows = sqlx::query(select!("ORDER BY name")).fetch_all(&self.pool).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Files that end before a time, oldest first, at most so many.
+    pub async fn older_than(&self, utc_us: i64, most: u32) -> Result<Vec<SegmentRow>> {
+        let rows = sqlx::query(select!("WHERE end_us < ? ORDER BY end_us LIMIT ?"))
+            .bind(utc_us)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The oldest files of a camera.
+    pub async fn oldest_of(&self, camera: &str, most: u32) -> Result<Vec<SegmentRow>> {
+        let rows = sqlx::query(select!("WHERE camera = ? ORDER BY end_us LIMIT ?"))
+            .bind(camera)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Cameras, with the bytes of their files.
+    pub async fn cameras(&self) -> Result<Vec<(String, u64)>> {
+        let rows = sqlx::query("SELECT camera, sum(bytes) FROM segments GROUP BY camera").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, unsigned(row.try_get(1)?)))).collect()
+    }
+
+    /// Removes a row.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        sqlx::query("DELETE FROM segments WHERE name = ?").bind(name).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Enters why frames are missing.
+    pub async fn put_gap(&self, gap: &Gap) -> Result<()> {
+        sqlx::query("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+            .bind(&gap.camera)
+            .bind(&gap.source)
+            .bind(&gap.key.agent)
+            .bind(&gap.key.boot[..])
+            .bind(gap.key.track)
+            .bind(signed(gap.key.epoch))
+            .bind(signed(gap.first))
+            .bind(signed(gap.next))
+            .bind(signed(gap.reason.number()))
+            .bind(gap.from_us)
+            .bind(gap.to_us)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Reasons of a source that touch a time: from, to, why.
+    pub async fn gaps(
+        &self,
+        camera: &str,
+        source: &str,
+        from_us: i64,
+        to_us: i64,
+    ) -> Result<Vec<(i64, i64, GapReason)>> {
+        let rows = sqlx::query(
+            "SELECT from_us, to_us, reason FROM gaps WHERE camera = ? AND source = ? AND to_us >= ? AND from_us <= ? \
+             ORDER BY from_us",
+        )
+        .bind(camera)
+        .bind(source)
+        .bind(from_us)
+        .bind(to_us)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, GapReason::from_number(unsigned(row.try_get(2)?)))))
+            .collect()
+    }
+
+    /// Forgets reasons from before a time.
+    pub async fn forget_gaps(&self, utc_us: i64) -> Result<()> {
+        sqlx::query("DELETE FROM gaps WHERE to_us < ?").bind(utc_us).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes it; the write-ahead log is folded in.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn read(row: &sqlx::sqlite::SqliteRow) -> Result<SegmentRow> {
+    let boot: Vec<u8> = row.try_get(4)?;
+    let runs: String = row.try_get(9)?;
+    // Written by this file; what an editor made of it is found by the check.
+    let runs: Vec<(u64, u64, i64, i64)> = serde_json::from_str(&runs).unwrap_or_default();
+    Ok(SegmentRow {
+        name: row.try_get(0)?,
+        camera: row.try_get(1)?,
+        source: row.try_get(2)?,
+        key: TrackKey {
+            agent: row.try_get(3)?,
+            boot: boot.try_into().unwrap_or_default(),
+            track: row.try_get(5)?,
+            epoch: unsigned(row.try_get(6)?),
+        },
+        codec: row.try_get(7)?,
+        bytes: unsigned(row.try_get(8)?),
+        runs: runs.into_iter().map(|(first, next, start_us, end_us)| Run { first, next, start_us, end_us }).collect(),
+    })
+}
+
+/// Numbers of the wire stay below 2^62.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
