@@ -328,6 +328,10 @@ fn spawn(driver: Driver, life: Arc<Life>) -> Result<JoinHandle<()>, Error> {
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(panic) => Err(panic_text(&*panic)),
             };
+            // Stopped or not by the loop, the disk thread ends too.
+            if let Some(shelf) = &shared.shelf {
+                shelf.ask_to_stop();
+            }
             // Who waits for an event, or looks whether it is connected, is not left in the dark.
             shared.events.close();
             shared.counts.write(NetworkCounts { is_connected: false, ..shared.counts.read() });

@@ -83,11 +83,16 @@ impl Shelf {
         self.lock().orders.clock = Some(Clock { boot_us, utc_us });
     }
 
-    /// Asks the disk thread to write down what is left and to end; whether it has within `longest`.
-    pub(crate) fn stop(&self, longest: Duration) -> bool {
-        let mut state = self.lock();
-        state.orders.stops = true;
+    /// Asks the disk thread to write down what is left and to end.
+    pub(crate) fn ask_to_stop(&self) {
+        self.lock().orders.stops = true;
         self.changed.notify_all();
+    }
+
+    /// The same; whether it has within `longest`.
+    pub(crate) fn stop(&self, longest: Duration) -> bool {
+        self.ask_to_stop();
+        let state = self.lock();
         let stopped = self.changed.wait_timeout_while(state, longest, |state| !state.has_stopped);
         stopped.unwrap_or_else(PoisonError::into_inner).0.has_stopped
     }

@@ -19,6 +19,7 @@ pub(super) mod fuzz;
 pub(crate) mod open;
 pub(crate) mod segment;
 #[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "for the fuzz target the card is well"))]
 pub(crate) mod sim;
 pub(crate) mod store;
 #[cfg(test)]
