@@ -146,7 +146,12 @@ pub struct Pair {
 impl Pair {
     /// A pair with 20 ms from end to end, not connected yet.
     pub fn new() -> Self {
-        Self::with(AgentConfig {
+        Self::with(Self::config())
+    }
+
+    /// What the agent of [`Pair::new`] tells of itself: no cameras.
+    pub fn config() -> AgentConfig {
+        AgentConfig {
             agent_id: "agent".into(),
             token: None,
             boot_id: BootId([7; 16]),
@@ -156,7 +161,7 @@ impl Pair {
             heartbeat_interval: Duration::from_secs(30),
             tunnels: Default::default(),
             keep_streams: Duration::ZERO,
-        })
+        }
     }
 
     /// A pair with an agent of your own.

@@ -13,19 +13,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn config() -> AgentConfig {
     AgentConfig {
-        agent_id: "agent".into(),
-        token: None,
         boot_id: BootId([200; 16]),
-        software: "pair".into(),
         cameras: vec![Camera {
             id: "camera".into(),
             sources: vec![Source { name: "main".into(), ..Source::default() }],
             ..Camera::default()
         }],
-        capabilities: Vec::new(),
-        heartbeat_interval: Duration::from_secs(30),
-        tunnels: Default::default(),
-        keep_streams: Duration::ZERO,
+        ..Pair::config()
     }
 }
 

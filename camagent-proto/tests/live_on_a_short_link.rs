@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use camagent_proto::{
     Duration,
     frame::{FrameHead, SkipReason},
-    message::{Command, CommandError},
+    message::{Camera, Command, CommandError, Retention, Source, SourceState},
     pair::Pair,
-    session::{AgentEvent, ServerEvent, Transmit},
+    session::{AgentConfig, AgentEvent, ServerEvent, Transmit},
     transfer::Delivery,
 };
 use serde_json::json;
@@ -30,7 +30,7 @@ fn link(each: Duration) -> Pair {
 }
 
 /// A camera that brings a picture each 40 ms and sound each 20 ms.
-struct Camera {
+struct Encoder {
     /// Octets of a picture, by track.
     pictures: Vec<(u32, usize)>,
     group: u64,
@@ -42,7 +42,7 @@ struct Camera {
     since_key: BTreeMap<u32, u64>,
 }
 
-impl Camera {
+impl Encoder {
     fn new(pictures: &[(u32, usize)]) -> Self {
         let pictures = pictures.to_vec();
         Self { pictures, group: 50, disposable: false, asked: Vec::new(), listens: false, since_key: BTreeMap::new() }
@@ -141,7 +141,7 @@ fn when_the_link_is_short_the_sub_stream_and_the_sound_are_whole() {
     pair.track_of("main", MAIN, 1, 0, Some(3 * SECOND));
     pair.track_of("sub", SUB, 1, 0, Some(3 * SECOND));
     pair.track_of("main", SOUND, 1, 8_000, Some(3 * SECOND));
-    let mut camera = Camera::new(&[(MAIN, 20_000), (SUB, 2_000)]);
+    let mut camera = Encoder::new(&[(MAIN, 20_000), (SUB, 2_000)]);
     camera.run(&mut pair, 30 * SECOND);
     check(&pair);
     assert_eq!((skipped(&pair, SUB), skipped(&pair, SOUND)), (vec![], vec![]));
@@ -157,7 +157,7 @@ fn an_encoder_that_is_asked_is_live_again_at_once() {
         let mut pair = link(50 * MS);
         pair.track_of("main", MAIN, 1, 0, Some(SECOND));
         // One group is longer than the budget: without a new key frame the rest of it is lost.
-        let mut camera = Camera { group: 250, listens, ..Camera::new(&[(MAIN, 20_000)]) };
+        let mut camera = Encoder { group: 250, listens, ..Encoder::new(&[(MAIN, 20_000)]) };
         camera.run(&mut pair, 30 * SECOND);
         check(&pair);
         frames(&pair, MAIN)
@@ -170,7 +170,7 @@ fn an_encoder_that_is_asked_is_live_again_at_once() {
 fn an_encoder_is_told_what_the_link_carries() {
     let mut pair = link(50 * MS);
     pair.track_of("main", MAIN, 1, 0, Some(3 * SECOND));
-    let mut camera = Camera::new(&[(MAIN, 20_000)]);
+    let mut camera = Encoder::new(&[(MAIN, 20_000)]);
     let (mut told, mut followed) = (Vec::new(), 0);
     for _ in 0..120 {
         camera.run(&mut pair, SECOND / 2);
@@ -200,7 +200,7 @@ fn disposable_pictures_go_before_others() {
     let mut pair = link(50 * MS);
     pair.track_of("main", MAIN, 1, 0, Some(2 * SECOND));
     // 13 kbyte each 40 ms are just what the link carries; half of them may go.
-    let mut camera = Camera { disposable: true, ..Camera::new(&[(MAIN, 15_000)]) };
+    let mut camera = Encoder { disposable: true, ..Encoder::new(&[(MAIN, 15_000)]) };
     camera.run(&mut pair, 30 * SECOND);
     check(&pair);
     let reasons = skipped(&pair, MAIN);
@@ -209,12 +209,30 @@ fn disposable_pictures_go_before_others() {
 }
 
 #[test]
+fn what_the_server_records_is_late_rather_than_left_out() {
+    let sources = vec![Source { name: "main".into(), ..Source::default() }];
+    let cameras = vec![Camera { id: "camera".into(), sources, ..Camera::default() }];
+    let mut pair = Pair::with(AgentConfig { cameras, ..Pair::config() });
+    let (camera, source) = ("camera".into(), "main".into());
+    pair.sources = vec![SourceState { camera, source, wanted: true, retention: Retention::Record }];
+    pair.connect();
+    pair.drive_until(SECOND, |pair| pair.agent.is_established());
+    (pair.window, pair.latency) = (1, 50 * MS);
+    pair.track_of("main", MAIN, 1, 0, Some(SECOND));
+    Encoder::new(&[(MAIN, 20_000)]).run(&mut pair, 20 * SECOND);
+    pair.latency = MS;
+    pair.drive(60 * SECOND);
+    check(&pair);
+    assert_eq!((frames(&pair, MAIN), skipped(&pair, MAIN)), (500, vec![]));
+}
+
+#[test]
 fn what_waited_for_a_connection_is_not_late() {
     let mut pair = link(MS);
     pair.track_of("main", MAIN, 1, 0, Some(SECOND));
     pair.track_of("main", SOUND, 1, 8_000, Some(SECOND));
     pair.cut();
-    Camera::new(&[(MAIN, 5_000)]).run(&mut pair, 20 * SECOND);
+    Encoder::new(&[(MAIN, 5_000)]).run(&mut pair, 20 * SECOND);
     pair.connect();
     pair.drive(5 * SECOND);
     check(&pair);
@@ -225,7 +243,7 @@ fn what_waited_for_a_connection_is_not_late() {
 fn what_was_left_out_on_a_dead_link_is_sent_after_all_and_not_counted() {
     let mut pair = link(50 * MS);
     pair.track_of("main", MAIN, 1, 0, Some(SECOND));
-    let mut camera = Camera { group: 25, ..Camera::new(&[(MAIN, 10_000)]) };
+    let mut camera = Encoder { group: 25, ..Encoder::new(&[(MAIN, 10_000)]) };
     camera.run(&mut pair, SECOND);
     // One message is under way for the rest of the test.
     pair.latency = 100 * SECOND;
@@ -252,7 +270,7 @@ fn late_frames_and_cuts_together_leave_nothing_unexplained() {
         pair.track_of("main", SOUND, 1, 8_000, Some(SECOND));
         let disposable = seed % 2 == 0;
         let (group, listens) = (10 + seed * 7 % 60, seed % 3 == 0);
-        let mut camera = Camera { group, disposable, listens, ..Camera::new(&[(MAIN, 18_000), (SUB, 1_500)]) };
+        let mut camera = Encoder { group, disposable, listens, ..Encoder::new(&[(MAIN, 18_000), (SUB, 1_500)]) };
         for cut in 0..6 {
             camera.run(&mut pair, MS * (300 + ((seed * 37 + cut * 911) % 2_500) as u32));
             pair.cut();
@@ -270,7 +288,7 @@ fn a_flood_of_commands_leaves_room_for_media() {
     let mut pair = link(50 * MS);
     pair.track_of("main", MAIN, 1, 0, None);
     pair.track_of("main", SOUND, 1, 8_000, None);
-    let mut camera = Camera::new(&[(MAIN, 12_000)]);
+    let mut camera = Encoder::new(&[(MAIN, 12_000)]);
     let mut answered = 0;
     for number in 0..100 {
         let id = Some(format!("c{number}"));

@@ -482,7 +482,9 @@ impl Sender {
         let since = self.since;
         let waited = |entry: &Entry| now.saturating_since(Instant::from_micros(entry.head.arrival_us).max(since));
         let track = &mut self.tracks[at];
-        let (number, budget) = (track.number, track.budget?);
+        // What is recorded is late rather than lost.
+        let budget = track.budget.map(|budget| if track.is_recorded { Duration::MAX } else { budget })?;
+        let number = track.number;
         let epoch = &mut track.epochs[index];
         let id = epoch.info.epoch;
         let waiting = |entry: &Entry| Waiting {
