@@ -513,3 +513,12 @@ impl Worker {
         self.with_flash(now, shelf, |flash, disk| flash.sync(disk).and_then(|()| flash.seal(disk)));
     }
 }
+
+/// For `cargo xtask chaos`.
+#[cfg(feature = "simulation")]
+impl Worker {
+    /// Whether nothing waits on the card, as far as it can be read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flash.as_ref().is_some_and(|flash| flash.lanes().all(|(_, lane)| lane.freed >= lane.end))
+    }
+}

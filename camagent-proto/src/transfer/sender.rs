@@ -255,11 +255,8 @@ impl Sender {
                     // A newer epoch was begun only after all of this one had been sent, on a transport that keeps the order.
                     Some(point) if point.epoch > id => end,
                     Some(point) if point.epoch == id => point.next.min(end),
-                    // Who was restarted has what it stored; what was let go before it stored anything was received.
-                    _ if track.is_recorded => {
-                        let held = journal.find(track.number, id, epoch.persisted).map_or(end, |entry| entry.sequence);
-                        epoch.persisted.max(held.min(epoch.received)).min(end)
-                    }
+                    // Who was restarted has what it stored. What the journal had to drop since is told by a SKIP.
+                    _ if track.is_recorded => epoch.persisted.min(end),
                     _ => epoch.received,
                 };
                 if track.is_recorded {
@@ -272,6 +269,8 @@ impl Sender {
                 epoch.next = journal.live_from(track.number, id, epoch.received).max(epoch.received);
                 let freed = epoch.freed(track.is_recorded);
                 journal.received(track.number, id, freed);
+                // What was let go counts as stored, should the server begin to record.
+                epoch.persisted = epoch.persisted.max(freed);
             }
             retire(track, journal);
         }
@@ -305,6 +304,7 @@ impl Sender {
         epoch.hear(mack.received);
         epoch.persisted = epoch.persisted.max(mack.persisted.min(epoch.next));
         let freed = epoch.freed(is_recorded);
+        epoch.persisted = epoch.persisted.max(freed);
         if freed > before {
             journal.received(mack.track, mack.epoch, freed);
         }
@@ -314,6 +314,7 @@ impl Sender {
             older.hear(older.next);
             if !is_recorded {
                 journal.received(mack.track, older.info.epoch, older.next);
+                older.persisted = older.persisted.max(older.next);
             }
         }
         retire(track, journal);

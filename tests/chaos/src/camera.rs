@@ -4,12 +4,12 @@ use camagent_core::{Codec, Framing, TrackDescription};
 
 use crate::{chance::Chance, log::Digest};
 
-/// Parameter sets of a real encoder: 64 by 48, High profile.
+/// Parameter sets of a real encoder (`tests/data/clips/main.h264`).
 const SPS: &[u8] = &[
-    0x67, 0x64, 0x00, 0x0a, 0xac, 0xd9, 0x44, 0x3f, 0x96, 0x10, 0x00, 0x00, 0x03, 0x00, 0x10, 0x00, 0x00, 0x03, 0x01,
-    0x40, 0xf1, 0x22, 0x59, 0x60,
+    0x67, 0x64, 0x00, 0x1e, 0xac, 0xb3, 0x01, 0x40, 0x5f, 0xf2, 0xe0, 0x22, 0x00, 0x00, 0x03, 0x00, 0x02, 0x00, 0x00,
+    0x03, 0x00, 0x64, 0x1e, 0x2c, 0x5c, 0xd0,
 ];
-const PPS: &[u8] = &[0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0];
+const PPS: &[u8] = &[0x68, 0xe9, 0x73, 0x2c, 0x8b];
 const START: &[u8] = &[0, 0, 0, 1];
 
 /// What a track is.
@@ -53,8 +53,35 @@ fn fill(salt: u64, octets: usize, into: &mut Vec<u8>) {
     into.truncate(end);
 }
 
-/// The sum of a frame's octets: eight at a time, so that it costs nearly nothing.
+/// The sum of a frame as it was pushed: of a picture its coded slice, because parameter sets may be stored elsewhere.
 pub fn digest(octets: &[u8]) -> Digest {
+    match octets.strip_prefix(START) {
+        // The slice is the last unit, and the only one that is long: nothing in it looks like a start code.
+        Some(_) => {
+            let last = octets.windows(START.len()).take(PPS.len() + SPS.len() + 16).rposition(|window| window == START);
+            sum(&octets[last.unwrap_or(0) + START.len()..])
+        }
+        None => sum(octets),
+    }
+}
+
+/// The sum of a frame as it is stored: units behind their lengths.
+pub fn digest_stored(octets: &[u8], is_video: bool) -> Digest {
+    let mut rest = octets;
+    while is_video
+        && let Some((length, behind)) = rest.split_first_chunk::<4>()
+        && let Some((_, next)) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)
+    {
+        if next.is_empty() {
+            return sum(behind);
+        }
+        rest = next;
+    }
+    sum(rest)
+}
+
+/// The sum of octets: eight at a time, so that it costs nearly nothing.
+fn sum(octets: &[u8]) -> Digest {
     let mut sum = 0x9e37_79b9_7f4a_7c15_u64 ^ octets.len() as u64;
     let mut chunks = octets.chunks_exact(8);
     for chunk in &mut chunks {

@@ -75,10 +75,10 @@ pub fn explain(seed: u64, bug: Option<Bug>) -> String {
     for breach in verdict.breaches.iter().take(5) {
         text.push_str(&format!("  {:?}: {}\n", breach.kind, breach.what));
     }
-    let small = shrink::shrink(&plan, bug, first.kind);
+    let small = shrink::shrink(&plan, bug, first);
     let log = world::run(&small, bug);
     let breaches = checker::check(&log).breaches;
-    if let Some(breach) = breaches.iter().find(|breach| breach.kind == first.kind) {
+    if let Some(breach) = breaches.iter().find(|breach| breach.rule() == first.rule()) {
         text.push_str(&shown(&small, &log, breach));
     }
     text

@@ -30,6 +30,13 @@ pub struct Breach {
     pub at: usize,
 }
 
+impl Breach {
+    /// What broke, whatever frame it broke for.
+    pub fn rule(&self) -> String {
+        self.what.chars().filter(|letter| !letter.is_ascii_digit()).collect()
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
@@ -63,6 +70,10 @@ struct Frame {
     disposable: bool,
     /// Everything in memory from this frame's group on was more than fits, at a time when the group was not let go of.
     may_be_evicted: bool,
+    /// Octets that all runs had pushed before.
+    octets_before: u64,
+    /// It was safe on the card when its run ended.
+    is_promised: bool,
     taken: bool,
     /// When it was told as never coming.
     skipped: Option<(Reason, usize)>,
@@ -84,8 +95,19 @@ struct Boot {
     ram: VecDeque<FrameId>,
     ram_octets: u64,
     session_us: Option<u64>,
-    lost_power: bool,
+    /// Since when it has no session; `None` while there is one.
+    alone_us: Option<u64>,
+    /// When it ran no more, and whether that was planned.
+    ended: Option<(u64, bool)>,
 }
+
+/// What is written is safe on the card after this time: a look at memory, a second until the sync, and some grace.
+const SAFE_WITHIN_US: u64 = 2_000_000;
+/// A card that failed is used again after this time.
+const CARD_AGAIN_US: u64 = 12_000_000;
+
+/// The server's word for a frame that it could not read.
+const UNREADABLE: u64 = 1 << 32;
 
 /// Reads a log.
 pub fn check(log: &Log) -> Verdict {
@@ -103,9 +125,28 @@ struct Checker {
     /// What viewers got last of a track, and by which process.
     shown: BTreeMap<(u32, u32, u32), (u64, u64)>,
     /// What was acknowledged last on a connection.
-    said: BTreeMap<(u32, Lane), (u64, u64)>,
+    said: BTreeMap<(u32, u32, Lane), (u64, u64)>,
     verdict: Verdict,
     is_settled: bool,
+    card_is_bad: bool,
+    /// When the card last began or ceased to be bad.
+    card_bad_us: Option<u64>,
+    /// Octets that were pushed, by all runs.
+    octets: u64,
+}
+
+impl Boot {
+    /// Whether the card had a frame safely at a time, by the written policy.
+    fn is_promised(&self, frame: &Frame, at_us: u64, card_bad: (bool, Option<u64>), is_planned: bool) -> bool {
+        let is_used = self.policy.records && self.policy.card_octets.is_some();
+        let was_well = !card_bad.0 && card_bad.1.is_none_or(|bad| bad + CARD_AGAIN_US <= frame.pushed_us);
+        let since = match (self.policy.writes_ahead, self.alone_us) {
+            (true, _) => frame.pushed_us,
+            (false, Some(alone)) => frame.pushed_us.max(alone),
+            (false, None) => u64::MAX,
+        };
+        is_used && was_well && (is_planned || at_us >= since.saturating_add(SAFE_WITHIN_US))
+    }
 }
 
 impl Checker {
@@ -124,19 +165,39 @@ impl Checker {
     fn take(&mut self, at: usize, now_us: u64, event: &Event) {
         match *event {
             Event::AgentStarted { boot, policy } => {
-                let state = Boot { policy, ram: VecDeque::new(), ram_octets: 0, session_us: None, lost_power: false };
+                let state = Boot {
+                    policy,
+                    ram: VecDeque::new(),
+                    ram_octets: 0,
+                    session_us: None,
+                    alone_us: Some(now_us),
+                    ended: None,
+                };
                 if self.boots.insert(boot, state).is_some() {
                     self.unexplained(at, format!("boot {boot} began twice"));
                 }
             }
-            Event::AgentPowerCut { boot } => {
+            Event::AgentPowerCut { boot } | Event::AgentKilled { boot } => self.ended(boot, now_us, false),
+            Event::AgentStopped { boot } => self.ended(boot, now_us, true),
+            Event::SessionOver { boot } => {
                 if let Some(boot) = self.boots.get_mut(&boot) {
-                    boot.lost_power = true;
+                    boot.alone_us.get_or_insert(now_us);
                 }
+            }
+            Event::CardWell(is_well) => {
+                (self.card_is_bad, self.card_bad_us) = (!is_well, Some(now_us));
+            }
+            Event::EpochEnded { lane, next, by_power } => self.epoch_ended(at, lane, next, by_power),
+            Event::Announced { connection, lane, next } => {
+                let said = self.said.entry((connection, lane.track, lane)).or_default();
+                said.0 = said.0.max(next);
+            }
+            Event::Gap { lane, first, reason, .. } if reason == UNREADABLE => {
+                self.unexplained(at, format!("the server cannot read {lane} frame {first}"));
             }
             Event::Session { boot } => {
                 if let Some(boot) = self.boots.get_mut(&boot) {
-                    boot.session_us = Some(now_us);
+                    (boot.session_us, boot.alone_us) = (Some(now_us), None);
                 }
             }
             Event::Pushed { frame, digest, octets, key, disposable } => {
@@ -147,6 +208,8 @@ impl Checker {
                     octets,
                     key,
                     disposable,
+                    octets_before: self.octets,
+                    is_promised: false,
                     may_be_evicted: false,
                     taken: false,
                     skipped: None,
@@ -155,8 +218,8 @@ impl Checker {
                 self.pushed(at, frame, pushed);
             }
             Event::Freed { lane, next } => self.freed(at, lane, next),
-            Event::Acknowledged { connection, lane, received, persisted } => {
-                self.acknowledged(at, connection, lane, received, persisted);
+            Event::Acknowledged { connection, number, lane, received, persisted } => {
+                self.acknowledged(at, (connection, number, lane), received, persisted);
             }
             Event::Live { process, frame, digest, is_backfill } => self.live(at, process, frame, digest, is_backfill),
             Event::Taken { frame } => match self.frame(frame) {
@@ -172,7 +235,35 @@ impl Checker {
             | Event::ServerStarted { .. }
             | Event::ServerKilled { .. }
             | Event::ServerPowerCut { .. }
+            | Event::Gap { .. }
             | Event::Fault(_) => {}
+        }
+    }
+
+    /// What was not safe on the card then is gone.
+    fn ended(&mut self, number: u32, now_us: u64, is_planned: bool) {
+        let Some(boot) = self.boots.get_mut(&number) else { return };
+        boot.ended = Some((now_us, is_planned));
+        let card_bad = (self.card_is_bad, self.card_bad_us);
+        let first = Lane { boot: number, track: 0, epoch: 0 };
+        let last = Lane { boot: number, track: u32::MAX, epoch: u64::MAX };
+        for (_, lane) in self.lanes.range_mut(first..=last) {
+            for frame in &mut lane.frames {
+                frame.is_promised = boot.is_promised(frame, now_us, card_bad, is_planned);
+            }
+        }
+    }
+
+    /// An epoch that ended as planned has all its numbers; the power ends only what it took.
+    fn epoch_ended(&mut self, at: usize, lane: Lane, next: u64, by_power: bool) {
+        let count = self.lanes.get(&lane).map_or(0, |state| state.frames.len() as u64);
+        let has_ended = self.boots.get(&lane.boot).and_then(|boot| boot.ended);
+        if next > count {
+            self.unexplained(at, format!("{lane} ended before {next}, and {count} were pushed"));
+        } else if !by_power && next < count {
+            self.unexplained(at, format!("{lane} ended as planned before {next}, and {count} were pushed"));
+        } else if by_power && has_ended.is_none() {
+            self.unexplained(at, format!("{lane} was ended by the power, and its agent runs"));
         }
     }
 
@@ -184,7 +275,8 @@ impl Checker {
             let expected = lane.frames.len();
             return self.unexplained(at, format!("{id} was pushed, and {expected} is the next number"));
         }
-        let octets = frame.octets;
+        let (octets, now_us, card_bad) = (frame.octets, frame.pushed_us, (self.card_is_bad, self.card_bad_us));
+        self.octets += octets;
         lane.frames.push(frame);
         let Some(boot) = self.boots.get_mut(&id.lane.boot) else {
             return self.unexplained(at, format!("{id} was pushed to an agent that does not run"));
@@ -205,7 +297,7 @@ impl Checker {
                 if index > from && frame.key {
                     break;
                 }
-                frame.may_be_evicted = true;
+                frame.may_be_evicted |= !boot.is_promised(frame, now_us, card_bad, false);
             }
         }
     }
@@ -218,6 +310,14 @@ impl Checker {
             }
             return;
         };
+        if self.boots.get(&lane.boot).is_some_and(|boot| boot.policy.records) {
+            let stored = state.persisted;
+            state.freed = state.freed.max(next);
+            if next > stored {
+                self.unexplained(at, format!("{lane} below {next} is let go of, and the server stored {stored}"));
+            }
+            return;
+        }
         let from = usize::try_from(state.freed).unwrap_or(usize::MAX);
         let to = usize::try_from(next).unwrap_or(usize::MAX).min(state.frames.len());
         let early = state.frames.get(from..to).unwrap_or_default().iter();
@@ -230,9 +330,11 @@ impl Checker {
     }
 
     /// Acknowledgements grow, and name only what came.
-    fn acknowledged(&mut self, at: usize, connection: u32, lane: Lane, received: u64, persisted: u64) {
-        let before = self.said.insert((connection, lane), (received, persisted)).unwrap_or((0, 0));
-        if received < before.0 || persisted < before.1 {
+    fn acknowledged(&mut self, at: usize, place: (u32, u32, Lane), received: u64, persisted: u64) {
+        let lane = place.2;
+        let before = self.said.insert(place, (received, persisted)).unwrap_or((0, 0));
+        // Of an epoch that its track has left, only what is stored is told, as both numbers.
+        if received < before.0.min(persisted) || persisted < before.1 {
             let (was, is) = (format!("{before:?}"), format!("({received}, {persisted})"));
             self.unexplained(at, format!("acknowledgement of {lane} goes back from {was} to {is}"));
         }
@@ -277,6 +379,11 @@ impl Checker {
     /// A cause is believed only when the log bears it out.
     fn skipped(&mut self, at: usize, now_us: u64, lane: Lane, first: u64, last: u64, reason: Reason) {
         let Some(boot) = self.boots.get(&lane.boot) else { return };
+        let (octets, card_bad_us) = (self.octets, self.card_bad_us);
+        let was_card_full = |frame: &Frame| {
+            let is_over = boot.policy.card_octets.is_some_and(|card| octets - frame.octets_before >= card / 2);
+            is_over || boot.policy.card_octets.is_some() && card_bad_us.is_some_and(|bad| bad >= frame.pushed_us)
+        };
         let (policy, session_us) = (boot.policy, boot.session_us.unwrap_or(now_us));
         let Some(state) = self.lanes.get_mut(&lane) else {
             return self.unexplained(at, format!("frames {first} to {last} of {lane} never come, and none was pushed"));
@@ -295,7 +402,8 @@ impl Checker {
         let mut wrong = None;
         for (index, frame) in state.frames.iter_mut().enumerate().take(to + 1).skip(from) {
             let is_true = match reason {
-                Reason::OverBudget => frame.may_be_evicted,
+                Reason::OverBudget => frame.may_be_evicted || was_card_full(frame),
+                Reason::Live => frame.taken,
                 Reason::TooLarge => frame.octets > policy.frame_octets,
                 Reason::Late => begins_late || follows_late,
                 Reason::Disposable => {
@@ -343,9 +451,13 @@ impl Checker {
                     continue;
                 }
                 let sequence = sequence as u64;
-                let was_in_memory = boot.is_some_and(|boot| boot.lost_power) && !frame.taken;
-                let has_cause = frame.skipped.is_some() || was_in_memory;
-                if sequence < state.persisted && frame.skipped.is_none() {
+                // A server that does not record keeps what it took.
+                let was_in_memory = boot.is_some_and(|boot| {
+                    boot.ended.is_some() && !frame.is_promised && (boot.policy.records || !frame.taken)
+                });
+                let is_told = frame.skipped.is_some_and(|(reason, _)| reason != Reason::Live);
+                let has_cause = is_told || was_in_memory;
+                if sequence < state.persisted && !is_told {
                     lost.push((frame.at, format!("{lane} frame {sequence} was acknowledged as stored, and is not")));
                 } else if has_cause {
                     self.verdict.explained += 1;

@@ -33,6 +33,8 @@ pub enum Reason {
     OverBudget,
     /// The frame is larger than the server takes.
     TooLarge,
+    /// It was sent live, and the card never had it.
+    Live,
     /// It waited for longer than the latency budget.
     Late,
     /// Nothing refers to it, and it waited for longer than half of the budget.
@@ -54,6 +56,12 @@ pub struct Policy {
     pub budget_us: Option<u64>,
     /// Octets of the largest frame that the server takes.
     pub frame_octets: u64,
+    /// Whether only what the server has stored is let go of.
+    pub records: bool,
+    /// Octets of frames that fit onto the card, if there is one.
+    pub card_octets: Option<u64>,
+    /// Whether every frame is written to the card at once; otherwise while there is no session.
+    pub writes_ahead: bool,
 }
 
 /// One thing that happened.
@@ -71,6 +79,23 @@ pub enum Event {
         /// The run that ended.
         boot: u32,
     },
+    /// The agent's process was killed: its card stays as programs see it.
+    AgentKilled {
+        /// The run that ended.
+        boot: u32,
+    },
+    /// The agent was stopped as planned.
+    AgentStopped {
+        /// The run that ended.
+        boot: u32,
+    },
+    /// The agent's connection is gone, and it knows.
+    SessionOver {
+        /// Its run.
+        boot: u32,
+    },
+    /// The card begins to misbehave, or is well again.
+    CardWell(bool),
     /// The encoder pushed a frame, and the agent took it.
     Pushed {
         /// The name it got.
@@ -108,10 +133,21 @@ pub enum Event {
         /// Why, or who noticed.
         why: &'static str,
     },
+    /// The agent announced a track: what comes of it on this connection begins there.
+    Announced {
+        /// On which connection.
+        connection: u32,
+        /// The lane.
+        lane: Lane,
+        /// The first number.
+        next: u64,
+    },
     /// An acknowledgement left the server.
     Acknowledged {
         /// On which connection.
         connection: u32,
+        /// The number that it goes by there: of a track, or of a lane of the past.
+        number: u32,
         /// The lane.
         lane: Lane,
         /// All below have arrived.
@@ -160,6 +196,26 @@ pub enum Event {
         last: u64,
         /// Why.
         reason: Reason,
+    },
+    /// The agent said how an epoch ended, and the server took note.
+    EpochEnded {
+        /// The epoch.
+        lane: Lane,
+        /// The number behind its last frame.
+        next: u64,
+        /// Whether the power ended it.
+        by_power: bool,
+    },
+    /// The server found that it cannot have frames.
+    Gap {
+        /// Their lane.
+        lane: Lane,
+        /// The first.
+        first: u64,
+        /// The number behind the last.
+        next: u64,
+        /// The reason's number.
+        reason: u64,
     },
     /// Something outside: a clock, a card, a link.
     Fault(&'static str),
@@ -225,6 +281,18 @@ impl fmt::Display for Event {
                 write!(f, "agent starts as boot {boot}: {} octets of memory, budget {budget}", policy.ram_octets)
             }
             Self::AgentPowerCut { boot } => write!(f, "agent of boot {boot} loses its power"),
+            Self::AgentKilled { boot } => write!(f, "agent of boot {boot} is killed"),
+            Self::AgentStopped { boot } => write!(f, "agent of boot {boot} is stopped"),
+            Self::SessionOver { boot } => write!(f, "agent of boot {boot} has no connection any more"),
+            Self::CardWell(true) => write!(f, "the card is well"),
+            Self::CardWell(false) => write!(f, "the card is not well"),
+            Self::EpochEnded { lane, next, by_power } => {
+                let why = if *by_power { "the power went" } else { "as planned" };
+                write!(f, "server hears that {lane} ended before {next}: {why}")
+            }
+            Self::Gap { lane, first, next, reason } => {
+                write!(f, "server notes that {lane} lacks {first} to {}: reason {reason:#x}", next - 1)
+            }
             Self::Pushed { frame, octets, key, disposable, .. } => {
                 let kind = match (key, disposable) {
                     (true, _) => " (key)",
@@ -237,8 +305,11 @@ impl fmt::Display for Event {
             Self::Session { boot } => write!(f, "agent of boot {boot} is welcomed"),
             Self::Connected { connection } => write!(f, "connection {connection} is up"),
             Self::Broken { connection, why } => write!(f, "connection {connection} is over: {why}"),
-            Self::Acknowledged { connection, lane, received, persisted } => {
-                write!(f, "server says on {connection}: {lane} received {received} persisted {persisted}")
+            Self::Announced { connection, lane, next } => {
+                write!(f, "server hears on {connection} that {lane} goes on at {next}")
+            }
+            Self::Acknowledged { connection, number, lane, received, persisted } => {
+                write!(f, "server says on {connection} of {number}: {lane} received {received} persisted {persisted}")
             }
             Self::ServerStarted { process } => write!(f, "server starts as process {process}"),
             Self::ServerKilled { process } => write!(f, "server process {process} is killed"),

@@ -23,6 +23,15 @@ pub struct TrackPlan {
     pub has_disposable: bool,
 }
 
+/// The agent's card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CardPlan {
+    /// Octets that frames may take on it.
+    pub octets: u64,
+    /// Every frame goes there at once, and not only while there is no connection.
+    pub writes_ahead: bool,
+}
+
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -36,10 +45,28 @@ pub enum Fault {
     Away(u64),
     /// The agent loses its power for so long.
     AgentPower(u64),
+    /// It loses it with so many more calls that write to its card, in the middle of the last one.
+    AgentPowerIn(u64, u64),
+    /// The agent's process is killed, and comes back after so long.
+    AgentKill(u64),
+    /// The agent is stopped as planned, and comes back after so long.
+    AgentStop(u64),
+    /// The agent's card is pulled for so long.
+    CardAway(u64),
+    /// The agent's card can only be read for so long.
+    CardReadOnly(u64),
+    /// Nothing more fits onto the agent's card for so long.
+    CardFull(u64),
     /// Every track begins a new epoch, as after the command `restart`.
     Restart,
     /// The server's process is killed, and comes back after so long.
     ServerKill(u64),
+    /// The server loses its power for so long.
+    ServerPower(u64),
+    /// It loses it with so many more calls that write to its disk, in the middle of the last one.
+    ServerPowerIn(u64, u64),
+    /// Nothing more fits onto the server's disk for so long.
+    ServerFull(u64),
     /// It is killed right behind the frame that it takes as the so-many-th from now, before it can say so.
     ServerKillBetween(u64, u64),
     /// The camera's clock is set by so much.
@@ -63,6 +90,10 @@ pub struct Plan {
     pub camera_clock_us: i64,
     /// Octets of the agent's memory.
     pub ram: usize,
+    /// Its card, if it has one.
+    pub card: Option<CardPlan>,
+    /// Whether the server records, and the agent keeps what is not stored.
+    pub records: bool,
     /// Its latency budget.
     pub budget_us: Option<u64>,
     /// Octets a second of the link, up.
@@ -121,6 +152,12 @@ impl Plan {
         // From a memory that cannot hold a second to one that holds all of it.
         let ram = chance.about(total / 16 + 4_000, total * 2 + 8_000);
         let rate = bytes_a_second * chance.between(12, 200) / 10 + 2_000;
+        let records = !chance.one_in(4);
+        // What the server does not record needs no card.
+        let card = (records && !chance.one_in(4)).then(|| CardPlan {
+            octets: if chance.one_in(3) { chance.between(total / 4, total) + 40_000 } else { total * 4 + 400_000 },
+            writes_ahead: chance.one_in(2),
+        });
         let faults = (0..chance.about(1, 16)).map(|_| (chance.below(length_us), Fault::new(chance, length_us)));
         let mut faults: Vec<_> = faults.collect();
         faults.sort_by_key(|(at, _)| *at);
@@ -130,7 +167,9 @@ impl Plan {
             length_us,
             camera_clock_us: if chance.one_in(2) { 0 } else { 1_700_000_000 * SECOND as i64 },
             ram: usize::try_from(ram).expect("some megabytes"),
-            budget_us: chance.one_in(4).then(|| chance.about(200, 4_000) * 1_000),
+            card,
+            records,
+            budget_us: (!records && chance.one_in(3)).then(|| chance.about(200, 4_000) * 1_000),
             rate,
             latency_us: chance.about(1_000, 400_000),
             window: usize::try_from(chance.about(4 << 10, 256 << 10)).expect("small"),
@@ -143,15 +182,27 @@ impl Fault {
     fn new(chance: &mut Chance, length_us: u64) -> Self {
         let (up, down) = (chance.below(257), chance.below(257));
         let away = chance.about(50_000, length_us / 2);
-        match chance.below(20) {
+        let calls = chance.about(1, 64);
+        match chance.below(28) {
             0..=4 => Self::Cut(up, down),
             5..=6 => Self::HalfCut(up, down),
             7 => Self::BlackHole,
             8..=10 => Self::Away(away),
-            11..=12 => Self::AgentPower(away / 4),
+            11 => Self::AgentPower(away / 4),
+            12 => Self::AgentPowerIn(calls, away / 4),
             13 => Self::Restart,
-            14..=15 => Self::ServerKill(away / 2),
-            16..=17 => Self::ServerKillBetween(chance.between(1, 20), away / 4),
+            14 => Self::ServerKill(away / 2),
+            15 => Self::ServerPower(away / 2),
+            16 => Self::ServerKillBetween(chance.between(1, 20), away / 4),
+            17 => Self::ServerPowerIn(calls, away / 4),
+            20 => Self::AgentKill(away / 4),
+            21 => Self::AgentStop(away / 4),
+            22 => Self::CardAway(away),
+            23 => Self::CardReadOnly(away),
+            24 => Self::CardFull(away),
+            25 => Self::ServerFull(away),
+            26 => Self::ServerPowerIn(calls, away / 8),
+            27 => Self::AgentPowerIn(calls, away / 8),
             18 => match chance.one_in(2) {
                 true => Self::CameraClock(1_763_000_000 * SECOND as i64),
                 false => Self::CameraClock(chance.between(1, 100) as i64 * SECOND as i64 - 50 * SECOND as i64),
@@ -173,6 +224,15 @@ impl Fault {
             Self::BlackHole => "the link swallows everything",
             Self::Away(_) => "the link goes away for a while",
             Self::AgentPower(_) => "the agent's power goes",
+            Self::AgentPowerIn(..) => "the agent's power will go while it writes to its card",
+            Self::AgentKill(_) => "the agent is killed",
+            Self::AgentStop(_) => "the agent is stopped",
+            Self::CardAway(_) => "the card is pulled",
+            Self::CardReadOnly(_) => "the card can only be read",
+            Self::CardFull(_) => "the card is full",
+            Self::ServerPower(_) => "the server's power goes",
+            Self::ServerPowerIn(..) => "the server's power will go while it writes",
+            Self::ServerFull(_) => "the server's disk is full",
             Self::Restart => "every track begins a new epoch",
             Self::ServerKill(_) => "the server is killed",
             Self::ServerKillBetween(..) => "the server will be killed between a frame and its acknowledgement",

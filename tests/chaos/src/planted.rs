@@ -17,6 +17,18 @@ pub enum Bug {
     NoFencing,
     /// The store takes a frame again that it has already.
     DoubleAppend,
+    /// What the agent said of frames that never come is not passed on.
+    ForgetSkip,
+    /// The server acknowledges frames as stored when it has them in memory.
+    AckBeforeSync,
+    /// The journal lets go of what was received, and the server has not stored yet.
+    FreeOnReceived,
+    /// The server's disk does not do what a sync asks for.
+    SyncDoesNothing,
+    /// The agent's card does not do what a sync asks for.
+    CardSyncDoesNothing,
+    /// Viewers are shown frames of the past.
+    BackfillToLive,
     /// The server swaps two octets of a frame now and then.
     OtherOctets,
 }
@@ -30,6 +42,12 @@ impl Bug {
         Self::AckBeforeReceived,
         Self::NoFencing,
         Self::DoubleAppend,
+        Self::ForgetSkip,
+        Self::AckBeforeSync,
+        Self::FreeOnReceived,
+        Self::SyncDoesNothing,
+        Self::CardSyncDoesNothing,
+        Self::BackfillToLive,
         Self::OtherOctets,
     ];
 
@@ -42,6 +60,12 @@ impl Bug {
             Self::AckBeforeReceived => "ack-before-received",
             Self::NoFencing => "no-fencing",
             Self::DoubleAppend => "double-append-after-crash",
+            Self::ForgetSkip => "forget-skip",
+            Self::AckBeforeSync => "ack-before-sync",
+            Self::FreeOnReceived => "free-on-received",
+            Self::SyncDoesNothing => "sync-does-nothing",
+            Self::CardSyncDoesNothing => "card-sync-does-nothing",
+            Self::BackfillToLive => "backfill-to-live",
             Self::OtherOctets => "other-octets",
         }
     }

@@ -2,18 +2,22 @@
 //!
 //! What does not belong here: when it is started or killed, what it is connected to (`world`), where frames are kept (`store`).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use camagent_proto::{
     CloseCode, Instant,
-    frame::{Frame, RecordReader, SkipReason},
-    message::{BootId, ResumePoint},
+    frame::{EndReason, Frame, RecordReader, Skip, SkipReason},
+    message::{BootId, ResumePoint, Retention, SourceState},
     mux::NoStreams,
     session::{Accept, Server, ServerConfig, ServerEvent, Transmit},
     time::Duration,
-    transfer::Delivery,
+    transfer::{Delivery, EpochKey, MediaFrame, Past},
 };
+use cloud_server::ingest::GapReason;
 
 use crate::{
+    agent::{boot_id, boot_of},
     camera,
     link::Heard,
     log::{Event, FrameId, Lane, Log, Reason},
@@ -48,6 +52,21 @@ pub struct Member {
     pub connection: u32,
     generation: Option<u64>,
     boot: u32,
+    /// Where each track's live frames go on: what comes before was shown already.
+    shown: BTreeMap<u32, (u64, u64)>,
+    /// What the lanes of the past stand for.
+    lanes: BTreeMap<u32, Lane>,
+    /// The server's clock minus the agent's.
+    offset_us: Option<i64>,
+    follows: Vec<Follow>,
+}
+
+/// Something of which the agent is told how far it is persisted.
+struct Follow {
+    lane: Lane,
+    from: u64,
+    told: u64,
+    is_past: bool,
 }
 
 /// What became of something that was heard.
@@ -82,6 +101,11 @@ impl ServerHost {
         Instant::from_micros(now_us - self.started_us + CLOCK_BEGINS_US)
     }
 
+    /// The server's time of day.
+    pub fn utc_us(&self, now_us: u64) -> i64 {
+        now_us as i64 + self.utc_offset_us
+    }
+
     /// A time of the server's clock on that of the world.
     pub fn world(&self, at: Instant) -> u64 {
         (at.as_micros() + self.started_us).saturating_sub(CLOCK_BEGINS_US)
@@ -90,7 +114,18 @@ impl ServerHost {
     /// A connection has come up.
     pub fn admit(&self, now_us: u64, connection: u32) -> Member {
         let config = ServerConfig { heartbeat_interval: Duration::from_secs(5), ..ServerConfig::default() };
-        Member { session: Server::new(config, self.clock(now_us), 0), connection, generation: None, boot: 0 }
+        // UTC minus this clock.
+        let utc_offset_us = self.utc_us(now_us) - self.clock(now_us).as_micros() as i64;
+        Member {
+            session: Server::new(config, self.clock(now_us), utc_offset_us),
+            connection,
+            generation: None,
+            boot: 0,
+            shown: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            offset_us: None,
+            follows: Vec::new(),
+        }
     }
 
     /// Something came on a connection.
@@ -117,12 +152,17 @@ impl ServerHost {
         while let Some(event) = member.session.poll_event() {
             match event {
                 ServerEvent::Register(register) => {
-                    self.join(now, member, register.boot_id, bug);
+                    let offset = now.as_micros() as i64 - register.monotonic_us as i64;
+                    member.offset_us = Some(offset);
+                    self.join(now, member, &register.boot_id, store, bug);
                     after = After::TookOver;
                 }
+                ServerEvent::Heartbeat { clock_offset_us: Some(clock_offset_us), .. } => {
+                    member.offset_us = Some(member.offset_us.map_or(clock_offset_us, |best| best.min(clock_offset_us)));
+                }
                 ServerEvent::Media(delivery) => {
-                    self.deliver(now_us, member.boot, delivery, store, bug, log);
-                    if self.killed_behind == Some(0) {
+                    self.deliver(now_us, member, delivery, store, bug, log);
+                    if self.killed_behind == Some(0) || store.is_dead() {
                         return After::Killed;
                     }
                 }
@@ -135,8 +175,8 @@ impl ServerHost {
         after
     }
 
-    fn join(&mut self, now: Instant, member: &mut Member, boot: BootId, bug: Option<Bug>) {
-        let boot = u32::from_be_bytes([boot.0[0], boot.0[1], boot.0[2], boot.0[3]]);
+    fn join(&mut self, now: Instant, member: &mut Member, id: &BootId, store: &Store, bug: Option<Bug>) {
+        let boot = boot_of(id);
         if boot != self.boot || bug == Some(Bug::ForgetResumePoint) {
             (self.boot, self.points) = (boot, Vec::new());
         }
@@ -145,53 +185,144 @@ impl ServerHost {
         }
         self.generation += 1;
         (member.generation, member.boot) = (Some(self.generation), boot);
-        let accept = Accept { generation: self.generation, resume: self.points.clone(), ..Accept::default() };
-        member.session.accept(now, accept);
+        member.shown = self.points.iter().map(|point| (point.track, (point.epoch, point.next))).collect();
+        // After a restart only the store knows how far this boot came.
+        let mut resume = self.points.clone();
+        let stored = store.resume_points(boot).into_iter();
+        resume.extend(stored.filter(|stored| self.points.iter().all(|point| point.track != stored.track)));
+        let sources = ["main", "sub"].map(|source| SourceState {
+            camera: "gate".into(),
+            source: source.into(),
+            wanted: true,
+            retention: match store.records() && bug != Some(Bug::FreeOnReceived) {
+                true => Retention::Record,
+                false => Retention::Live,
+            },
+        });
+        member.session.accept(
+            now,
+            Accept {
+                session_id: String::new(),
+                generation: self.generation,
+                sources: sources.into(),
+                resume,
+                storage_epoch: store.storage_epoch(),
+                ..Accept::default()
+            },
+        );
     }
 
     fn deliver(
         &mut self,
         now_us: u64,
-        boot: u32,
+        member: &mut Member,
         delivery: Delivery,
         store: &mut Store,
         bug: Option<Bug>,
         log: &mut Log,
     ) {
+        let boot = member.boot;
         match delivery {
-            // Agents here have no flash yet: nothing of the past comes.
-            Delivery::Track(_) | Delivery::Past(_) => {}
+            Delivery::Track(info) => {
+                let lane = Lane { boot, track: info.track, epoch: info.epoch };
+                log.note(now_us, Event::Announced { connection: member.connection, lane, next: info.next });
+                member.follow(lane, info.next, false);
+                store.announce(now_us, boot, &info);
+            }
             Delivery::Frame(frame) => {
                 let lane = Lane { boot, track: frame.track, epoch: frame.epoch };
-                let id = FrameId { lane, sequence: frame.sequence };
-                self.count += 1;
-                let payload = match bug {
-                    Some(Bug::OtherOctets) if self.count.is_multiple_of(97) => {
-                        frame.payload.iter().rev().copied().collect()
-                    }
-                    _ => frame.payload,
-                };
-                let digest = camera::digest(&payload);
-                log.note(now_us, Event::Live { process: self.process, frame: id, digest, is_backfill: false });
-                log.note(now_us, Event::Taken { frame: id });
-                store.take(id, payload, bug);
-                if let Some(left) = &mut self.killed_behind {
-                    *left = left.saturating_sub(1);
-                }
+                let is_shown =
+                    member.shown.get(&frame.track).is_some_and(|shown| (frame.epoch, frame.sequence) < *shown);
+                self.frame(now_us, lane, frame, !is_shown, false, member.offset_us, store, bug, log);
             }
             Delivery::Skip { epoch, skip } => {
                 let lane = Lane { boot, track: skip.track, epoch };
-                let reason = match skip.reason {
-                    SkipReason::OverBudget => Reason::OverBudget,
-                    SkipReason::TooLarge => Reason::TooLarge,
-                    SkipReason::Late => Reason::Late,
-                    SkipReason::Disposable => Reason::Disposable,
-                    other => Reason::Other(other.number()),
-                };
-                log.note(now_us, Event::Skipped { lane, first: skip.first, last: skip.last, reason });
+                note_skip(now_us, lane, &skip, store, bug, log);
+            }
+            Delivery::Past(past) => self.past(now_us, member, past, store, bug, log),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a frame, how it came, and where it goes")]
+    fn frame(
+        &mut self,
+        now_us: u64,
+        lane: Lane,
+        frame: MediaFrame,
+        is_shown: bool,
+        is_backfill: bool,
+        offset_us: Option<i64>,
+        store: &mut Store,
+        bug: Option<Bug>,
+        log: &mut Log,
+    ) {
+        let id = FrameId { lane, sequence: frame.sequence };
+        self.count += 1;
+        let payload: Bytes = match bug {
+            Some(Bug::OtherOctets) if self.count.is_multiple_of(97) => frame.payload.iter().rev().copied().collect(),
+            _ => frame.payload,
+        };
+        if is_shown {
+            let digest = camera::digest(&payload);
+            log.note(now_us, Event::Live { process: self.process, frame: id, digest, is_backfill });
+        }
+        log.note(now_us, Event::Taken { frame: id });
+        let server_us = offset_us.map(|offset| frame.head.arrival_us as i64 + offset);
+        let late_us = server_us.map_or(0, |at| self.clock(now_us).as_micros() as i64 - at);
+        store.take(now_us, id, frame.head, self.utc_us(now_us) - late_us, payload, bug);
+        if let Some(left) = &mut self.killed_behind {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// Something of the past: the recorder takes it, and says what it has.
+    fn past(
+        &mut self,
+        now_us: u64,
+        member: &mut Member,
+        past: Past,
+        store: &mut Store,
+        bug: Option<Bug>,
+        log: &mut Log,
+    ) {
+        let of = |key: &EpochKey| Lane { boot: boot_of(&key.boot), track: key.track, epoch: key.epoch };
+        match past {
+            Past::Opened(journal) => {
+                let key = EpochKey { boot: BootId(journal.boot), track: journal.info.track, epoch: journal.info.epoch };
+                let lane = of(&key);
+                member.lanes.insert(journal.lane, lane);
+                store.announce(now_us, lane.boot, &journal.info);
+                let persisted = store.persisted_from(lane, journal.info.next);
+                member.follow(lane, journal.info.next, true);
+                member.session.known(self.clock(now_us), &key, persisted, persisted);
+            }
+            Past::Frame(key, frame) => {
+                let is_shown = bug == Some(Bug::BackfillToLive);
+                self.frame(now_us, of(&key), frame, is_shown, true, None, store, bug, log);
+            }
+            Past::Skip(key, skip) => note_skip(now_us, of(&key), &skip, store, bug, log),
+            Past::Ended { key, next, cause } => {
+                let by_power = cause == EndReason::PowerCut;
+                log.note(now_us, Event::EpochEnded { lane: of(&key), next, by_power });
             }
         }
     }
+}
+
+fn note_skip(now_us: u64, lane: Lane, skip: &Skip, store: &mut Store, bug: Option<Bug>, log: &mut Log) {
+    if bug == Some(Bug::ForgetSkip) {
+        return;
+    }
+    let reason = match skip.reason {
+        SkipReason::OverBudget => Reason::OverBudget,
+        SkipReason::TooLarge => Reason::TooLarge,
+        SkipReason::Live => Reason::Live,
+        SkipReason::Late => Reason::Late,
+        SkipReason::Disposable => Reason::Disposable,
+        other => Reason::Other(other.number()),
+    };
+    log.note(now_us, Event::Skipped { lane, first: skip.first, last: skip.last, reason });
+    store.skip(now_us, lane, skip.first, skip.last, GapReason::skipped(skip.reason));
 }
 
 impl Member {
@@ -211,13 +342,41 @@ impl Member {
         }
     }
 
+    /// Follows what is persisted of a lane from a number on; the same again begins anew there.
+    fn follow(&mut self, lane: Lane, from: u64, is_past: bool) {
+        self.follows.retain(|follow| (follow.lane, follow.is_past) != (lane, is_past));
+        self.follows.push(Follow { lane, from, told: from, is_past });
+    }
+
+    /// What became persisted is told on this connection.
+    pub fn tell(&mut self, now: Instant, store: &Store) {
+        for follow in &mut self.follows {
+            let Follow { lane, from, told, is_past } = follow;
+            let next = store.persisted_from(*lane, *from);
+            if next <= *told {
+                continue;
+            }
+            *told = next;
+            if *is_past {
+                let key = EpochKey { boot: boot_id(lane.boot), track: lane.track, epoch: lane.epoch };
+                self.session.known(now, &key, next, next);
+            } else {
+                self.session.persisted(now, lane.track, lane.epoch, next);
+            }
+        }
+    }
+
     fn note_acknowledgements(&self, now_us: u64, record: Bytes, log: &mut Log) {
         let mut reader = RecordReader::new(record).expect("the server writes good records");
         while let Some(frame) = reader.next_frame().expect("the server writes good frames") {
             if let Frame::Mack(mack) = frame {
-                let lane = Lane { boot: self.boot, track: mack.track, epoch: mack.epoch };
+                let own = Lane { boot: self.boot, track: mack.track, epoch: mack.epoch };
+                let lane = self.lanes.get(&mack.track).copied().unwrap_or(own);
                 let (received, persisted) = (mack.received, mack.persisted);
-                log.note(now_us, Event::Acknowledged { connection: self.connection, lane, received, persisted });
+                log.note(
+                    now_us,
+                    Event::Acknowledged { connection: self.connection, number: mack.track, lane, received, persisted },
+                );
             }
         }
     }

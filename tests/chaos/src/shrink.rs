@@ -1,7 +1,7 @@
 //! A run that failed, made smaller: faults, tracks and time are left out as long as it fails in the same kind.
 
 use crate::{
-    checker::{self, Kind},
+    checker::{self, Breach},
     plan::Plan,
     planted::Bug,
     world,
@@ -10,9 +10,13 @@ use crate::{
 /// No run is made shorter.
 const SHORTEST: u64 = 500_000;
 
-/// The smallest plan that was found to break a promise of this kind.
-pub fn shrink(plan: &Plan, bug: Option<Bug>, kind: Kind) -> Plan {
-    let fails = |plan: &Plan| checker::check(&world::run(plan, bug)).count(kind) > 0;
+/// The smallest plan that was found to break the same promise.
+pub fn shrink(plan: &Plan, bug: Option<Bug>, breach: &Breach) -> Plan {
+    let rule = breach.rule();
+    let fails = |plan: &Plan| {
+        let breaches = checker::check(&world::run(plan, bug)).breaches;
+        breaches.iter().any(|breach| breach.rule() == rule)
+    };
     let mut best = plan.clone();
     loop {
         let mut candidates = Vec::new();

@@ -1,34 +1,260 @@
-//! Where the server's frames are kept.
+//! Where the server's frames are kept: the real recorder on a simulated disk, and what the ingest's thread does around it.
+//!
+//! A server that does not record keeps them in memory that outlives its process, each one once: what such a server is for is to pass them on.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use camagent_media::{Codec, Framing};
+use camagent_proto::{
+    frame::{FrameHead, TrackInfo},
+    message::ResumePoint,
+};
+use cloud_server::ingest::{
+    Flow, GapReason, Input, Recorder, Settings, Told, TrackKey, disk::Disk as _, ranges::Ranges, segment,
+};
 
 use crate::{
+    agent::{boot_id, boot_of},
     camera,
-    log::{Digest, Event, FrameId, Log},
+    card::Card,
+    log::{Digest, Event, FrameId, Lane, Log},
     planted::Bug,
 };
 
-/// Frames in memory that outlives the server's process, each one once.
-#[derive(Debug, Default)]
+/// Octets that wait while the disk takes nothing; beyond, frames are not recorded.
+const QUEUE: usize = 64 << 10;
+
+/// What is known of the frames.
+#[derive(Default)]
 pub struct Store {
+    /// Without recording.
     frames: BTreeMap<FrameId, Vec<Digest>>,
+    disk: Option<Card>,
+    recorder: Option<Recorder<Card>>,
+    flows: BTreeMap<Lane, Arc<Flow>>,
+    waiting: VecDeque<Input>,
+    waiting_octets: usize,
+    /// What is persisted, as the recorder told.
+    persisted: BTreeMap<Lane, Ranges>,
+    /// Whether there is progress that nobody was told of yet.
+    pub has_news: bool,
 }
 
 impl Store {
-    /// Takes a frame; one that is there already is dropped.
-    pub fn take(&mut self, id: FrameId, payload: Bytes, bug: Option<Bug>) {
-        let copies = self.frames.entry(id).or_default();
-        if copies.is_empty() || bug == Some(Bug::DoubleAppend) {
-            copies.push(camera::digest(&payload));
+    /// A store; one that records has a disk.
+    pub fn new(disk: Option<Card>) -> Self {
+        Self { disk, ..Self::default() }
+    }
+
+    /// Whether it records.
+    pub fn records(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// A server begins: opens what is on the disk. `false` when the disk does not work.
+    pub fn open(&mut self, process: u32, utc_us: i64, now_us: u64, log: &mut Log) -> bool {
+        let Some(disk) = self.disk.clone() else { return true };
+        let mut new_epoch = [7; 16];
+        new_epoch[..4].copy_from_slice(&process.to_be_bytes());
+        let settings = Settings { segment: Duration::from_secs(10), new_epoch };
+        let Ok(recorder) = Recorder::open(disk, settings, utc_us) else { return false };
+        self.persisted = recorder.all_ranges().iter().map(|(key, ranges)| (lane(key), ranges.clone())).collect();
+        self.recorder = Some(recorder);
+        self.hear(now_us, log);
+        true
+    }
+
+    /// The process is gone.
+    pub fn close(&mut self) {
+        self.recorder = None;
+        self.flows.clear();
+        self.waiting.clear();
+        (self.waiting_octets, self.has_news) = (0, false);
+    }
+
+    /// Names the store, as agents are told.
+    pub fn storage_epoch(&self) -> String {
+        let epoch = self.recorder.as_ref().map(Recorder::storage_epoch);
+        epoch.map(|epoch| epoch.iter().map(|octet| format!("{octet:02x}")).collect()).unwrap_or_default()
+    }
+
+    /// Where a boot's tracks go on: the newest epoch of each.
+    pub fn resume_points(&self, boot: u32) -> Vec<ResumePoint> {
+        let first = Lane { boot, track: 0, epoch: 0 };
+        let own = self.persisted.range(first..).take_while(|(lane, _)| lane.boot == boot);
+        let newest: BTreeMap<u32, ResumePoint> = own
+            .map(|(lane, ranges)| {
+                let next = ranges.first().map_or(0, |first| ranges.gap_from(first));
+                (lane.track, ResumePoint { track: lane.track, epoch: lane.epoch, next })
+            })
+            .collect();
+        newest.into_values().collect()
+    }
+
+    /// The first number of a lane from `from` on that is not persisted.
+    pub fn persisted_from(&self, lane: Lane, from: u64) -> u64 {
+        self.persisted.get(&lane).map_or(from, |ranges| ranges.gap_from(from))
+    }
+
+    /// Whether nothing waits for the disk.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.recorder.as_ref().is_none_or(|recorder| !recorder.is_stalled())
+    }
+
+    /// Whether the disk died in the middle of something, and with it whoever used it.
+    pub fn is_dead(&self) -> bool {
+        self.disk.as_ref().is_some_and(Card::is_dead)
+    }
+
+    /// A track was announced.
+    pub fn announce(&mut self, now_us: u64, boot: u32, info: &TrackInfo) {
+        let lane = Lane { boot, track: info.track, epoch: info.epoch };
+        let (Some(codec), Some(framing)) = (Codec::from_number(info.codec), Framing::from_number(info.framing)) else {
+            return;
+        };
+        let flow = Flow {
+            key: TrackKey { agent: "gate".into(), boot: boot_id(boot).0, track: info.track, epoch: info.epoch },
+            camera: info.camera.clone(),
+            source: info.source.clone(),
+            codec,
+            framing,
+            sample_rate: info.sample_rate,
+            channels: u16::from(info.channels),
+            config: info.config.clone(),
+        };
+        let flow = Arc::new(flow);
+        self.flows.insert(lane, Arc::clone(&flow));
+        self.offer(now_us, Input::Track { flow, next: info.next });
+    }
+
+    /// Takes a frame.
+    pub fn take(&mut self, now_us: u64, id: FrameId, head: FrameHead, utc_us: i64, payload: Bytes, bug: Option<Bug>) {
+        if self.disk.is_none() {
+            let copies = self.frames.entry(id).or_default();
+            if copies.is_empty() || bug == Some(Bug::DoubleAppend) {
+                copies.push(camera::digest(&payload));
+            }
+            return;
+        }
+        if bug == Some(Bug::AckBeforeSync) {
+            self.persisted.entry(id.lane).or_default().insert(id.sequence, id.sequence + 1);
+            self.has_news = true;
+        }
+        let Some(flow) = self.flows.get(&id.lane).cloned() else { return };
+        self.offer(now_us, Input::Frame { flow, sequence: id.sequence, head, utc_us, payload });
+    }
+
+    /// Frames will never come.
+    pub fn skip(&mut self, now_us: u64, lane: Lane, first: u64, last: u64, reason: GapReason) {
+        if let Some(flow) = self.flows.get(&lane).cloned() {
+            self.offer(now_us, Input::Skip { flow, first, last, reason });
+        }
+    }
+
+    fn offer(&mut self, now_us: u64, input: Input) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if !recorder.is_stalled() && self.waiting.is_empty() {
+            return recorder.handle(now_us, input);
+        }
+        match &input {
+            Input::Frame { flow, sequence, payload, .. } if self.waiting_octets + payload.len() > QUEUE => {
+                recorder.handle_lost(flow, *sequence, sequence + 1);
+            }
+            Input::Frame { payload, .. } => {
+                self.waiting_octets += payload.len();
+                self.waiting.push_back(input);
+            }
+            _ => self.waiting.push_back(input),
+        }
+    }
+
+    /// When it has something to do.
+    pub fn due(&self) -> Option<u64> {
+        self.recorder.as_ref()?.poll_timeout()
+    }
+
+    /// Does what is due.
+    pub fn turn(&mut self, now_us: u64, log: &mut Log) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if recorder.poll_timeout().is_some_and(|at| at <= now_us) {
+            recorder.handle_timeout(now_us);
+        }
+        while !recorder.is_stalled()
+            && let Some(input) = self.waiting.pop_front()
+        {
+            if let Input::Frame { payload, .. } = &input {
+                self.waiting_octets -= payload.len();
+            }
+            recorder.handle(now_us, input);
+        }
+        self.hear(now_us, log);
+    }
+
+    fn hear(&mut self, now_us: u64, log: &mut Log) {
+        let (Some(recorder), Some(disk)) = (&mut self.recorder, &self.disk) else { return };
+        while let Some(told) = recorder.poll_told() {
+            match told {
+                // Nobody hears what a process says that has no power.
+                _ if disk.is_dead() => {}
+                Told::Progress(_) => {}
+                Told::Persisted(ranges) => {
+                    for (key, first, next) in ranges {
+                        self.persisted.entry(lane(&key)).or_default().insert(first, next);
+                    }
+                    self.has_news = true;
+                }
+                Told::Gap(gap) => {
+                    let (first, next, reason) = (gap.first, gap.next, gap.reason.number());
+                    log.note(now_us, Event::Gap { lane: lane(&gap.key), first, next, reason });
+                }
+                Told::Stalled(_) => log.note(now_us, Event::Fault("the recorder cannot write")),
+                Told::Resumed => log.note(now_us, Event::Fault("the recorder writes again")),
+                Told::SetAside { .. } => log.note(now_us, Event::Fault("the recorder set a file aside")),
+                Told::Open(..) | Told::Closed(..) => {}
+            }
         }
     }
 
     /// Writes down what is there.
-    pub fn list(&self, now_us: u64, log: &mut Log) {
+    pub fn list(&mut self, now_us: u64, log: &mut Log) {
         for (&frame, copies) in &self.frames {
             copies.iter().for_each(|&digest| log.note(now_us, Event::Stored { frame, digest }));
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finish(now_us);
+        }
+        self.recorder = None;
+        let Some(disk) = &mut self.disk else { return };
+        for name in disk.list("open").unwrap_or_default() {
+            let data = disk.read(&name).unwrap_or_default();
+            let mut found = Vec::new();
+            let info = segment::scan(&data, |head, part, octets| {
+                let mut at = 0;
+                let mut samples = part.samples.iter();
+                for index in 0..head.frames {
+                    let count = head.samples.get(index as usize).copied().unwrap_or(1);
+                    let size: usize =
+                        samples.by_ref().take(usize::from(count)).map(|sample| sample.size as usize).sum();
+                    found.push((head.first + u64::from(index), octets.get(at..at + size).unwrap_or_default().to_vec()));
+                    at += size;
+                }
+            });
+            let Ok(info) = info else { continue };
+            let lane = lane(&info.head.key);
+            let is_video = matches!(info.parameters, camagent_media::Parameters::H264 { .. });
+            for (sequence, octets) in found {
+                let digest = camera::digest_stored(&octets, is_video);
+                log.note(now_us, Event::Stored { frame: FrameId { lane, sequence }, digest });
+            }
+        }
     }
+}
+
+fn lane(key: &TrackKey) -> Lane {
+    Lane { boot: boot_of(&camagent_proto::message::BootId(key.boot)), track: key.track, epoch: key.epoch }
 }

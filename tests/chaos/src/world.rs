@@ -8,6 +8,7 @@ use camagent_proto::{mux::NoStreams, session::AgentEvent, time::Duration};
 use crate::{
     agent::AgentHost,
     camera,
+    card::Card,
     chance::Chance,
     link::{Heard, Pipe},
     log::{Event, Log},
@@ -65,6 +66,11 @@ pub struct World<'a> {
     server_back_us: u64,
     server_clock_us: i64,
     store: Store,
+    card: Card,
+    disk: Card,
+    /// When the card, and the server's disk, are well again.
+    card_well_us: Option<u64>,
+    disk_well_us: Option<u64>,
     connections: Vec<Connection>,
     dialled: u32,
     faults: usize,
@@ -74,7 +80,15 @@ pub struct World<'a> {
 /// Runs a plan, with a bug planted or without; the log of it.
 pub fn run(plan: &Plan, bug: Option<Bug>) -> Log {
     let encoders = plan.tracks.iter().map(|_| Encoder { next_us: 0, in_group: 0, wants_key: true, count: 0 });
+    let (card, disk) = (Card::new(plan.seed ^ 0xca4d), Card::new(plan.seed ^ 0xd15c));
+    card.plant(bug == Some(Bug::CardSyncDoesNothing));
+    disk.plant(bug == Some(Bug::SyncDoesNothing));
     let world = World {
+        store: Store::new(plan.records.then(|| disk.clone())),
+        card,
+        disk,
+        card_well_us: None,
+        disk_well_us: None,
         bug,
         now: 0,
         log: Log::default(),
@@ -91,7 +105,6 @@ pub fn run(plan: &Plan, bug: Option<Bug>) -> Log {
         processes: 0,
         server_back_us: 0,
         server_clock_us: 0,
-        store: Store::default(),
         connections: Vec::new(),
         dialled: 0,
         faults: 0,
@@ -125,12 +138,14 @@ impl World<'_> {
     }
 
     fn is_at_rest(&mut self) -> bool {
-        if self.now < self.plan.length_us || self.server.is_none() {
+        let is_healed = self.card_well_us.is_none() && self.disk_well_us.is_none();
+        if self.now < self.plan.length_us || self.server.is_none() || !is_healed {
             return false;
         }
         let Some(agent) = &mut self.agent else { return false };
         let (session, mut journal) = agent.parts(self.now, None, &mut self.log);
-        session.is_established() && session.is_settled(&mut journal)
+        let is_settled = session.is_established() && session.is_settled(&mut journal);
+        is_settled && agent.is_card_empty() && self.store.is_idle()
     }
 
     /// Everything that is due now.
@@ -141,15 +156,22 @@ impl World<'_> {
             self.faults += 1;
             self.apply(fault);
         }
+        if self.card_well_us.take_if(|at| *at <= self.now).is_some() {
+            self.card.set_away(false);
+            self.card.set_read_only(false);
+            self.card.set_capacity(u64::MAX);
+            self.log.note(self.now, Event::CardWell(true));
+        }
+        if self.disk_well_us.take_if(|at| *at <= self.now).is_some() {
+            self.disk.set_capacity(u64::MAX);
+            self.log.note(self.now, Event::Fault("the server's disk has room again"));
+        }
         if self.server.is_none() && self.server_back_us <= self.now {
-            self.processes += 1;
-            let mut server = ServerHost::start(self.processes, self.now, &mut self.log);
-            server.utc_offset_us += self.server_clock_us;
-            self.server = Some(server);
+            self.start_server();
         }
         if self.agent.is_none() && self.agent_back_us <= self.now {
             self.boots += 1;
-            self.agent = Some(AgentHost::start(self.plan, self.boots, self.now, &mut self.log));
+            self.agent = Some(AgentHost::start(self.plan, self.boots, &self.card, self.now, &mut self.log));
             self.dial_us = self.now + self.chance.below(200_000);
             self.encoders.iter_mut().for_each(|encoder| encoder.wants_key = true);
         }
@@ -158,9 +180,83 @@ impl World<'_> {
                 self.encode(track);
             }
         }
+        self.disk_turns();
         self.dial();
         while self.exchange() {}
+        if self.store.is_dead() {
+            self.server_power(self.now + 200_000);
+        }
+        if self.card.is_dead() {
+            self.agent_power(self.now + 200_000);
+        }
         self.connections.retain(|connection| connection.is_used || connection.member.is_some());
+    }
+
+    fn start_server(&mut self) {
+        self.processes += 1;
+        let mut server = ServerHost::start(self.processes, self.now, &mut self.log);
+        server.utc_offset_us += self.server_clock_us;
+        let utc_us = server.utc_us(self.now);
+        self.server = Some(server);
+        if !self.store.open(self.processes, utc_us, self.now, &mut self.log) {
+            // Its disk is full, or died again: it ends, and is tried again.
+            match self.store.is_dead() {
+                true => self.server_power(self.now + 500_000),
+                false => self.kill_server(self.now + 500_000),
+            }
+        }
+    }
+
+    /// What the disk threads of both ends have to do.
+    fn disk_turns(&mut self) {
+        if let Some(agent) = self.agent.as_mut().filter(|agent| agent.disk_due_us.is_some_and(|at| at <= self.now)) {
+            agent.disk_turn(self.now);
+        }
+        if let Some(server) = &self.server {
+            if self.store.due().is_some_and(|at| at <= self.now) {
+                self.store.turn(self.now, &mut self.log);
+            }
+            if std::mem::take(&mut self.store.has_news) {
+                let now = server.clock(self.now);
+                let members = self.connections.iter_mut().filter_map(|connection| connection.member.as_mut());
+                members.for_each(|member| member.tell(now, &self.store));
+            }
+        }
+    }
+
+    fn agent_power(&mut self, back_us: u64) {
+        self.card.cut_power();
+        let Some(agent) = self.agent.take() else { return };
+        self.log.note(self.now, Event::AgentPowerCut { boot: agent.boot });
+        self.agent_gone(back_us, None);
+    }
+
+    /// The agent runs no more. Its connection ends, or the server has to find out.
+    fn agent_gone(&mut self, back_us: u64, server_sees: Option<u64>) {
+        self.agent = None;
+        self.agent_back_us = back_us.max(self.agent_back_us);
+        let keep = self.chance.below(257);
+        for connection in self.connections.iter_mut().filter(|connection| connection.is_used) {
+            connection.is_used = false;
+            connection.up.cut(self.now, keep, server_sees);
+        }
+    }
+
+    fn server_power(&mut self, back_us: u64) {
+        self.store.close();
+        self.disk.cut_power();
+        let Some(server) = self.server.take() else { return };
+        self.log.note(self.now, Event::ServerPowerCut { process: server.process });
+        self.server_gone(back_us, None);
+    }
+
+    fn server_gone(&mut self, back_us: u64, agent_sees: Option<u64>) {
+        self.server_back_us = back_us.max(self.server_back_us);
+        for connection in self.connections.iter_mut().filter(|connection| connection.member.is_some()) {
+            connection.member = None;
+            let keep = self.chance.below(257);
+            connection.down.cut(self.now, keep, agent_sees);
+        }
     }
 
     fn encode(&mut self, track: usize) {
@@ -275,6 +371,7 @@ impl World<'_> {
                 let others = self.connections.iter_mut().enumerate().filter(|(other, _)| *other != index);
                 others.filter_map(|(_, other)| other.member.as_mut()).for_each(Member::leave);
             }
+            After::Killed if self.store.is_dead() => self.server_power(self.now + 300_000),
             After::Killed => self.kill_server(self.now + 300_000),
         }
         is_busy
@@ -305,7 +402,10 @@ impl World<'_> {
         }
         while let Some(event) = agent.session.poll_event() {
             match event {
-                AgentEvent::Registered(_) => self.log.note(now_us, Event::Session { boot }),
+                AgentEvent::Registered(registered) => {
+                    self.log.note(now_us, Event::Session { boot });
+                    agent.welcomed(now_us, registered.server_time_ms);
+                }
                 AgentEvent::KeyFrameNeeded(track) => {
                     if let Some(encoder) = self.encoders.get_mut(track as usize) {
                         encoder.wants_key = true;
@@ -326,9 +426,9 @@ impl World<'_> {
             connection.up.write(now_us, transmit);
         }
         if let Some(why) = over {
-            agent.session.disconnected(now);
-            agent.connection = None;
+            agent.left(now_us);
             connection.is_used = false;
+            self.log.note(now_us, Event::SessionOver { boot });
             connection.up.finish(now_us);
             self.log.note(now_us, Event::Broken { connection: connection.number, why });
             self.dial_us = now_us + self.chance.about(10_000, 2_000_000);
@@ -339,13 +439,15 @@ impl World<'_> {
     fn next_due(&self) -> Option<u64> {
         let mut next = self.plan.faults.get(self.faults).map(|(at, _)| *at);
         let mut add = |at: u64| next = Some(next.map_or(at, |next: u64| next.min(at)));
-        if self.server.is_none() {
-            add(self.server_back_us);
+        match self.server {
+            None => add(self.server_back_us),
+            Some(_) => self.store.due().into_iter().for_each(&mut add),
         }
+        self.card_well_us.into_iter().chain(self.disk_well_us).for_each(&mut add);
         match &self.agent {
             None => add(self.agent_back_us),
             Some(agent) => {
-                agent.due().into_iter().for_each(&mut add);
+                agent.due().into_iter().chain(agent.disk_due_us).for_each(&mut add);
                 if agent.connection.is_none() {
                     add(self.dial_us);
                 }
@@ -382,15 +484,43 @@ impl World<'_> {
                 self.away_until = self.now + for_us;
                 self.cut(256, 0, None, Some(for_us.min(3_000_000)));
             }
-            Fault::AgentPower(for_us) => {
-                let Some(agent) = self.agent.take() else { return };
-                self.log.note(self.now, Event::AgentPowerCut { boot: agent.boot });
-                self.agent_back_us = self.now + for_us;
-                let keep = self.chance.below(257);
-                for connection in self.connections.iter_mut().filter(|connection| connection.is_used) {
-                    connection.is_used = false;
-                    connection.up.cut(self.now, keep, None);
+            Fault::AgentPower(for_us) => self.agent_power(self.now + for_us),
+            Fault::AgentPowerIn(calls, for_us) => {
+                if self.agent.is_some() && self.plan.card.is_some() {
+                    self.card.die_in(calls);
+                    self.agent_back_us = self.now + for_us;
                 }
+            }
+            Fault::AgentKill(for_us) => {
+                let Some(agent) = self.agent.take() else { return };
+                self.log.note(self.now, Event::AgentKilled { boot: agent.boot });
+                self.card.revive();
+                self.agent_gone(self.now + for_us, Some(10_000));
+            }
+            Fault::AgentStop(for_us) => {
+                let Some(mut agent) = self.agent.take() else { return };
+                agent.left(self.now);
+                agent.stop(self.now);
+                if self.card.is_dead() {
+                    self.agent = Some(agent);
+                    return self.agent_power(self.now + for_us);
+                }
+                self.log.note(self.now, Event::AgentStopped { boot: agent.boot });
+                self.agent_gone(self.now + for_us, Some(10_000));
+            }
+            Fault::CardAway(for_us) => self.card_fails(for_us, |card| card.set_away(true)),
+            Fault::CardReadOnly(for_us) => self.card_fails(for_us, |card| card.set_read_only(true)),
+            Fault::CardFull(for_us) => self.card_fails(for_us, |card| card.set_capacity(card.used())),
+            Fault::ServerPower(for_us) => self.server_power(self.now + for_us),
+            Fault::ServerPowerIn(calls, for_us) => {
+                if self.server.is_some() && self.plan.records {
+                    self.disk.die_in(calls);
+                    self.server_back_us = self.now + for_us;
+                }
+            }
+            Fault::ServerFull(for_us) => {
+                self.disk.set_capacity(self.disk.used());
+                self.disk_well_us = Some(self.now + for_us);
             }
             Fault::Restart => {
                 if let Some(agent) = &mut self.agent {
@@ -426,11 +556,16 @@ impl World<'_> {
     fn kill_server(&mut self, back_us: u64) {
         let Some(server) = self.server.take() else { return };
         self.log.note(self.now, Event::ServerKilled { process: server.process });
-        self.server_back_us = back_us.max(self.server_back_us);
-        for connection in self.connections.iter_mut().filter(|connection| connection.member.is_some()) {
-            connection.member = None;
-            let keep = self.chance.below(257);
-            connection.down.cut(self.now, keep, Some(10_000));
+        self.store.close();
+        self.disk.revive();
+        self.server_gone(back_us, Some(10_000));
+    }
+
+    fn card_fails(&mut self, for_us: u64, how: impl FnOnce(&Card)) {
+        if self.plan.card.is_some() {
+            how(&self.card);
+            self.log.note(self.now, Event::CardWell(false));
+            self.card_well_us = Some(self.card_well_us.map_or(0, |at| at).max(self.now + for_us));
         }
     }
 }
