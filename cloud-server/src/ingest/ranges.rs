@@ -59,6 +59,19 @@ impl Ranges {
         self.ranges.range(..=start).next_back().map_or(start, |(_, end)| start.max(*end))
     }
 
+    /// What of `first..end` is not in the set, lowest first.
+    #[must_use]
+    pub fn missing(&self, first: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut missing = Vec::new();
+        let mut at = self.gap_from(first);
+        while at < end {
+            let next = self.ranges.range(at..end).next().map_or(end, |(start, _)| *start);
+            missing.push((at, next));
+            at = self.gap_from(next);
+        }
+        missing
+    }
+
     /// The smallest number.
     #[must_use]
     pub fn first(&self) -> Option<u64> {
@@ -123,6 +136,8 @@ mod tests {
             }
             assert!((0..80).all(|number| ranges.contains(number) == plain.contains(&number)));
             assert!((0..80).all(|number| ranges.gap_from(number) == (number..).find(|n| !plain.contains(n)).unwrap()));
+            let among: Vec<u64> = ranges.missing(first, end).into_iter().flat_map(|(from, to)| from..to).collect();
+            assert_eq!(among, (first..end).filter(|number| !plain.contains(number)).collect::<Vec<_>>());
             let touching = ranges.iter().zip(ranges.iter().skip(1)).any(|(one, other)| one.1 >= other.0);
             assert!(!touching);
         }

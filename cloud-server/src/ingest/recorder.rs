@@ -469,10 +469,13 @@ impl<D: Disk> Recorder<D> {
                 writer.skip_to(next);
             }
         }
-        let track = self.track(flow);
-        track.taken.insert(first, next);
-        track.covered.push((first, next));
-        self.note_gap(flow, first, next, reason);
+        // A run of the past may skip what had come live: that is no gap.
+        for (first, next) in self.track(flow).taken.missing(first, next) {
+            let track = self.track(flow);
+            track.taken.insert(first, next);
+            track.covered.push((first, next));
+            self.note_gap(flow, first, next, reason);
+        }
     }
 
     fn note_gap(&mut self, flow: &Arc<Flow>, first: u64, next: u64, reason: GapReason) {

@@ -264,6 +264,28 @@ fn holes_have_reasons_and_late_frames_find_their_place() {
 }
 
 #[test]
+fn what_is_skipped_but_was_stored_is_no_gap() {
+    let disk = SimDisk::new();
+    let mut recorder = open(&disk);
+    let flow = flow(0);
+    recorder.handle(0, Input::Track { flow: Arc::clone(&flow), next: 0 });
+    for sequence in (0..20).chain(40..60) {
+        recorder.handle(0, frame(&flow, sequence));
+    }
+    let reason = GapReason::skipped(SkipReason::Live);
+    recorder.handle(0, Input::Skip { flow: Arc::clone(&flow), first: 10, last: 19, reason });
+    let reason = GapReason::skipped(SkipReason::OverBudget);
+    recorder.handle(0, Input::Skip { flow: Arc::clone(&flow), first: 15, last: 49, reason });
+    recorder.handle(0, frame(&flow, 60));
+    recorder.finish(1);
+    let all = told(&mut recorder);
+    assert_eq!(progress(&all, 0), Some(61));
+    let gaps: Vec<_> = all.iter().filter_map(|told| if let Told::Gap(gap) = told { Some(gap) } else { None }).collect();
+    assert_eq!(gaps.iter().map(|gap| (gap.first, gap.next)).collect::<Vec<_>>(), [(20, 40)]);
+    assert_eq!(stored(&disk).len(), 41);
+}
+
+#[test]
 fn what_is_not_ours_is_named_and_set_aside_and_a_later_version_is_left_alone() {
     let disk = SimDisk::new();
     drop(open(&disk));
