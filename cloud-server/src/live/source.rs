@@ -129,6 +129,12 @@ pub struct TrackStatus {
 }
 
 impl Source {
+    /// A source that is in no hub: whoever makes it hands it to its viewers.
+    #[must_use]
+    pub fn apart(camera: &str, name: &str, limits: Live, events: Arc<Events>) -> Arc<Self> {
+        Self::new(camera, name, "", limits, events)
+    }
+
     pub(super) fn new(camera: &str, name: &str, agent: &str, limits: Live, events: Arc<Events>) -> Arc<Self> {
         let keep = limits.max_viewer_lag + Duration::from_secs(1);
         let log = FrameLog::new(limits.buffer_bytes, i64::try_from(keep.as_micros()).unwrap_or(i64::MAX));
@@ -273,7 +279,7 @@ impl Source {
     }
 
     /// The camera is gone for good: its viewers are sent away.
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         self.lock().removed = true;
         self.wake();
     }

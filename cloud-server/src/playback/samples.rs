@@ -37,31 +37,60 @@ pub struct SampleTable {
     pub samples: Vec<Sample>,
 }
 
-/// Reads the samples of a file.
-pub async fn read(archive: &Archive, row: &Found) -> Result<SampleTable> {
-    let wrong = |reason: String| Error::Recordings { path: row.name.clone().into(), reason };
-    let mut look = LOOK_BYTES;
-    let (parameters, mut at) = loop {
-        let data = archive.read(row, 0..look).await?;
-        match read_start(&data).map_err(|reason: Unusable| wrong(reason.to_string()))? {
-            Ok((_, parameters, at)) => break (parameters, at as u64),
-            Err(cut) if cut.needed > look && look < row.bytes => look = cut.needed,
-            Err(_) => return Err(wrong("its head is cut".to_owned())),
+/// Reads a file part by part; one that grows can be read on later.
+#[derive(Clone, Debug)]
+pub struct PartReader {
+    /// What a decoder must know.
+    pub parameters: Parameters,
+    /// Where the next part begins.
+    at: u64,
+}
+
+/// Samples of one part.
+#[derive(Clone, Debug)]
+pub struct ReadPart {
+    /// The number of its first frame.
+    pub first: u64,
+    /// The number behind its last.
+    pub next: u64,
+    /// UTC of its beginning, microseconds since 1970.
+    pub utc_us: i64,
+    /// In decoding order.
+    pub samples: Vec<Sample>,
+}
+
+impl PartReader {
+    /// Reads the head of a file.
+    pub async fn open(archive: &Archive, row: &Found) -> Result<Self> {
+        let mut look = LOOK_BYTES;
+        loop {
+            let data = archive.read(row, 0..look).await?;
+            match read_start(&data).map_err(|reason: Unusable| wrong(row, reason.to_string()))? {
+                Ok((_, parameters, at)) => return Ok(Self { parameters, at: at as u64 }),
+                Err(cut) if cut.needed > look && look < row.bytes => look = cut.needed,
+                Err(_) => return Err(wrong(row, "its head is cut".to_owned())),
+            }
         }
-    };
-    let timescale = i64::from(camagent_media::fmp4::timescale(&parameters).max(1));
-    let micros = |ticks: i64| i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(timescale)).unwrap_or(0);
-    let mut samples = Vec::new();
-    while at < row.bytes {
+    }
+
+    /// Reads the next part; none behind the last that is whole and safe.
+    pub async fn next(&mut self, archive: &Archive, row: &Found) -> Result<Option<ReadPart>> {
+        if self.at >= row.bytes {
+            return Ok(None);
+        }
+        let at = self.at;
+        let timescale = i64::from(camagent_media::fmp4::timescale(&self.parameters).max(1));
+        let micros = |ticks: i64| i64::try_from(i128::from(ticks) * 1_000_000 / i128::from(timescale)).unwrap_or(0);
         let mut look = LOOK_BYTES;
         let (head, part, moof_at) = loop {
             let data = archive.read(row, at..at + look).await?;
-            match read_part(&data).map_err(|error| wrong(format!("at byte {at}: {error}")))? {
+            match read_part(&data).map_err(|error| wrong(row, format!("at byte {at}: {error}")))? {
                 Ok(found) => break found,
                 Err(cut) if cut.needed > data.len() as u64 && at + cut.needed <= row.bytes => look = cut.needed,
-                Err(_) => return Err(wrong(format!("at byte {at}: the part is cut"))),
+                Err(_) => return Err(wrong(row, format!("at byte {at}: the part is cut"))),
             }
         };
+        let mut samples = Vec::with_capacity(part.samples.len());
         let (mut ticks, mut byte) = (0_i64, at + moof_at + part.data_at);
         let mut counts = head.samples.iter().copied();
         let (mut sequence, mut left) = (head.first, counts.next().unwrap_or(1));
@@ -83,7 +112,21 @@ pub async fn read(archive: &Archive, row: &Found) -> Result<SampleTable> {
             ticks += i64::from(sample.duration);
             byte += u64::from(sample.size);
         }
-        at += moof_at + part.bytes;
+        self.at += moof_at + part.bytes;
+        Ok(Some(ReadPart { first: head.first, next: head.next(), utc_us: head.utc_us, samples }))
     }
-    Ok(SampleTable { parameters, samples })
+}
+
+/// Reads the samples of a file.
+pub async fn read(archive: &Archive, row: &Found) -> Result<SampleTable> {
+    let mut reader = PartReader::open(archive, row).await?;
+    let mut samples = Vec::new();
+    while let Some(part) = reader.next(archive, row).await? {
+        samples.extend(part.samples);
+    }
+    Ok(SampleTable { parameters: reader.parameters, samples })
+}
+
+fn wrong(row: &Found, reason: String) -> Error {
+    Error::Recordings { path: row.name.clone().into(), reason }
 }

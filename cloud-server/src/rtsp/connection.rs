@@ -5,6 +5,7 @@
 use std::future::pending;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +17,12 @@ use super::accounts::Judgement;
 use super::listener::Relay;
 use super::liveness::Liveness;
 use super::names::Names;
-use super::path::Path;
+use super::path::{Delay, Path};
 use super::session::{Refusal, Session, Step};
 use super::transport::Channels;
 use crate::event::Event;
-use crate::live::{Ended, Found, Frame, Report, Unavailable, Viewer};
+use crate::live::{Ended, Found, Frame, Interest, Presentation, Report, Source, Unavailable, Viewer};
+use crate::playback::delayed::Refused;
 use crate::shutdown::Shutdown;
 
 /// Characters of a name that nobody has, in an event.
@@ -218,17 +220,26 @@ impl Connection {
                     next = Some(self.session.judged(judgement));
                 }
                 Step::Lookup(path) => {
+                    let shutdown = self.shutdown.clone();
                     let found = tokio::select! {
                         biased;
                         () = self.shutdown.begun() => return Err(End::Stopping),
-                        found = look_up(&self.relay, &path) => found.map(|(_, presentation)| presentation),
+                        found = look_up(&self.relay, &path, &shutdown) => found.map(|found| found.presentation),
                     };
                     self.liveness.heard(Instant::now());
                     next = Some(self.session.looked_up(found));
                 }
                 Step::Play { path, tracks, layout } => {
-                    let Found::Source(source) = self.relay.hub.find(&path.camera, &path.source) else {
-                        return Err(End::CameraGone);
+                    let (source, _interest) = match path.delay {
+                        Delay::Live => match self.relay.hub.find(&path.camera, &path.source) {
+                            Found::Source(source) => (source, None),
+                            _ => return Err(End::CameraGone),
+                        },
+                        // It may have ended since it was described; then it begins anew, with the same tracks.
+                        _ => match look_up(&self.relay, &path, &self.shutdown).await {
+                            Ok(found) => (found.source, found.interest),
+                            Err(_) => return Err(End::CameraGone),
+                        },
                     };
                     let viewer = source.join(tracks);
                     if viewer.layout() != layout {
@@ -361,19 +372,35 @@ async fn wait_until(deadline: Option<Instant>) {
     }
 }
 
-async fn look_up(
-    relay: &Relay,
-    path: &Path,
-) -> Result<(std::sync::Arc<crate::live::Source>, crate::live::Presentation), Refusal> {
+/// What a path leads to.
+struct LookedUp {
+    source: Arc<Source>,
+    presentation: Presentation,
+    /// Keeps a delayed source until the viewer has joined.
+    interest: Option<Interest>,
+}
+
+async fn look_up(relay: &Relay, path: &Path, shutdown: &Shutdown) -> Result<LookedUp, Refusal> {
     let patience = relay.config.describe_timeout;
-    let source = match relay.hub.find(&path.camera, &path.source) {
-        Found::Source(source) => source,
-        Found::UnknownCamera => return Err(Refusal::UnknownCamera),
-        Found::UnknownSource => return Err(Refusal::UnknownSource),
-        Found::NeverSeen => return Err(Refusal::Offline),
+    let found = relay.hub.find(&path.camera, &path.source);
+    let (source, interest) = match (path.delay, found) {
+        (Delay::Bad, _) => return Err(Refusal::BadDelay),
+        (_, Found::UnknownCamera) => return Err(Refusal::UnknownCamera),
+        (_, Found::UnknownSource) => return Err(Refusal::UnknownSource),
+        (Delay::Live, Found::Source(source)) => (source, None),
+        (Delay::Live, Found::NeverSeen) => return Err(Refusal::Offline),
+        (Delay::Behind(seconds), Found::Source(_) | Found::NeverSeen) => {
+            let found = relay.delayed.source(&path.camera, &path.source, seconds, shutdown);
+            let (source, interest) = found.map_err(|refused| match refused {
+                Refused::NotRecorded => Refusal::NotRecorded,
+                Refused::TooMany => Refusal::TooManyDelays,
+            })?;
+            (source, Some(interest))
+        }
     };
     match source.wait_presentation(patience).await {
-        Ok(presentation) => Ok((source, presentation)),
+        Ok(presentation) => Ok(LookedUp { source, presentation, interest }),
+        Err(_) if interest.is_some() => Err(Refusal::NothingThen),
         Err(Unavailable::Offline) => Err(Refusal::Offline),
         Err(Unavailable::NoPicture) => Err(Refusal::NoPicture),
     }

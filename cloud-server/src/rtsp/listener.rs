@@ -16,6 +16,7 @@ use crate::config::Rtsp;
 use crate::event::Events;
 use crate::live::Hub;
 use crate::metrics::Metrics;
+use crate::playback::Delayed;
 use crate::shutdown::Shutdown;
 
 /// What all viewers share.
@@ -23,6 +24,8 @@ use crate::shutdown::Shutdown;
 pub struct Relay {
     /// Where sources are found.
     pub hub: Arc<Hub>,
+    /// Where sources are found as they were.
+    pub delayed: Delayed,
     /// Where viewers come and go is told.
     pub events: Arc<Events>,
     /// Where those who are turned away are counted.

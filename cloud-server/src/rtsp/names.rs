@@ -5,7 +5,7 @@
 use percent_encoding::percent_decode_str;
 use rtsp_types::Url;
 
-use super::path::{Control, Path, control};
+use super::path::{Control, Delay, Path, control};
 
 /// How URLs are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl CameraNames {
         let (without, track) = without_control(url);
         let named = |key: &Key, track| {
             let (source, _) = self.sources.iter().find(|(_, own)| own == key)?;
-            Some(Path { camera: self.camera.clone(), source: source.clone(), track })
+            Some(Path { camera: self.camera.clone(), source: source.clone(), delay: Delay::Live, track })
         };
         named(&Key::of(url), Control::Aggregate).or_else(|| named(&Key::of(&without), track?))
     }

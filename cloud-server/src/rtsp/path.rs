@@ -1,5 +1,6 @@
 //! What an RTSP URL names: `rtsp://host:7554/{camera}/{source}`, with the control part of a track behind it. ffmpeg
-//! and live555 join strings, so the track may end up behind a query; GStreamer resolves by RFC 3986.
+//! and live555 join strings, so the track may end up behind a query; GStreamer resolves by RFC 3986. `?delay=SECONDS` names the
+//! source as it was so long ago.
 
 use percent_encoding::percent_decode_str;
 use rtsp_types::Url;
@@ -13,9 +14,26 @@ pub struct Path {
     pub camera: String,
     /// The source; `main` when the URL names none.
     pub source: String,
+    /// How far behind it is to be.
+    pub delay: Delay,
     /// The track.
     pub track: Control,
 }
+
+/// Which moment of the source is meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delay {
+    /// The present one.
+    #[default]
+    Live,
+    /// So many seconds ago.
+    Behind(u32),
+    /// `delay` is no whole number of seconds, or one that is not served.
+    Bad,
+}
+
+/// The delays that are served, seconds. Below the first, what comes late by a bad link would still be missing.
+pub const DELAYS: std::ops::RangeInclusive<u32> = 5..=86_400;
 
 /// What the control part names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +70,28 @@ impl Path {
         let mut segments = segments.into_iter();
         let camera = segments.next()?;
         let source = segments.next().unwrap_or_else(|| "main".to_owned());
-        segments.next().is_none().then_some(Self { camera, source, track })
+        let delay = delay(url.query().unwrap_or_default());
+        segments.next().is_none().then_some(Self { camera, source, delay, track })
     }
 
     /// True when both name the same source.
     #[must_use]
     pub fn is_same_source(&self, other: &Self) -> bool {
-        self.camera == other.camera && self.source == other.source
+        self.camera == other.camera && self.source == other.source && self.delay == other.delay
+    }
+}
+
+/// The delay that a query asks for; a control part may be behind it.
+fn delay(query: &str) -> Delay {
+    let query = match query.trim_end_matches('/').rsplit_once('/') {
+        Some((before, last)) if control(last).is_some() => before,
+        _ => query,
+    };
+    let asked = query.trim_end_matches('/').split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, seconds)) = asked.into_iter().find(|(name, _)| *name == "delay") else { return Delay::Live };
+    match seconds.parse() {
+        Ok(seconds) if DELAYS.contains(&seconds) => Delay::Behind(seconds),
+        _ => Delay::Bad,
     }
 }
 
@@ -123,6 +156,30 @@ mod tests {
         assert_eq!(path("rtsp://h/cam/trackID=0"), named("cam", "main", Control::Track(0)));
         assert_eq!(path("rtsp://h/b%C3%BCro%2f1/sub"), named("büro/1", "sub", Control::Aggregate));
         assert_eq!(path("rtsp://h/cam/sub/stream=0"), named("cam", "sub", Control::Aggregate));
+    }
+
+    #[test]
+    fn the_delay_is_a_whole_number_of_seconds() {
+        let delay = |query: &str| {
+            let url = Url::parse(&format!("rtsp://h/cam/sub{query}")).expect("a URL");
+            Path::parse(&url).expect("a path").delay
+        };
+        for query in [
+            "?delay=60",
+            "?delay=60/",
+            "?token=a/b&delay=60",
+            "?delay=60&x=1",
+            "?delay=60/trackID=1",
+            "/trackID=1?delay=60",
+        ] {
+            assert_eq!(delay(query), Delay::Behind(60), "{query}");
+        }
+        for query in
+            ["?delay=4", "?delay=86401", "?delay=", "?delay=-5", "?delay=5.5", "?delay=1m", "?delay=99999999999"]
+        {
+            assert_eq!(delay(query), Delay::Bad, "{query}");
+        }
+        assert_eq!((delay(""), delay("?delays=60"), delay("?delay")), (Delay::Live, Delay::Live, Delay::Live));
     }
 
     #[test]

@@ -67,6 +67,14 @@ pub enum Refusal {
     Offline,
     /// 503, the camera is connected and silent.
     NoPicture,
+    /// 400, the delay is not one that is served.
+    BadDelay,
+    /// 404, what is not recorded cannot be shown later.
+    NotRecorded,
+    /// 404, nothing is recorded of that time.
+    NothingThen,
+    /// 503, too many delays are being watched.
+    TooManyDelays,
 }
 
 /// The conversation.
@@ -238,6 +246,10 @@ impl Session {
                     Refusal::UnknownSource => (StatusCode::NotFound, "The camera has no such source"),
                     Refusal::Offline => (StatusCode::ServiceUnavailable, "Camera is offline"),
                     Refusal::NoPicture => (StatusCode::ServiceUnavailable, "Camera sends no picture yet"),
+                    Refusal::BadDelay => (StatusCode::BadRequest, "delay is 5 to 86400 whole seconds"),
+                    Refusal::NotRecorded => (StatusCode::NotFound, "The source is not recorded, so it has no delay"),
+                    Refusal::NothingThen => (StatusCode::NotFound, "Nothing is recorded of that time yet"),
+                    Refusal::TooManyDelays => (StatusCode::ServiceUnavailable, "Too many delays are being watched"),
                 };
                 refuse(&request, status, reason)
             }
@@ -466,16 +478,17 @@ impl Session {
     }
 
     /// The source that the request's URL names. Who resolves a control by RFC 3986 against a base with a query loses the
-    /// path's last part: that is understood as well.
+    /// path's last part, and what is left may look like another source: so what was described is thought of first.
     fn named(&self, request: &Request) -> Option<Path> {
         let url = request.url()?;
-        self.names.find(url).or_else(|| {
+        let resolved = || {
             let (described, _) = self.described.as_ref()?;
             let track = without_control(url).1?;
             let resolved = self.base.as_ref()?.join(url.path().trim_end_matches('/').rsplit('/').next()?).ok()?;
             let same = resolved.path() == url.path() && resolved.query() == url.query();
             same.then(|| Path { track, ..described.clone() })
-        })
+        };
+        resolved().or_else(|| self.names.find(url))
     }
 
     fn not_found(&self, request: &Request) -> Step {

@@ -26,6 +26,7 @@ use crate::event::{self, Event, Events};
 use crate::gateway::{Gateway, berth::Berths};
 use crate::live::Hub;
 use crate::metrics::Metrics;
+use crate::playback::Delayed;
 use crate::record::{self, Recording};
 use crate::rtsp::{Accounts, Relay};
 use crate::shutdown::{Shutdown, Stopper};
@@ -114,6 +115,7 @@ impl Server {
         let accounts = Accounts::new(store.clone(), clock)?;
         let relay = Relay {
             hub: Arc::clone(&hub),
+            delayed: Delayed::new(archive.clone(), Arc::clone(&hub), config.live.clone(), clock),
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
             config: config.rtsp.clone(),

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each promise uses its part")]
 
 pub mod agent;
+pub mod rtsp;
 pub mod wire_agent;
 
 use std::net::SocketAddr;

@@ -20,6 +20,8 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::{adts_units, clip, h264_pictures};
 
 pub const BOOT: &str = "000102030405060708090a0b0c0d0e0f";
+/// The same as on the wire.
+pub const BOOT_BYTES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 /// The camera's clock at its first frame: it does not begin at zero.
 const BEGIN_US: i64 = 5_000_000;
 
@@ -53,7 +55,7 @@ impl Camera {
 }
 
 /// The first frame was pushed so long before the agent registered: what is sent faster than time must not lie in the future.
-const PUSHED_BEFORE_US: i64 = 600_000_000;
+pub const PUSHED_BEFORE_US: i64 = 600_000_000;
 
 pub struct WireAgent {
     socket: WebSocketStream<TcpStream>,

@@ -131,6 +131,10 @@ fn what_cannot_be_described_says_why() {
         (Refusal::UnknownSource, "404", "no such source"),
         (Refusal::Offline, "503", "offline"),
         (Refusal::NoPicture, "503", "no picture"),
+        (Refusal::BadDelay, "400", "5 to 86400"),
+        (Refusal::NotRecorded, "404", "not recorded"),
+        (Refusal::NothingThen, "404", "of that time"),
+        (Refusal::TooManyDelays, "503", "delays"),
     ] {
         let mut talk = Talk::new();
         talk.found = Err(refusal);
