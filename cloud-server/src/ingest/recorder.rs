@@ -392,8 +392,8 @@ impl<D: Disk> Recorder<D> {
                 let Some((reader, parameters)) =
                     reader.and_then(|reader| reader.parameters().cloned().map(|parameters| (reader, parameters)))
                 else {
-                    // Nobody could decode it: what a decoder must know has not come yet.
-                    return self.skip(flow, sequence, sequence + 1, GapReason::UNREADABLE);
+                    // What a decoder must know comes with the past. Until then this is not stored, and the agent keeps it.
+                    return;
                 };
                 self.close_oldest(flow);
                 self.remember(&flow.key, config_of(&parameters));
