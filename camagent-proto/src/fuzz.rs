@@ -58,6 +58,7 @@ pub fn frame(data: &[u8]) {
         0x88 => return check::<Tack>(octets),
         0x89 => return check::<frame::Journal>(octets),
         0x8a => return check::<frame::EpochEnd>(octets),
+        0x8b => return check::<frame::Arrived>(octets),
         _ => {}
     }
     match kind % 6 {

@@ -6,16 +6,22 @@
 //! faster the queue drains faster, which is seen as a higher rate; when it becomes slower the queue is longer by no more than what was allowed
 //! before. Nobody has to tell the rate. This is delay-based congestion control of the kind of TCP Vegas, above whatever the kernel does.
 //!
+//! A middlebox that ends TCP acknowledges what it has not delivered: then `hidden` bounds what the server has not told to have arrived.
+//!
 //! A sender that fills queues until they overflow makes octets wait however few of ours are on their way: then `rival` keeps a share for them. What
 //! comes at a rate of its own, such as live audio, need not wait for the allowance at all.
 //!
 //! A value: octets and time in, an allowance out. Who counts the octets and looks at the clock is the driver.
 
+mod hidden;
 mod rival;
 
 use alloc::collections::VecDeque;
 
-use self::rival::{Rival, Sight};
+use self::{
+    hidden::{Hidden, Told},
+    rival::{Rival, Sight},
+};
 use crate::time::{Duration, Instant};
 
 /// Before anything is known, so much may be on its way, or ten segments (RFC 6928) when these are more.
@@ -89,6 +95,7 @@ pub struct Governor {
     /// No queue was seen yet: the allowance doubles.
     starting: bool,
     rival: Rival,
+    hidden: Hidden,
     is_clogged: bool,
     /// Octets that were handed over beyond the allowance, and not made up for by acknowledgements since.
     beyond: u64,
@@ -98,9 +105,11 @@ impl Governor {
     /// A governor for a new connection that lets a queue of `target` stand: 25 to 150 ms, longer for more throughput on links whose rate
     /// jumps, shorter for less delay. `segment` is what one packet carries at most: the kernel's TCP_MAXSEG.
     pub fn new(target: Duration, segment: u64) -> Self {
+        let target = target.clamp(Duration::from_millis(5), Duration::from_millis(500));
         Self {
             segment: segment.clamp(500, 1 << 16),
-            target: target.clamp(Duration::from_millis(5), Duration::from_millis(500)),
+            target,
+            hidden: Hidden::new(target),
             sent: 0,
             acknowledged: 0,
             acknowledged_at: Instant::ZERO,
@@ -142,6 +151,17 @@ impl Governor {
         }
     }
 
+    /// So many octets of records, as the server counts them, were handed over in all.
+    pub fn handed_over(&mut self, now: Instant, total: u64) {
+        self.hidden.sent(now, total);
+    }
+
+    /// The server has told how many of them it read, and when the last by its own clock, in milliseconds; to be called behind
+    /// [`Governor::outstanding`].
+    pub fn arrived(&mut self, now: Instant, octets: u64, at_ms: u64) {
+        self.hidden.arrived(now, Told { octets, at_ms }, self.in_flight());
+    }
+
     /// So much of all that was handed over is not acknowledged.
     pub fn outstanding(&mut self, now: Instant, octets: u64) {
         let acknowledged = self.sent.saturating_sub(octets).max(self.acknowledged);
@@ -170,11 +190,11 @@ impl Governor {
             self.doubt(now);
             let sight = Sight {
                 now,
-                waited: self.queueing_delay(),
+                waited: self.own_delay(),
                 round_trip: self.latest,
                 acknowledged,
                 allowance: self.own_allowance(),
-                rate: self.rate().unwrap_or(0),
+                rate: self.own_rate().unwrap_or(0),
             };
             self.rival.look(sight, UNEXPLAINED * self.target);
         }
@@ -195,13 +215,13 @@ impl Governor {
     pub fn room(&mut self) -> u64 {
         let room = self.allowance().saturating_sub(self.in_flight());
         self.held_back |= room == 0;
-        room
+        room.min(self.hidden.room())
     }
 
     /// How many octets may be handed over now of what comes at a rate of its own and must not wait, such as live audio: it does not wait
     /// for a queue that is not its own. Bounded all the same, for a path that is slower than even that.
     pub fn urgent_room(&self) -> u64 {
-        URGENT.saturating_sub(self.beyond)
+        URGENT.saturating_sub(self.beyond.max(self.hidden.beyond()))
     }
 
     /// When a governor that gave no room wants to be asked again.
@@ -211,11 +231,23 @@ impl Governor {
 
     /// What the path delivers, in octets a second; `None` before the first measurement.
     pub fn rate(&self) -> Option<u64> {
-        self.rates.front().map(|(_, rate)| *rate)
+        let own = self.own_rate()?;
+        Some(self.hidden.queue().map_or(own, |(rate, _)| rate.min(own)))
     }
 
     /// How long the newest octets waited beyond the shortest round trip.
     pub fn queueing_delay(&self) -> Duration {
+        let own = self.own_delay();
+        self.hidden.queue().map_or(own, |(_, queue)| queue.max(own))
+    }
+
+    /// The rate that acknowledgements show.
+    fn own_rate(&self) -> Option<u64> {
+        self.rates.front().map(|(_, rate)| *rate)
+    }
+
+    /// The delay that they show.
+    fn own_delay(&self) -> Duration {
         self.latest.saturating_sub(self.base())
     }
 
@@ -245,7 +277,7 @@ impl Governor {
     /// What the path delivers in that time.
     fn enough_for(&self, time: Duration) -> u64 {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let octets = u128::from(self.rate().unwrap_or(0)) * u128::from(micros) / 1_000_000;
+        let octets = u128::from(self.own_rate().unwrap_or(0)) * u128::from(micros) / 1_000_000;
         u64::try_from(octets).unwrap_or(u64::MAX)
     }
 
@@ -300,7 +332,7 @@ impl Governor {
                 }
             }
         }
-        if self.starting && self.queueing_delay() > self.target / 2 {
+        if self.starting && self.own_delay() > self.target / 2 {
             self.starting = false;
         }
     }
@@ -323,7 +355,7 @@ impl Governor {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
         let rate = u64::try_from(u128::from(delivered) * 1_000_000 / u128::from(micros)).unwrap_or(u64::MAX);
         // Who had nothing to send learns only that the path is at least that fast.
-        let counts = core::mem::take(&mut self.held_back) || self.rate().is_none_or(|known| rate > known);
+        let counts = core::mem::take(&mut self.held_back) || self.own_rate().is_none_or(|known| rate > known);
         if !counts {
             return;
         }

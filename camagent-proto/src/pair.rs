@@ -275,7 +275,8 @@ impl Pair {
                 self.to_server.front().map(|(at, _)| *at),
                 self.to_agent.front().map(|(at, _)| *at),
                 self.agent.poll_timeout(),
-                self.server.as_ref().and_then(Server::poll_timeout),
+                // What is due already waits for room on the link.
+                self.server.as_ref().and_then(Server::poll_timeout).filter(|at| *at > self.now),
             ];
             match next.into_iter().flatten().min() {
                 Some(at) if at <= until => self.now = self.now.max(at),

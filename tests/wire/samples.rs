@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use camagent_proto::frame::{
-    Data, EndReason, EpochEnd, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, Journal, MAX_RECORD, Mack, MaxData,
-    MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip,
+    Arrived, Data, EndReason, EpochEnd, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, Journal, MAX_RECORD, Mack,
+    MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip,
     SkipReason, StopSending, StreamError, Tack, TrackInfo,
 };
 use serde_json::{Value, json};
@@ -113,6 +113,7 @@ pub(crate) fn readable(frame: &Frame) -> Value {
                 known => json!(known.name()),
             }})
         }
+        Frame::Arrived(arrived) => json!({"kind": "ARRIVED", "octets": arrived.octets, "at_ms": arrived.at_ms}),
         Frame::Open(open) => json!({
             "kind": "OPEN", "stream": open.stream, "camera": open.camera, "service": open.service, "visitor": open.visitor,
         }),
@@ -256,6 +257,7 @@ fn tunnel_frame(kind: &str, means: &Value) -> Option<Frame> {
         "MAX_DATA" => Frame::MaxData(MaxData { limit: limit() }),
         "MAX_STREAM_DATA" => Frame::MaxStreamData(MaxStreamData { stream: stream(), limit: limit() }),
         "MAX_STREAMS" => Frame::MaxStreams(MaxStreams { limit: limit() }),
+        "ARRIVED" => Frame::Arrived(Arrived { octets: number(&means["octets"]), at_ms: number(&means["at_ms"]) }),
         "TACK" => Frame::Tack(Tack { received: number(&means["received"]) }),
         _ => return None,
     })

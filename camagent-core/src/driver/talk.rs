@@ -203,6 +203,10 @@ impl Driver {
             talk.burst.sent(now, usize::try_from(octets).unwrap_or(usize::MAX));
             talk.governor.sent(now, octets);
             talk.governor.outstanding(now, talk.connection.outstanding());
+            talk.governor.handed_over(now, self.session.record_octets());
+            if let Some(told) = self.session.take_arrived() {
+                talk.governor.arrived(now, told.octets, told.at_ms);
+            }
             if talk.governor.has_rival() {
                 talk.governor.unsent(talk.connection.unsent());
             }

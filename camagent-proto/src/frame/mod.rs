@@ -7,6 +7,7 @@
 //! Reserved for later versions: 0x13-0x1f tunnels.
 //! What does not belong here: what a frame means to a session (`mux`, `transfer`), JSON messages (`message`).
 
+mod arrived;
 mod journal;
 mod media;
 mod read;
@@ -14,6 +15,7 @@ mod record;
 mod track;
 mod tunnel;
 
+pub use arrived::Arrived;
 pub use journal::{EndReason, EpochEnd, FIRST_LANE, Journal};
 pub use media::{FrameAbort, FrameHead, FrameMore, FrameStart, Mack, Skip, SkipReason};
 pub use read::Reader;
@@ -110,6 +112,8 @@ frames! {
     0x2d Journal(Journal),
     /// The epoch of a lane is over.
     0x2f EpochEnd(EpochEnd),
+    /// What has reached the server, whatever waits in between.
+    0x32 Arrived(Arrived),
 }
 
 #[cfg(test)]
@@ -117,8 +121,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_odd_and_in_order() {
+    fn kinds_are_in_order_and_odd_but_for_what_may_be_skipped() {
         assert!(Frame::KINDS.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert!(Frame::KINDS.iter().all(|(number, _)| number % 2 == 1), "a peer must not skip media");
+        assert!(Frame::KINDS.iter().all(|(number, name)| (number % 2 == 0) == (*name == "Arrived")));
     }
 }

@@ -21,7 +21,7 @@ pub use event::{Event, EventAck};
 pub use heartbeat::{Heartbeat, HeartbeatAck};
 pub use name::{check_name, is_name};
 pub use register::{
-    BootId, Cameras, Limits, Register, Registered, ResumePoint, StreamsPoint, TUNNEL_RESUME, TunnelLimits,
+    ARRIVED, BootId, Cameras, Limits, Register, Registered, ResumePoint, StreamsPoint, TUNNEL_RESUME, TunnelLimits,
 };
 pub use source::{KeyFrame, SourceState};
 

@@ -44,6 +44,8 @@ impl<'de> Deserialize<'de> for BootId {
 
 /// The feature by which streams survive their connection.
 pub const TUNNEL_RESUME: &str = "tunnel-resume";
+/// The feature by which the server tells what has arrived.
+pub const ARRIVED: &str = "arrived";
 
 /// `register`: the first message of every session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

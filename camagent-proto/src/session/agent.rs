@@ -18,11 +18,11 @@ use super::{
 };
 use crate::{
     error::{CloseCode, Error},
-    frame::{Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
+    frame::{Arrived, Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
     message::{
-        BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
-        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, StreamsPoint,
-        TUNNEL_RESUME, TunnelLimits, check_name,
+        ARRIVED, BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway,
+        Heartbeat, KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState,
+        StreamsPoint, TUNNEL_RESUME, TunnelLimits, check_name,
     },
     mux::{Mux, NoStreams, Pace, StreamEvent, Streams},
     scheduler::{Class, Scheduler},
@@ -154,6 +154,10 @@ pub struct Agent {
     round_trip: Duration,
     unknown: u64,
     asked: Asked,
+    /// Octets of the records of this session.
+    records: u64,
+    /// The newest that the server told of them.
+    arrived: Option<Arrived>,
 }
 
 impl Agent {
@@ -184,6 +188,8 @@ impl Agent {
             round_trip: Duration::ZERO,
             unknown: 0,
             asked: Asked::default(),
+            records: 0,
+            arrived: None,
         }
     }
 
@@ -200,6 +206,16 @@ impl Agent {
     /// Since when a heartbeat waits for its answer, or any other sign of the server.
     pub fn asked_at(&self) -> Option<Instant> {
         self.asked_at
+    }
+
+    /// Octets of all records that [`Agent::poll_transmit`] gave in this session.
+    pub fn record_octets(&self) -> u64 {
+        self.records
+    }
+
+    /// What the server told of them since this was last asked.
+    pub fn take_arrived(&mut self) -> Option<Arrived> {
+        self.arrived.take()
     }
 
     /// Sends a heartbeat as soon as possible: is the server still there?
@@ -245,6 +261,7 @@ impl Agent {
         self.asked_at = None;
         self.unknown = 0;
         self.asked = Asked::default();
+        (self.records, self.arrived) = (0, None);
         (self.tells_statistics, self.bare, self.told_round_trip) = (true, (0, now), Duration::ZERO);
         self.register(now);
     }
@@ -385,6 +402,7 @@ impl Agent {
         }
         let record = record.finish();
         self.tunnels.sent(&record);
+        self.records += record.len() as u64;
         Some(Transmit::Binary(record))
     }
 
@@ -552,9 +570,16 @@ impl Agent {
         }
     }
 
+    fn resumes(&self) -> bool {
+        self.config.tunnels.streams > 0 && resumes(&self.config.tunnels)
+    }
+
     fn features(&self) -> Vec<String> {
-        let resumes = self.config.tunnels.streams > 0 && resumes(&self.config.tunnels);
-        if resumes { vec![TUNNEL_RESUME.into()] } else { Vec::new() }
+        let mut features = vec![ARRIVED.into()];
+        if self.resumes() {
+            features.push(TUNNEL_RESUME.into());
+        }
+        features
     }
 
     /// The streams that could go on.
@@ -579,7 +604,7 @@ impl Agent {
             self.lose_streams();
         }
         self.tunnels = Mux::acceptor(self.config.tunnels, registered.limits.tunnels, now);
-        let is_on = registered.features.iter().any(|feature| feature == TUNNEL_RESUME) && !self.features().is_empty();
+        let is_on = registered.features.iter().any(|feature| feature == TUNNEL_RESUME) && self.resumes();
         if is_on && registered.session_id.len() <= MAX_SESSION {
             self.tunnels.keep();
             self.streams_of = Some(registered.session_id.clone());
@@ -729,10 +754,17 @@ impl Agent {
             match self.tunnels.handle(now, frame)? {
                 None => {}
                 Some(Frame::Mack(mack)) => self.sender.acknowledged(&mack, journal)?,
+                Some(Frame::Arrived(arrived)) => {
+                    if arrived.octets > self.records {
+                        let got = format!("{} of {}", arrived.octets, self.records);
+                        return Err(Error::Violation { place: "ARRIVED", expected: "no more than was sent", got });
+                    }
+                    self.arrived = Some(arrived);
+                }
                 Some(other) => {
                     return Err(Error::Violation {
                         place: "record of a server",
-                        expected: "MACK, or a tunnel's",
+                        expected: "MACK, ARRIVED, or a tunnel's",
                         got: format!("frame {:#x}", other.number()),
                     });
                 }

@@ -4,6 +4,7 @@
 //! What does not belong here: sockets, back-off and tokens (the drivers), frames and their order (`transfer`).
 
 mod agent;
+mod arrivals;
 mod bounds;
 mod memory;
 mod outbox;

@@ -1,11 +1,12 @@
 //! The server's role: one connection of one agent.
 
-use alloc::{collections::VecDeque, format, string::String, vec, vec::Vec};
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 
 use bytes::Bytes;
 
 use super::{
     Bounds, Received, Suspended, Transmit,
+    arrivals::Arrivals,
     outbox::Outbox,
     streams::{MAX_SESSION, resumes},
 };
@@ -13,8 +14,8 @@ use crate::{
     error::{CloseCode, Error},
     frame::{Frame, MAX_RECORD, RecordReader, RecordWriter},
     message::{
-        Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits, Message,
-        Register, Registered, ResumePoint, SourceState, StreamsPoint, TUNNEL_RESUME, TunnelLimits, check_name,
+        ARRIVED, Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits,
+        Message, Register, Registered, ResumePoint, SourceState, StreamsPoint, TUNNEL_RESUME, TunnelLimits, check_name,
     },
     mux::{Mux, Pace, StreamEvent, Streams},
     time::{Duration, Instant},
@@ -95,6 +96,7 @@ enum State {
         version: u32,
         tunnels: TunnelLimits,
         resumes: bool,
+        wants_arrived: bool,
         streams: Option<StreamsPoint>,
     },
     Established,
@@ -126,6 +128,7 @@ pub struct Server {
     shortest_round_trip_us: u64,
     unknown: u64,
     received: Received,
+    arrivals: Arrivals,
 }
 
 impl Server {
@@ -150,6 +153,7 @@ impl Server {
             shortest_round_trip_us: u64::MAX,
             unknown: 0,
             received: Received::default(),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -225,8 +229,8 @@ impl Server {
         match self.state {
             State::Fresh { until } => Some(until),
             State::Established => {
-                let silent_at = self.silent_at();
-                Some(self.receiver.poll_timeout().map_or(silent_at, |at| at.min(silent_at)))
+                let deadlines = [self.receiver.poll_timeout(), self.arrivals.poll_timeout(), Some(self.silent_at())];
+                deadlines.into_iter().flatten().min()
             }
             State::Deciding { .. } | State::Over => None,
         }
@@ -250,9 +254,10 @@ impl Server {
     /// What is to be written next. To be asked only when the transport takes it at once.
     pub fn poll_transmit(&mut self, now: Instant, streams: &mut dyn Streams) -> Option<Transmit> {
         if self.state == State::Established
-            && let Some(record) = self.receiver.poll_ack(now)
+            && let Some(mut record) = self.receiver.poll_ack(now)
         {
-            self.outbox.record(record);
+            self.arrivals.tell_beside(now, &mut record);
+            self.outbox.record(record.finish());
         }
         if let Some(transmit) = self.outbox.pop() {
             return Some(transmit);
@@ -261,11 +266,13 @@ impl Server {
             return None;
         }
         let mut record = RecordWriter::new(MAX_RECORD);
+        self.arrivals.tell_due(now, &mut record);
         self.tunnels.fill_control(now, &mut record);
         self.tunnels.fill(&mut record, streams);
         if record.is_empty() {
             return None;
         }
+        self.arrivals.tell_beside(now, &mut record);
         let record = record.finish();
         self.tunnels.sent(&record);
         Some(Transmit::Binary(record))
@@ -296,7 +303,7 @@ impl Server {
 
     /// Welcomes the agent that asked by [`ServerEvent::Register`].
     pub fn accept(&mut self, now: Instant, accept: Accept) {
-        let State::Deciding { version, tunnels, resumes, .. } = self.state else { return };
+        let State::Deciding { version, tunnels, resumes, wants_arrived, .. } = self.state else { return };
         let mut streams = None;
         if let Some(suspended) = self.resumed.take() {
             streams = suspended.point();
@@ -310,13 +317,15 @@ impl Server {
             }
         }
         self.receiver = Receiver::new(self.config.limits, &accept.resume);
+        self.arrivals = Arrivals::new(wants_arrived);
+        let features = [(TUNNEL_RESUME, resumes), (ARRIVED, wants_arrived)];
         self.state = State::Established;
         self.heard = now;
         let (sources, more_sources) = fitting(accept.sources);
         let interval_ms = u64::try_from(self.config.heartbeat_interval.as_millis()).unwrap_or(u64::MAX);
         self.outbox.message(&Message::Registered(Registered {
             version,
-            features: if resumes { vec![TUNNEL_RESUME.into()] } else { Vec::new() },
+            features: features.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name.into()).collect(),
             session_id: accept.session_id,
             generation: accept.generation,
             server_time_ms: self.unix_ms(now),
@@ -378,7 +387,7 @@ impl Server {
     /// Asks the agent to leave and come back; all that arrived is acknowledged first.
     pub fn goaway(&mut self, goaway: Goaway) {
         if let Some(record) = self.receiver.acknowledge_all() {
-            self.outbox.record(record);
+            self.outbox.record(record.finish());
         }
         let reason = goaway.reason.clone();
         self.tell(Message::Goaway(goaway));
@@ -460,8 +469,9 @@ impl Server {
         let resumes = register.features.iter().any(|feature| feature == TUNNEL_RESUME)
             && resumes(&register.tunnels)
             && resumes(&self.config.limits.tunnels);
+        let wants_arrived = register.features.iter().any(|feature| feature == ARRIVED);
         let streams = register.streams.clone();
-        self.state = State::Deciding { version, tunnels: register.tunnels, resumes, streams };
+        self.state = State::Deciding { version, tunnels: register.tunnels, resumes, wants_arrived, streams };
         self.events.push_back(ServerEvent::Register(register));
         Ok(())
     }
@@ -519,7 +529,9 @@ impl Server {
         if self.state != State::Established {
             return Err(Error::Violation { place: "session", expected: "register first", got: "a record".into() });
         }
+        let octets = record.len() as u64;
         let mut reader = RecordReader::new(record)?;
+        self.arrivals.arrived(now, octets);
         while let Some(frame) = reader.next_frame()? {
             self.received.frame(frame.number(), reader.octets());
             if let Frame::Skip(_) = frame {
@@ -550,7 +562,7 @@ impl Server {
             if let Some(record) = self.receiver.acknowledge_all()
                 && self.state == State::Established
             {
-                self.outbox.record(record);
+                self.outbox.record(record.finish());
             }
             match &error {
                 Error::ClosedByPeer { .. } => self.outbox.close(error.close_code(), String::new()),

@@ -213,8 +213,8 @@ impl Receiver {
         }
     }
 
-    /// The record of acknowledgements that is due, if one is.
-    pub fn poll_ack(&mut self, now: Instant) -> Option<Bytes> {
+    /// The record of acknowledgements that is due, if one is; other frames may follow in it.
+    pub fn poll_ack(&mut self, now: Instant) -> Option<RecordWriter> {
         let due = self.ack_at.is_some_and(|at| at <= now) || self.unacknowledged_bytes >= ACK_BYTES;
         if !due {
             return None;
@@ -223,7 +223,7 @@ impl Receiver {
     }
 
     /// All outstanding acknowledgements at once, for example before a planned close.
-    pub fn acknowledge_all(&mut self) -> Option<Bytes> {
+    pub fn acknowledge_all(&mut self) -> Option<RecordWriter> {
         self.ack_at = None;
         self.unacknowledged_bytes = 0;
         let mut record = RecordWriter::new(crate::frame::MAX_RECORD);
@@ -238,7 +238,7 @@ impl Receiver {
         }
         // Those without room go with the next record.
         self.lanes.acknowledge(|mack| record.push(&Frame::Mack(mack)));
-        (!record.is_empty()).then(|| record.finish())
+        (!record.is_empty()).then_some(record)
     }
 
     /// What is known of an epoch of the past: below `received` nothing need be sent, below `persisted` all is stored.
@@ -436,8 +436,8 @@ mod tests {
         let mut receiver = receiver();
         receiver.acknowledge_all();
         receiver.handle(Instant::ZERO, frame(0, 1, b"a")).unwrap();
-        assert_eq!(receiver.poll_ack(Instant::from_micros(99_999)), None);
-        let record = receiver.poll_ack(Instant::from_micros(100_000)).unwrap();
+        assert!(receiver.poll_ack(Instant::from_micros(99_999)).is_none());
+        let record = receiver.poll_ack(Instant::from_micros(100_000)).unwrap().finish();
         let mut reader = crate::frame::RecordReader::new(record).unwrap();
         assert_eq!(reader.next_frame().unwrap(), Some(mack(1, 1, 0)));
         assert_eq!(receiver.poll_timeout(), None);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     fn acknowledged(receiver: &mut Receiver) -> Vec<Frame> {
-        let mut reader = crate::frame::RecordReader::new(receiver.acknowledge_all().unwrap()).unwrap();
+        let mut reader = crate::frame::RecordReader::new(receiver.acknowledge_all().unwrap().finish()).unwrap();
         core::iter::from_fn(|| reader.next_frame().unwrap()).collect()
     }
 

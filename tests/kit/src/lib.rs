@@ -9,6 +9,7 @@
 //! * [`netns`] a cloud, a router with real NAT and a site; [`gstreamer_camera`] somebody else's camera to put there
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
 //! * [`emulator`] a bad uplink between two kernels: rate, queue, delay, loss, resets, changing addresses
+//! * [`accelerator`] a middlebox that takes everything at once and lets it go slowly
 //! * [`link`] a TCP link that counts, cuts, resets and swallows; [`proxy`] somebody else's HTTP proxy
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] other
 //!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges
@@ -17,6 +18,7 @@
 //! * [`raw_agent`], [`raw_server`] either end of the WebSocket, saying whatever a test wants said
 //! * [`logs`] everything that was logged; [`wait`] conditions with deadlines
 
+pub mod accelerator;
 pub mod c_library;
 pub mod camera;
 pub mod clip;
@@ -42,6 +44,7 @@ pub mod server;
 pub mod viewer;
 pub mod wait;
 
+pub use accelerator::Accelerator;
 pub use camagent_core as core;
 pub use camera::Camera;
 pub use daemon::Daemon;
