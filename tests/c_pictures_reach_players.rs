@@ -83,6 +83,9 @@ async fn reach(clip: &Clip) {
     find_run(&sounds, &viewer.seen(1).digests()).unwrap_or_else(|error| panic!("own viewer, sound: {error}"));
     for (name, player, file) in [("ffmpeg", ffmpeg, &with_ffmpeg), ("gstreamer", gstreamer, &with_gstreamer)] {
         let Some(player) = player else { continue };
+        // Programs begin when they have loaded; the camera goes on for as long as it takes.
+        let units = || nal::digests(clip.codec, &program::written(file)).len();
+        wait::until(name, Duration::from_secs(60), || units() > 110).await;
         program::end(name, player).await;
         let mut received = nal::digests(clip.codec, &program::written(file));
         assert!(received.len() > 100, "{name} has written {} units", received.len());
