@@ -31,6 +31,7 @@ pub struct Entry {
 }
 
 /// The agent's journal as the sender reads it: frames of several tracks, each track's in the order of their numbers. Only its owner evicts.
+/// Frames may come, and may be evicted, between any two calls: others write to it at the same time.
 pub trait Journal {
     /// The oldest frame of that epoch with a number not below `sequence`.
     fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry>;

@@ -441,11 +441,10 @@ impl Sender {
                 }
                 continue;
             }
+            // Asked first: a frame that comes between the two questions is not lost for having been found by neither.
+            let end = journal.end(number, epoch.info.epoch);
             let found = journal.find(number, epoch.info.epoch, epoch.next);
-            let first_kept = match found {
-                Some(entry) => entry.sequence,
-                None => journal.end(number, epoch.info.epoch),
-            };
+            let first_kept = found.map_or(end, |entry| entry.sequence);
             if first_kept > epoch.next {
                 // What went to the backlog is brought from there, and is no hole.
                 let goes_on = journal.live_from(number, epoch.info.epoch, epoch.next);
@@ -460,7 +459,7 @@ impl Sender {
                 let end = entry.sequence + 1;
                 return Some(skip(number, epoch, end, SkipReason::TooLarge, record, &mut self.counts));
             }
-            if let Some(written) = self.leave_out_late(at, index, entry, now, record, journal) {
+            if let Some(written) = self.leave_out_late(at, index, entry, end, now, record, journal) {
                 return Some(written);
             }
             if is_of_class(&entry) {
@@ -470,12 +469,14 @@ impl Sender {
         None
     }
 
-    /// Writes a SKIP over what is too late to be live, if anything is.
+    /// Writes a SKIP over what is too late to be live, if anything is. `known` is where the epoch ended before anything else was asked.
+    #[allow(clippy::too_many_arguments, reason = "the state of one step")]
     fn leave_out_late(
         &mut self,
         at: usize,
         index: usize,
         entry: Entry,
+        known: u64,
         now: Instant,
         record: &mut RecordWriter,
         journal: &mut dyn Journal,
@@ -513,7 +514,7 @@ impl Sender {
                 return None;
             }
             Verdict::LeaveOut { end, reason } => (end, reason),
-            Verdict::LeaveAll => (journal.end(number, id), SkipReason::Late),
+            Verdict::LeaveAll => (known.max(entry.sequence + 1), SkipReason::Late),
         };
         // What never reaches the wire was brought all the same.
         let mut next = Some(entry);
