@@ -100,6 +100,22 @@ fn cuts_lose_and_double_nothing_and_holes_are_told() {
 }
 
 #[test]
+fn a_backlog_that_is_read_anew_in_the_middle_of_a_frame_sends_no_octet_of_another() {
+    for every in 2..12 {
+        let mut pair = recording();
+        pair.journal.backlog.restarts_every = every;
+        pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..40, 40, 20_000);
+        pair.connect();
+        pair.drive(5 * MINUTE);
+        assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None), "every {every}");
+        let numbers: Vec<u64> = pair.store.frames.iter().map(|frame| frame.1).collect();
+        // A frame of 20 000 octets takes two copies.
+        let expected = if every > 2 { 40 } else { numbers.len() as u64 };
+        assert_eq!(numbers, (0..expected).collect::<Vec<_>>(), "every {every}");
+    }
+}
+
+#[test]
 fn what_the_server_has_is_not_sent_again() {
     let mut pair = recording();
     pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..40, 40, 5_000);

@@ -140,17 +140,20 @@ impl Backlog for &Shelf {
         }
     }
 
-    fn copy(&mut self, offset: u64, into: &mut [u8]) -> bool {
+    fn copy(&mut self, key: &EpochKey, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
         let state = self.lock();
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let octets =
-            state.ahead.front().and_then(|stored| stored.frame.payload.get(from..from.saturating_add(into.len())));
+        let stored = state.ahead.front().filter(|stored| is(stored, key, sequence));
+        let octets = stored.and_then(|stored| stored.frame.payload.get(from..from.saturating_add(into.len())));
         octets.map(|octets| into.copy_from_slice(octets)).is_some()
     }
 
-    fn pass(&mut self) {
+    fn pass(&mut self, key: &EpochKey, sequence: u64) {
         let mut state = self.lock();
-        state.ahead.pop_front();
+        // The disk thread may have begun to read anew since it was looked at.
+        if state.ahead.front().is_some_and(|stored| is(stored, key, sequence)) {
+            state.ahead.pop_front();
+        }
         let left: usize = state.ahead.iter().map(|stored| stored.frame.payload.len()).sum();
         if left < READ_AGAIN {
             self.changed.notify_all();
@@ -198,6 +201,10 @@ impl Backlog for &Shelf {
 
 fn key(stored: &Stored) -> EpochKey {
     EpochKey { boot: stored.key.boot, track: stored.key.track, epoch: stored.key.epoch }
+}
+
+fn is(stored: &Stored, key: &EpochKey, sequence: u64) -> bool {
+    self::key(stored) == *key && stored.frame.sequence == sequence
 }
 
 /// Memory and flash as the session reads them.

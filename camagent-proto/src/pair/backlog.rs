@@ -30,6 +30,9 @@ pub struct TestBacklog {
     looks: u64,
     /// Every other look finds nothing in memory yet.
     pub is_slow: bool,
+    /// With every so many copies it is read anew from the beginning, as a card that failed and was opened again. 0: never.
+    pub restarts_every: u64,
+    copies: u64,
 }
 
 impl TestBacklog {
@@ -50,6 +53,10 @@ impl TestBacklog {
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn is(&self, (at, number): (usize, u64), key: &EpochKey, sequence: u64) -> bool {
+        self.epochs[at].waiting.key() == *key && number == sequence
     }
 
     fn next(&self) -> Option<(usize, u64)> {
@@ -81,16 +88,20 @@ impl Backlog for TestBacklog {
         Look::Frame(held.waiting.key(), Entry { sequence, head: *head, length: octets.len() as u64 })
     }
 
-    fn copy(&mut self, offset: u64, into: &mut [u8]) -> bool {
-        let Some((at, sequence)) = self.next() else { return false };
+    fn copy(&mut self, key: &EpochKey, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
+        self.copies += 1;
+        if self.restarts_every > 0 && self.copies.is_multiple_of(self.restarts_every) {
+            self.epochs.iter_mut().for_each(|held| held.passed = 0);
+        }
+        let Some((at, _)) = self.next().filter(|next| self.is(*next, key, sequence)) else { return false };
         let octets = &self.epochs[at].frames[&sequence].1;
         let from = offset as usize;
         into.copy_from_slice(&octets[from..from + into.len()]);
         true
     }
 
-    fn pass(&mut self) {
-        if let Some((at, sequence)) = self.next() {
+    fn pass(&mut self, key: &EpochKey, sequence: u64) {
+        if let Some((at, _)) = self.next().filter(|next| self.is(*next, key, sequence)) {
             self.epochs[at].passed = sequence + 1;
         }
     }

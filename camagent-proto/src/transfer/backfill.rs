@@ -14,8 +14,8 @@ use alloc::{
 use super::{Entry, TransferCounts, lanes::EpochKey};
 use crate::{
     frame::{
-        Body, EndReason, EpochEnd, FIRST_LANE, Frame, FrameMore, FrameStart, Journal, Mack, RecordWriter, Skip,
-        SkipReason, TrackInfo,
+        Body, EndReason, EpochEnd, FIRST_LANE, Frame, FrameAbort, FrameMore, FrameStart, Journal, Mack, RecordWriter,
+        Skip, SkipReason, TrackInfo,
     },
     message::{BootId, Limits},
     time::{Duration, Instant},
@@ -71,10 +71,11 @@ pub trait Backlog {
     fn waiting(&mut self) -> Vec<Waiting>;
     /// The oldest frame that was not passed in this session.
     fn look(&mut self) -> Look;
-    /// Copies octets of the frame that [`Backlog::look`] gave, from `offset` on, into all of `into`.
-    fn copy(&mut self, offset: u64, into: &mut [u8]) -> bool;
-    /// Passes the frame that [`Backlog::look`] gave.
-    fn pass(&mut self);
+    /// Copies octets of a frame that [`Backlog::look`] gave, from `offset` on, into all of `into`. `false` when it is not there any more: whoever
+    /// reads ahead may have begun anew.
+    fn copy(&mut self, key: &EpochKey, sequence: u64, offset: u64, into: &mut [u8]) -> bool;
+    /// Passes a frame that [`Backlog::look`] gave, and no other one.
+    fn pass(&mut self, key: &EpochKey, sequence: u64);
     /// No frame of this epoch is wanted in this session.
     fn decline(&mut self, key: &EpochKey);
     /// Why `number` will not come, and up to which one that holds.
@@ -101,6 +102,7 @@ struct Lane {
 #[derive(Debug)]
 struct Partial {
     lane: u32,
+    key: EpochKey,
     entry: Entry,
     offset: u64,
 }
@@ -280,7 +282,7 @@ impl Backfill {
                 return false;
             }
             if entry.sequence < lane.next {
-                backlog.pass();
+                backlog.pass(&key, entry.sequence);
                 continue;
             }
             if entry.sequence >= lane.waiting.end {
@@ -294,10 +296,10 @@ impl Backfill {
             }
             if entry.length > limits.frame_bytes {
                 let last = lane.next;
-                backlog.pass();
+                backlog.pass(&key, entry.sequence);
                 return skip(lane, last, SkipReason::TooLarge, record, counts);
             }
-            self.partial = Some(Partial { lane: lane.number, entry, offset: 0 });
+            self.partial = Some(Partial { lane: lane.number, key, entry, offset: 0 });
             return self.send(record, backlog, counts);
         }
         false
@@ -362,7 +364,7 @@ impl Backfill {
     }
 
     fn send(&mut self, record: &mut RecordWriter, backlog: &mut dyn Backlog, counts: &mut TransferCounts) -> bool {
-        let Some(Partial { lane: number, entry, offset }) = &mut self.partial else { return false };
+        let Some(Partial { lane: number, key, entry, offset }) = &mut self.partial else { return false };
         self.head.clear();
         let kind = if *offset == 0 {
             let start = FrameStart {
@@ -379,11 +381,23 @@ impl Backfill {
             FrameMore::NUMBER
         };
         let left = usize::try_from(entry.length - *offset).unwrap_or(usize::MAX);
-        let Some(octets) = record.push_payload(kind, &self.head, left, |into| backlog.copy(*offset, into)) else {
+        let mut gone = false;
+        let written = record.push_payload(kind, &self.head, left, |into| {
+            gone = !backlog.copy(key, entry.sequence, *offset, into);
+            !gone
+        });
+        let Some(octets) = written else {
             if *offset == 0 {
                 self.partial = None;
+                return false;
             }
-            return false;
+            // It has to be read again, and is sent again then.
+            let abort = Frame::FrameAbort(FrameAbort { track: *number, sequence: entry.sequence });
+            let aborted = gone && record.push(&abort);
+            if aborted {
+                self.partial = None;
+            }
+            return aborted;
         };
         *offset += octets as u64;
         if *offset == entry.length {
@@ -392,8 +406,8 @@ impl Backfill {
             }
             counts.frames_sent += 1;
             counts.frames_backfilled += 1;
+            backlog.pass(key, entry.sequence);
             self.partial = None;
-            backlog.pass();
         }
         true
     }

@@ -296,12 +296,12 @@ impl Backlog for Reader<'_> {
         self.shelf().look()
     }
 
-    fn copy(&mut self, offset: u64, into: &mut [u8]) -> bool {
-        self.shelf().copy(offset, into)
+    fn copy(&mut self, key: &EpochKey, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
+        self.shelf().copy(key, sequence, offset, into)
     }
 
-    fn pass(&mut self) {
-        self.shelf().pass();
+    fn pass(&mut self, key: &EpochKey, sequence: u64) {
+        self.shelf().pass(key, sequence);
     }
 
     fn decline(&mut self, key: &EpochKey) {
