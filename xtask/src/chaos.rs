@@ -16,6 +16,7 @@ and the exit code is 1 when L, D or U is not 0.
   cargo xtask chaos --seed 17 --runs 1        run 17 again, exactly; when it fails it is shown, made smaller
   cargo xtask chaos --plant-bug NAME          one rule is broken on purpose: the checker has to find it
   cargo xtask chaos --list-bugs               the names, one a line
+  cargo xtask chaos --seed 17 --log           all that happened in run 17
 CONTRIBUTING.md says how to read what it shows.
 ";
 

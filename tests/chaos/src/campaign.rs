@@ -84,6 +84,17 @@ pub fn explain(seed: u64, bug: Option<Bug>) -> String {
     text
 }
 
+/// All that happened in a run, and the promises that broke.
+pub fn told(seed: u64, bug: Option<Bug>) -> String {
+    let plan = Plan::new(seed);
+    let log = world::run(&plan, bug);
+    let mut text = format!("{plan:#?}\n{}", log.around(log.events.len(), log.events.len()));
+    for breach in checker::check(&log).breaches {
+        text.push_str(&format!("line {}: {:?}: {}\n", breach.at + 1, breach.kind, breach.what));
+    }
+    text
+}
+
 fn shown(plan: &Plan, log: &Log, breach: &Breach) -> String {
     let (tracks, faults) = (plan.tracks.len(), &plan.faults);
     let mut text = format!(

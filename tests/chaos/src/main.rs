@@ -7,7 +7,7 @@ use std::{
 };
 
 use camagent_chaos::{
-    campaign::{Sum, explain},
+    campaign::{Sum, explain, told},
     planted::Bug,
 };
 
@@ -23,6 +23,7 @@ and the exit code is 1 when L, D or U is not 0. The first runs that fail are sho
 --runs N          how many runs (1000); `--seed S --runs 1` is run S again, exactly
 --plant-bug NAME  breaks one rule on purpose: the checker has to find it
 --list-bugs       names them, one a line
+--log             prints all that happened in the run of the seed
 ";
 /// Runs that fail are shown, up to so many.
 const SHOWN: usize = 3;
@@ -33,10 +34,11 @@ struct Options {
     seed: u64,
     runs: u64,
     bug: Option<Bug>,
+    is_told: bool,
 }
 
 fn main() -> ExitCode {
-    let mut options = Options { seed: 1, runs: 1_000, bug: None };
+    let mut options = Options { seed: 1, runs: 1_000, bug: None, is_told: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
                 let is_known = options.bug.is_some();
                 is_known.then_some(()).ok_or_else(|| format!("there is no bug {name:?}; --list-bugs names them"))
             }
+            "--log" => {
+                options.is_told = true;
+                Ok(())
+            }
             "--list-bugs" => {
                 Bug::ALL.iter().for_each(|bug| println!("{}", bug.name()));
                 return ExitCode::SUCCESS;
@@ -66,6 +72,10 @@ fn main() -> ExitCode {
             eprintln!("chaos: {problem}");
             return ExitCode::FAILURE;
         }
+    }
+    if options.is_told {
+        print!("{}", told(options.seed, options.bug));
+        return ExitCode::SUCCESS;
     }
     simulate(&options)
 }
