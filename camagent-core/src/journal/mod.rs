@@ -25,8 +25,5 @@ pub(crate) enum Kept {
         evicted: u64,
     },
     /// It belongs to a group of pictures that is larger than the arena: it and what follows it are left out until the next key frame.
-    CutAtTail {
-        /// How many older frames of other tracks had to go before.
-        evicted: u64,
-    },
+    CutAtTail,
 }

@@ -1,9 +1,6 @@
 //! The ring of octets and the ring of frames that lie in it.
 
-use std::{
-    cmp::Ordering,
-    collections::{TryReserveError, VecDeque},
-};
+use std::collections::{TryReserveError, VecDeque};
 
 use camagent_proto::{
     frame::FrameHead,
@@ -37,18 +34,26 @@ struct Chain {
     end: u64,
     /// The newest key frame; it may be gone already.
     newest_key: Option<u64>,
-    /// Ends of the epochs before, for a reader that has not come to the present one yet.
-    former: VecDeque<(u64, u64)>,
+    /// The epochs before, oldest first: for a reader that has not come to the present one yet, and for whoever asks what became of them.
+    former: VecDeque<Former>,
     /// Frames that later ones refer to were evicted: decoding starts again at the next key frame.
     needs_key: bool,
     is_video: bool,
     /// Epoch and number behind the last frame that is safely on flash: what goes from here is not lost.
     safe: (u64, u64),
-    /// Epoch and number below which the server needs nothing any more.
-    freed: (u64, u64),
+    /// The number of the present epoch below which the server needs nothing any more.
+    freed: u64,
 }
 
-/// Epochs of a track that wait for their frames to be sent or told as lost; when they are more, the oldest is forgotten.
+/// What is known of an epoch that its track has left.
+#[derive(Clone, Copy, Debug)]
+struct Former {
+    epoch: u64,
+    end: u64,
+    freed: u64,
+}
+
+/// Epochs that are remembered of a track; when they are more, one of which the server needs nothing is forgotten, or the oldest.
 const MAX_FORMER: usize = 64;
 
 /// Frames of several tracks in one arena.
@@ -118,18 +123,22 @@ impl Journal {
         if let Some(chain) = self.chains.get_mut(track as usize) {
             if chain.end > 0 {
                 if chain.former.len() == MAX_FORMER {
-                    chain.former.pop_front();
+                    let done = chain.former.iter().position(|former| former.freed >= former.end);
+                    chain.former.remove(done.unwrap_or(0));
                 }
-                chain.former.push_back((chain.epoch, chain.end));
+                chain.former.push_back(Former { epoch: chain.epoch, end: chain.end, freed: chain.freed });
             }
             chain.needs_key = false;
-            (chain.epoch, chain.end, chain.is_video) = (epoch, 0, is_video);
+            (chain.epoch, chain.end, chain.freed, chain.is_video) = (epoch, 0, 0, is_video);
         }
     }
 
     /// Takes a frame in. `data` is not longer than the arena.
     pub(crate) fn push(&mut self, track: u32, head: FrameHead, data: &[u8]) -> Kept {
         debug_assert!(data.len() <= self.capacity() && !data.is_empty());
+        if !head.key && self.costs_its_own_group(track, data.len()) {
+            return Kept::CutAtTail;
+        }
         let mut evicted = 0;
         while self.used + data.len() > self.capacity() || self.slots.len() == self.slot_limit {
             let Some(oldest) = self.slots.front().copied() else { break };
@@ -137,14 +146,35 @@ impl Journal {
                 self.kill_first(oldest.track);
                 continue;
             }
-            let key_follows = self.next_key(oldest.track).is_some();
-            if oldest.track == track && self.is_video(track) && !key_follows && !head.key {
-                return Kept::CutAtTail { evicted };
-            }
             evicted += self.evict_group(oldest.track);
         }
         self.append(track, head, data);
         Kept::Yes { evicted }
+    }
+
+    /// Whether room for a picture of this length is to be had only from the group that it belongs to. Asked before anything goes: what goes for a
+    /// picture that has no room after all would be lost for nothing.
+    fn costs_its_own_group(&self, track: u32, length: usize) -> bool {
+        if !self.is_video(track) {
+            return false;
+        }
+        let chain = &self.chains[track as usize];
+        let (mut at, mut first) = (chain.first, None);
+        while let Some((number, slot)) = at.and_then(|number| Some((number, self.slot(number)?))) {
+            // What is safe on flash goes without a loss, and so does all before a key frame.
+            let is_safe = (slot.epoch, slot.sequence) < chain.safe;
+            first = match first {
+                None if is_safe => None,
+                None => Some((number, slot.start)),
+                Some(_) if slot.head.key => return false,
+                known => known,
+            };
+            at = slot.next;
+        }
+        let Some((number, start)) = first else { return false };
+        let tail = (self.head + self.capacity() - self.used % self.capacity()) % self.capacity();
+        let before = (start + self.capacity() - tail) % self.capacity();
+        self.used - before + length > self.capacity() || (self.slots.len() == self.slot_limit && number == self.base)
     }
 
     fn append(&mut self, track: u32, head: FrameHead, data: &[u8]) {
@@ -307,20 +337,23 @@ impl Journal {
         let first = slot.length.min(self.arena.len() - slot.start);
         into.extend_from_slice(&self.arena[slot.start..slot.start + first]);
         into.extend_from_slice(&self.arena[..slot.length - first]);
-        let (epoch, freed) = self.chains[slot.track as usize].freed;
         Some(Copied {
             number: self.base + at as u64,
             track: slot.track,
             epoch: slot.epoch,
             sequence: slot.sequence,
             head: slot.head,
-            freed: match epoch.cmp(&slot.epoch) {
-                Ordering::Equal => freed,
-                Ordering::Less => 0,
-                // What is missing before it was let go one epoch ago.
-                Ordering::Greater => slot.sequence,
-            },
+            freed: self.freed(slot.track, slot.epoch),
         })
+    }
+
+    /// The number of an epoch below which the server needs nothing any more.
+    pub(crate) fn freed(&self, track: u32, epoch: u64) -> u64 {
+        match self.chains.get(track as usize) {
+            Some(chain) if chain.epoch == epoch => chain.freed,
+            Some(chain) => chain.former.iter().find(|former| former.epoch == epoch).map_or(0, |former| former.freed),
+            None => 0,
+        }
     }
 
     /// All frames of a track before this one are safely on flash.
@@ -375,7 +408,7 @@ impl transfer::Journal for Journal {
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         match self.chains.get(track as usize) {
             Some(chain) if chain.epoch == epoch => chain.end,
-            Some(chain) => chain.former.iter().find(|(former, _)| *former == epoch).map_or(0, |(_, end)| *end),
+            Some(chain) => chain.former.iter().find(|former| former.epoch == epoch).map_or(0, |former| former.end),
             None => 0,
         }
     }
@@ -396,8 +429,11 @@ impl transfer::Journal for Journal {
 
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
         let Some(chain) = self.chains.get_mut(track as usize) else { return };
-        chain.former.retain(|(former, end)| *former != epoch || *end > next);
-        chain.freed = chain.freed.max((epoch, next));
+        match chain.former.iter_mut().find(|former| former.epoch == epoch) {
+            Some(former) => former.freed = former.freed.max(next),
+            None if chain.epoch == epoch => chain.freed = chain.freed.max(next),
+            None => {}
+        }
         let (mut before, mut at) = (None, chain.first);
         while let Some(number) = at
             && let Some(slot) = self.slot_mut(number)
@@ -467,10 +503,22 @@ mod tests {
         let mut journal = journal(1_000);
         journal.push(0, key(true), &[0; 600]);
         journal.push(0, key(false), &[1; 300]);
-        assert_eq!(journal.push(0, key(false), &[2; 300]), Kept::CutAtTail { evicted: 0 });
+        assert_eq!(journal.push(0, key(false), &[2; 300]), Kept::CutAtTail);
         assert_eq!(journal.frames(), 2, "what can be decoded stays");
         assert_eq!(journal.push(0, key(true), &[3; 300]), Kept::Yes { evicted: 2 });
         assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn nothing_goes_for_a_picture_that_has_no_room_after_all() {
+        let mut journal = journal(1_000);
+        journal.push(1, key(true), &[7; 100]);
+        journal.push(0, key(true), &[0; 600]);
+        journal.push(0, key(false), &[1; 300]);
+        assert_eq!(journal.push(0, key(false), &[2; 200]), Kept::CutAtTail);
+        assert_eq!(journal.find(1, 1, 0).map(|entry| entry.sequence), Some(0), "the sound would be gone for nothing");
+        assert_eq!(journal.push(0, key(false), &[2; 100]), Kept::Yes { evicted: 1 }, "with it there is room");
+        assert_eq!(journal.find(0, 1, 2).map(|entry| entry.length), Some(100));
     }
 
     #[test]
@@ -536,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn all_former_epochs_keep_their_ends_until_they_are_received() {
+    fn all_former_epochs_keep_their_ends() {
         let mut journal = journal(1_000);
         for epoch in 2..=4 {
             journal.push(0, key(true), &[epoch as u8; 10]);
@@ -544,7 +592,17 @@ mod tests {
         }
         assert_eq!([1, 2, 3, 4].map(|epoch| journal.end(0, epoch)), [1, 1, 1, 0]);
         journal.received(0, 2, 1);
-        assert_eq!([1, 2, 3].map(|epoch| journal.end(0, epoch)), [1, 0, 1]);
+        assert_eq!(
+            [1, 2, 3].map(|epoch| journal.end(0, epoch)),
+            [1, 1, 1],
+            "an end of 0 would be one that never began"
+        );
+        assert_eq!([1, 2, 3].map(|epoch| journal.freed(0, epoch)), [0, 1, 0]);
+        for epoch in 5..=100 {
+            journal.push(0, key(true), &[epoch as u8; 10]);
+            journal.begin_epoch(0, epoch, true);
+        }
+        assert_eq!((journal.end(0, 2), journal.end(0, 99)), (0, 1), "one that is done is forgotten first");
     }
 
     #[test]

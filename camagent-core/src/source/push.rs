@@ -69,6 +69,17 @@ pub(crate) struct IntakeCounts {
     pub(crate) dropped: u64,
 }
 
+/// An epoch whose frames go to flash.
+pub(crate) struct StoredEpoch {
+    pub(crate) info: TrackInfo,
+    /// The number behind its last frame.
+    pub(crate) end: u64,
+    /// The server needs nothing of it below this number.
+    pub(crate) freed: u64,
+    /// It is the one that its track is in.
+    pub(crate) goes_on: bool,
+}
+
 struct Track {
     info: TrackInfo,
     /// The agent fetches its frames itself: the host has no encoder to ask for anything.
@@ -358,15 +369,17 @@ impl Intake {
         state.epochs.iter().find(of_frame).map(|info| (info.clone(), copied))
     }
 
-    /// Epochs whose frames go to flash: track, epoch, the number behind the last frame, and whether it goes on.
-    pub(crate) fn stored_epochs(&self) -> Vec<(u32, u64, u64, bool)> {
+    /// Epochs whose frames go to flash.
+    pub(crate) fn stored_epochs(&self) -> Vec<StoredEpoch> {
         let mut state = self.lock();
         let State { epochs, journal, tracks, .. } = &mut *state;
         let goes_on =
             |info: &TrackInfo| tracks[info.track as usize].as_ref().is_some_and(|track| track.info.epoch == info.epoch);
-        let of = |info: &TrackInfo| {
-            let end = transfer::Journal::end(journal, info.track, info.epoch);
-            (info.track, info.epoch, end, goes_on(info))
+        let of = |info: &TrackInfo| StoredEpoch {
+            info: info.clone(),
+            end: transfer::Journal::end(journal, info.track, info.epoch),
+            freed: journal.freed(info.track, info.epoch),
+            goes_on: goes_on(info),
         };
         epochs.iter().map(of).collect()
     }
@@ -450,10 +463,10 @@ impl Track {
                 self.last_dts_us = Some(frame.dts_us);
                 Ok((if is_step { Pushed::ClockStepped } else { Pushed::Kept }, evicted))
             }
-            Kept::CutAtTail { evicted } => {
+            Kept::CutAtTail => {
                 self.waits_for_key = true;
                 self.asks_for_key = true;
-                Ok((Pushed::WaitKey, evicted))
+                Ok((Pushed::WaitKey, 0))
             }
         }
     }

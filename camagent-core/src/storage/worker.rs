@@ -12,8 +12,8 @@ use std::{
 
 use camagent_proto::{
     Instant,
-    frame::{EndReason, FrameStart, SkipReason},
-    transfer::{EpochKey, Waiting},
+    frame::{EndReason, FrameStart},
+    transfer::{EpochKey, Journal as _, Waiting},
 };
 use tokio::sync::Notify;
 
@@ -318,8 +318,8 @@ impl Worker {
             self.frame = octets;
             let Some((info, copied)) = found else { return false };
             let of = (copied.track, copied.epoch);
-            let expected = self.written.get(&of).copied().unwrap_or(0).max(copied.freed);
-            let is_old = copied.sequence < expected;
+            let written = self.written.get(&of).copied().unwrap_or(0);
+            let is_old = copied.sequence < written.max(copied.freed);
             let frame = FrameStart {
                 track: copied.track,
                 sequence: copied.sequence,
@@ -330,9 +330,7 @@ impl Worker {
             let octets = std::mem::take(&mut self.frame);
             let done = is_old
                 || self.with_flash(now, shelf, |flash, disk| {
-                    if copied.sequence > expected {
-                        flash.note_lost(&info, expected, copied.sequence - 1, SkipReason::OverBudget);
-                    }
+                    flash.note_hole(&info, written, copied.freed, copied.sequence);
                     flash.append(disk, &info, &frame, &octets)
                 });
             self.frame = octets;
@@ -370,17 +368,19 @@ impl Worker {
         for (&(track, epoch), &next) in &self.safe {
             intake.set_safe(track, epoch, next);
         }
-        self.end_epochs(intake);
+        self.end_epochs(intake, false);
     }
 
-    /// Epochs that were left, and of which all is written, are over.
-    fn end_epochs(&mut self, intake: &Intake) {
-        for (track, epoch, end, goes_on) in intake.stored_epochs() {
-            let written = self.written.get(&(track, epoch)).copied();
-            if let (Some(flash), Some(written), false) = (&mut self.flash, written, goes_on)
-                && written >= end
+    /// Epochs that were left are over when memory has nothing of them that is not written; at a planned stop all are.
+    fn end_epochs(&mut self, intake: &Intake, is_stop: bool) {
+        let Some(flash) = &mut self.flash else { return };
+        for epoch in intake.stored_epochs() {
+            let info = &epoch.info;
+            if let Some(&written) = self.written.get(&(info.track, info.epoch))
+                && (is_stop || !epoch.goes_on)
+                && (&*intake).find(info.track, info.epoch, written).is_none()
             {
-                flash.note_end(track, epoch, written);
+                flash.note_end(info, written, epoch.freed, epoch.end.max(written));
             }
         }
     }
@@ -482,6 +482,11 @@ impl Worker {
                 }
             }
         }
+        if self.flash.as_ref().is_some_and(Flash::has_damages) {
+            // Why numbers are missing is known before what comes behind them.
+            self.is_news = true;
+            self.publish(shelf, true, wake);
+        }
         let mut state = shelf.lock();
         if state.session != self.session {
             return true;
@@ -505,11 +510,7 @@ impl Worker {
 
     /// The agent stops: every epoch ends as planned, and the segment is sealed.
     fn end(&mut self, now: Instant, intake: &Intake, shelf: &Shelf) {
-        for (track, epoch, _, _) in intake.stored_epochs() {
-            if let (Some(flash), Some(&written)) = (&mut self.flash, self.written.get(&(track, epoch))) {
-                flash.note_end(track, epoch, written);
-            }
-        }
+        self.end_epochs(intake, true);
         self.with_flash(now, shelf, |flash, disk| flash.sync(disk).and_then(|()| flash.seal(disk)));
     }
 }

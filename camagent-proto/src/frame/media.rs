@@ -151,7 +151,7 @@ pub enum SkipReason {
     Disposable,
     /// The agent's flash did not give the frames back.
     Corrupt,
-    /// On a lane: they were sent as live frames, and stored. Nothing is lost.
+    /// On a lane: they were sent as live frames and stored, or told as lost there. Nothing more is lost.
     Live,
     /// A reason that this version does not know.
     Other(u64),

@@ -247,7 +247,8 @@ impl Sender {
                 let id = epoch.info.epoch;
                 epoch.announced = false;
                 epoch.partial = None;
-                let end = journal.end(track.number, id);
+                // What the journal has forgotten was sent to its end.
+                let end = journal.end(track.number, id).max(epoch.next);
                 if lost {
                     epoch.persisted = journal.find(track.number, id, 0).map_or(end, |entry| entry.sequence);
                 }

@@ -403,7 +403,8 @@ impl Checker {
         for (index, frame) in state.frames.iter_mut().enumerate().take(to + 1).skip(from) {
             let is_true = match reason {
                 Reason::OverBudget => frame.may_be_evicted || was_card_full(frame),
-                Reason::Live => frame.taken,
+                // What the live reader told as lost had its cause then.
+                Reason::Live => frame.taken || frame.skipped.is_some(),
                 Reason::TooLarge => frame.octets > policy.frame_octets,
                 Reason::Late => begins_late || follows_late,
                 Reason::Disposable => {

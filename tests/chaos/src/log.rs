@@ -33,7 +33,7 @@ pub enum Reason {
     OverBudget,
     /// The frame is larger than the server takes.
     TooLarge,
-    /// It was sent live, and the card never had it.
+    /// It was sent live, or told as lost there, and the card never had it.
     Live,
     /// It waited for longer than the latency budget.
     Late,

@@ -212,20 +212,31 @@ impl Flash {
         self.notes.push(Record::Clock(clock));
     }
 
-    /// Frames of this run were evicted before they could be appended.
-    pub(crate) fn note_lost(&mut self, info: &TrackInfo, first: u64, last: u64, reason: SkipReason) {
+    /// Numbers `written..next` of an epoch of this run will not be appended: below `freed` the live reader has brought them, the others were
+    /// evicted. Every number between two frames of the folder has its reason this way.
+    pub(crate) fn note_hole(&mut self, info: &TrackInfo, written: u64, freed: u64, next: u64) {
         let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
-        self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
-        self.lose(key, first, last, reason);
+        let brought = freed.clamp(written, next.max(written));
+        // What the folder has nothing before needs no word.
+        if brought > written && self.lanes.contains_key(&key) {
+            self.lose(key, written, brought - 1, SkipReason::Live);
+        }
+        if next > brought {
+            self.lanes.entry(key).or_insert_with(|| Lane::new(info, brought));
+            self.lose(key, brought, next - 1, SkipReason::OverBudget);
+        }
     }
 
-    /// An epoch of this run has ended before `next`. One that the folder has nothing of needs no word.
-    pub(crate) fn note_end(&mut self, track: u32, epoch: u64, next: u64) {
-        if let Some(lane) = self.lanes.get_mut(&LaneKey { boot: self.config.boot, track, epoch })
-            && lane.ended.is_none()
-        {
-            lane.ended = Some(EndReason::Stopped);
-            self.notes.push(Record::End { track, epoch, next });
+    /// An epoch of this run has ended before `end`, of which numbers below `written` were appended. One that the folder has nothing of needs no word.
+    pub(crate) fn note_end(&mut self, info: &TrackInfo, written: u64, freed: u64, end: u64) {
+        let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
+        if self.lanes.get(&key).is_none_or(|lane| lane.ended.is_some()) {
+            return;
+        }
+        self.note_hole(info, written, freed, end);
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            (lane.ended, lane.end) = (Some(EndReason::Stopped), lane.end.max(end));
+            self.notes.push(Record::End { track: info.track, epoch: info.epoch, next: end });
         }
     }
 
@@ -312,6 +323,11 @@ impl Flash {
         lane.lose(first, last, reason);
         let LaneKey { boot, track, epoch } = key;
         self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason }));
+    }
+
+    /// Whether damages were found since the last call of [`Flash::take_damages`].
+    pub(crate) fn has_damages(&self) -> bool {
+        !self.damages.is_empty()
     }
 
     /// Damages that were found since the last call, in words.

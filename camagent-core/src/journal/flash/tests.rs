@@ -90,7 +90,7 @@ fn frames_come_back_over_segments_and_runs_in_their_order() {
             append(&mut flash, &mut disk, boot, 1, sequence).unwrap();
         }
         flash.note_clock(Clock { boot_us: 7, utc_us: 1_700_000_000_000_000 });
-        (0..2).for_each(|track| flash.note_end(track, 1, 500));
+        (0..2).for_each(|track| flash.note_end(&info(track, 1), 500, 0, 500));
         flash.seal(&mut disk).unwrap();
     }
     let (mut flash, findings) = open(&card, 4, 64 << 20);
@@ -352,4 +352,28 @@ fn a_card_that_is_full_or_can_only_be_read_still_gives_back_what_it_has() {
     card.set_away(false);
     let (mut flash, _) = open(&card, 3, 64 << 20);
     assert!(read(&mut flash, &card).len() as u64 >= safe);
+}
+
+#[test]
+fn every_number_that_was_not_appended_has_a_reason_and_an_epoch_its_true_end() {
+    use SkipReason::{Live, OverBudget};
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    flash.note_hole(&info(0, 1), 0, 3, 3);
+    assert!(flash.lane(&key(1, 0)).is_none(), "what came live before the card was needed needs no word");
+    append(&mut flash, &mut disk, 1, 0, 3).unwrap();
+    // Up to 7 the live reader brought them, the others were evicted.
+    flash.note_hole(&info(0, 1), 4, 7, 9);
+    append(&mut flash, &mut disk, 1, 0, 9).unwrap();
+    flash.note_hole(&info(0, 1), 10, 5, 10);
+    flash.note_end(&info(0, 1), 10, 20, 20);
+    flash.note_end(&info(0, 1), 10, 11, 11);
+    flash.seal(&mut disk).unwrap();
+    for boot in 1..=2 {
+        let (flash, _) = open(&card, boot, 64 << 20);
+        let lane = flash.lane(&key(1, 0)).unwrap();
+        assert_eq!((lane.oldest, lane.end, lane.ended), (3, 20, Some(EndReason::Stopped)));
+        assert_eq!(lane.lost, [(4, 6, Live), (7, 8, OverBudget), (10, 19, Live)]);
+    }
 }
