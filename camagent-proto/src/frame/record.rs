@@ -32,23 +32,25 @@ pub struct RecordWriter {
 impl RecordWriter {
     /// An empty record of at most `limit` octets, kept within [`MIN_RECORD`] and [`MAX_RECORD`].
     pub fn new(limit: usize) -> Self {
+        Self::reusing(Vec::new(), limit, limit)
+    }
+
+    /// The same in memory that an earlier record had. What is left of that one stays behind the new one, and is not cleared.
+    pub(crate) fn reusing(buffer: Vec<u8>, limit: usize, target: usize) -> Self {
         let limit = limit.clamp(MIN_RECORD, MAX_RECORD);
-        Self {
-            bytes: Vec::with_capacity(limit),
-            length: 0,
-            limit,
-            target: limit,
-            frames: 0,
-            body: Vec::new(),
-            integer: Vec::new(),
-        }
+        let (mut bytes, body, integer) = (buffer, Vec::new(), Vec::new());
+        bytes.reserve_exact(limit.saturating_sub(bytes.len()));
+        Self { bytes, length: 0, limit, target: target.min(limit), frames: 0, body, integer }
+    }
+
+    /// The memory of a record in which nothing was written.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// The same, which should have no more than `target` octets: only a frame that cannot be cut goes beyond.
     pub fn aiming_at(limit: usize, target: usize) -> Self {
-        let mut record = Self::new(limit);
-        record.target = target.min(record.limit);
-        record
+        Self::reusing(Vec::new(), limit, target)
     }
 
     /// Whether nothing was written yet.

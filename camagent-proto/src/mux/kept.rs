@@ -65,9 +65,36 @@ pub(super) struct Kept {
     held: u64,
     /// The next frame that is to be sent again.
     again: Option<Place>,
+    /// Memory of records that need not be kept any longer: the next ones are written there. Without it an allocator returns and fetches the
+    /// same pages thousands of times a second.
+    free: Vec<Vec<u8>>,
+    /// So many at most.
+    most_free: usize,
 }
 
 impl Kept {
+    /// Nothing is kept yet. The memory of so many records is used again.
+    pub(super) fn new(most_free: usize) -> Self {
+        Self { most_free, ..Self::default() }
+    }
+
+    /// Memory for a record; without any when there is none to use again.
+    pub(super) fn buffer(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    /// Takes memory back.
+    pub(super) fn give_back(&mut self, buffer: Vec<u8>) {
+        if self.free.len() < self.most_free && buffer.capacity() > 0 {
+            self.free.push(buffer);
+        }
+    }
+
+    /// There is nothing to write soon.
+    pub(super) fn rest(&mut self) {
+        self.free = Vec::new();
+    }
+
     /// The memory that is held, in octets.
     pub(super) fn held(&self) -> u64 {
         self.held
@@ -101,6 +128,11 @@ impl Kept {
         while let Some(piece) = self.pieces.pop_front_if(|piece| self.first + piece.frames <= number) {
             self.first += piece.frames;
             self.held -= piece.octets.held();
+            if let Octets::Shared(octets) = piece.octets
+                && octets.is_unique()
+            {
+                self.give_back(octets.into());
+            }
             if let Some(again) = &mut self.again {
                 again.piece -= 1;
             }
@@ -169,6 +201,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::frame::RecordWriter;
 
     /// A frame with a body of so many octets.
     fn frame(number: u8, body: usize) -> Vec<u8> {
@@ -216,6 +249,27 @@ mod tests {
         assert!(kept.go_back(9) && again(&mut kept).is_empty());
         assert_eq!((kept.held(), kept.pieces.len()), (0, 0));
         assert!(!kept.go_back(8) && !kept.go_back(10));
+    }
+
+    #[test]
+    fn the_memory_of_an_acknowledged_record_is_used_again() {
+        let mut kept = Kept::new(1);
+        for number in 0..2 {
+            let mut writer = RecordWriter::reusing(kept.buffer(), MAX_RECORD, MAX_RECORD);
+            assert!(writer.push_encoded(&frame(7, MAX_RECORD - 5)));
+            let record = writer.finish();
+            let address = record.as_ptr();
+            kept.push(record.slice(..), 1);
+            drop(record);
+            assert_eq!(kept.acknowledge(number + 1), Some(1));
+            let buffer = kept.buffer();
+            assert!(core::ptr::eq(buffer.as_ptr(), address) && buffer.capacity() >= MAX_RECORD);
+            kept.give_back(buffer);
+        }
+        kept.give_back(vec![0; MAX_RECORD]);
+        assert_eq!(kept.free.len(), 1);
+        kept.rest();
+        assert_eq!(kept.buffer().capacity(), 0);
     }
 
     #[test]

@@ -243,6 +243,9 @@ impl Mux {
             }
             !over
         });
+        if self.streams.is_empty() {
+            self.rest();
+        }
     }
 }
 

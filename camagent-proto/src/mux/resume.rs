@@ -47,14 +47,41 @@ impl Mux {
     /// From now on what is sent is kept until the peer has it, so that the streams can go on with another connection. To be called on a new
     /// mux, when both ends want it. DATA waits while more than this end's `resume_bytes` would have to be kept.
     pub fn keep(&mut self) {
+        let budget = self.receives.resume_bytes.max(MIN_RESUME_BYTES);
+        // What one acknowledgement sets free.
+        let most_free = usize::try_from(budget / PART).unwrap_or(usize::MAX) / MAX_RECORD;
         self.resume = Some(Resume {
-            kept: Some(Kept::default()),
-            budget: self.receives.resume_bytes.max(MIN_RESUME_BYTES),
+            kept: Some(Kept::new(most_free)),
+            budget,
             received: 0,
             untold: 0,
             due: self.sends.resume_bytes.max(MIN_RESUME_BYTES) / PART,
             written: Vec::new(),
         });
+    }
+
+    /// A record to write into, of at most `limit` octets and with no more than `target` when that can be.
+    pub fn record(&mut self, limit: usize, target: usize) -> RecordWriter {
+        let buffer = self.kept().map(Kept::buffer).unwrap_or_default();
+        RecordWriter::reusing(buffer, limit, target)
+    }
+
+    /// Nothing was written into a record.
+    pub fn give_back(&mut self, record: RecordWriter) {
+        if let Some(kept) = self.kept() {
+            kept.give_back(record.into_buffer());
+        }
+    }
+
+    /// There are no streams: memory that was to be used again goes.
+    pub(super) fn rest(&mut self) {
+        if let Some(kept) = self.kept() {
+            kept.rest();
+        }
+    }
+
+    fn kept(&mut self) -> Option<&mut Kept> {
+        self.resume.as_mut()?.kept.as_mut()
     }
 
     /// Frames of tunnels that came so far; `None` when these streams cannot survive their connection.

@@ -383,7 +383,7 @@ impl Agent {
         if self.state != State::Established || self.outbox.is_closing() {
             return self.outbox.pop();
         }
-        let mut record = RecordWriter::aiming_at(self.record_limit, target);
+        let mut record = self.tunnels.record(self.record_limit, target);
         for class in self.scheduler.order() {
             if class == Class::Control
                 && record.is_empty()
@@ -398,6 +398,7 @@ impl Agent {
 
     fn finish(&mut self, record: RecordWriter) -> Option<Transmit> {
         if record.is_empty() {
+            self.tunnels.give_back(record);
             return None;
         }
         let record = record.finish();
@@ -418,7 +419,7 @@ impl Agent {
         if self.state != State::Established || self.outbox.is_closing() {
             return self.outbox.pop();
         }
-        let mut record = RecordWriter::aiming_at(self.record_limit, target);
+        let mut record = self.tunnels.record(self.record_limit, target);
         if self.scheduler.control_goes_first() {
             if let Some(message) = self.next_message() {
                 return Some(message);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{CloseCode, Error},
-    frame::{Frame, MAX_RECORD, RecordReader, RecordWriter},
+    frame::{Frame, MAX_RECORD, RecordReader},
     message::{
         ARRIVED, Camera, Command, CommandResult, Event, EventAck, Goaway, Heartbeat, HeartbeatAck, KeyFrame, Limits,
         Message, Register, Registered, ResumePoint, SourceState, StreamsPoint, TUNNEL_RESUME, TunnelLimits, check_name,
@@ -265,11 +265,12 @@ impl Server {
         if self.state != State::Established {
             return None;
         }
-        let mut record = RecordWriter::new(MAX_RECORD);
+        let mut record = self.tunnels.record(MAX_RECORD, MAX_RECORD);
         self.arrivals.tell_due(now, &mut record);
         self.tunnels.fill_control(now, &mut record);
         self.tunnels.fill(&mut record, streams);
         if record.is_empty() {
+            self.tunnels.give_back(record);
             return None;
         }
         self.arrivals.tell_beside(now, &mut record);
