@@ -61,6 +61,8 @@ pub enum Event {
     DiskTrouble { what: String, reason: String },
     /// Recordings cannot be written (a full disk, as a rule). Frames wait in memory, then in the agents' journals; live video goes on.
     RecordingStalled { reason: String },
+    /// Frames of a source are missing, for this reason; told together for a second. `GET /recordings` says which times.
+    FramesLost { camera: String, source: String, reason: &'static str, frames: u64 },
     /// Recordings can be written again.
     RecordingResumed,
     /// Something in the folder of recordings could not be used, and is now where the name says.
@@ -104,6 +106,7 @@ impl Event {
             Self::VisitEnded { .. } => "visit_ended",
             Self::DiskTrouble { .. } => "disk_trouble",
             Self::RecordingStalled { .. } => "recording_stalled",
+            Self::FramesLost { .. } => "frames_lost",
             Self::RecordingResumed => "recording_resumed",
             Self::RecordingSetAside { .. } => "recording_set_aside",
             Self::RecordingsOff { .. } => "recordings_off",
@@ -129,6 +132,7 @@ impl Event {
                 | Self::VisitorRefused { .. }
                 | Self::TunnelRefused { .. }
                 | Self::DiskTrouble { .. }
+                | Self::FramesLost { .. }
                 | Self::RecordingStalled { .. }
                 | Self::RecordingSetAside { .. }
                 | Self::RecordingsOff { .. }
@@ -141,18 +145,23 @@ impl Event {
 pub struct Events {
     sender: broadcast::Sender<Event>,
     counts: Mutex<BTreeMap<&'static str, u64>>,
+    /// Frames of [`Event::FramesLost`], by reason.
+    lost: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Events {
     /// A bus without listeners.
     #[must_use]
     pub fn new() -> Self {
-        Self { sender: broadcast::channel(1024).0, counts: Mutex::new(BTreeMap::new()) }
+        Self { sender: broadcast::channel(1024).0, counts: Mutex::default(), lost: Mutex::default() }
     }
 
     /// Tells everybody who listens, and counts.
     pub fn emit(&self, event: Event) {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(event.name()).or_default() += 1;
+        if let Event::FramesLost { reason, frames, .. } = &event {
+            *self.lost.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += frames;
+        }
         // Nobody listening is no error.
         let _ = self.sender.send(event);
     }
@@ -167,6 +176,12 @@ impl Events {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Frames that were lost since the start, by reason: the sum of all events of them.
+    #[must_use]
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How often the named event happened since the start.

@@ -1,5 +1,6 @@
 //! `GET /recordings` and `GET /recordings/clip`: which times were recorded, and any of them as one MP4.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use axum::Json;
@@ -60,6 +61,9 @@ pub struct RecordingsBody {
     pub ranges: Vec<RangeBody>,
     /// Times that are not, oldest first.
     pub gaps: Vec<GapBody>,
+    /// Frames of all tracks of the source that are missing from this time, by reason.
+    #[schema(example = json!({"over_budget": 152}))]
+    pub lost: BTreeMap<&'static str, u64>,
 }
 
 /// A time.
@@ -78,11 +82,26 @@ pub struct GapBody {
     pub from: String,
     /// The end.
     pub to: String,
-    /// `over_budget`, `too_large`, `late`, `disposable`, `corrupt` (the agent gave frames up), `unreadable` (they were no frames of
-    /// their codec), `storage` (the server's disk was full or too slow), or `not_received`: the agent was away, the source was not
-    /// sent, or the server did not run.
+    /// The nearest reason.
     #[schema(example = "over_budget")]
     pub reason: &'static str,
+    /// Pictures (sounds, where there are no pictures) that are known to be missing.
+    pub frames: u64,
+    /// All that is known, the nearest first.
+    pub reasons: Vec<ReasonBody>,
+}
+
+/// Why there are no frames.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReasonBody {
+    /// `over_budget`, `too_large`, `late`, `disposable`, `corrupt`, `live`: the agent gave frames up. `stopped`, `power_cut`: its run ended.
+    /// `agent_restarted`, `agent_offline`, `server_down`: who was away. `unreadable`: no frames of their codec. `storage`: the server's disk was
+    /// full or too slow. `file_lost`: the file is gone or damaged. `removed`: it was old. `not_recorded`: it was not to be recorded, or nothing had
+    /// ever come. `no_frames`: the camera made none, or nobody watched a source that is sent on demand. `not_received`: they may still come.
+    #[schema(example = "over_budget")]
+    pub reason: &'static str,
+    /// How many frames are missing for it, where their numbers are known.
+    pub frames: Option<u64>,
 }
 
 struct Wanted {
@@ -157,12 +176,19 @@ pub(super) async fn recordings(
         gaps: found
             .gaps
             .into_iter()
-            .map(|((from, to), reason)| GapBody {
-                from: rfc3339(from),
-                to: rfc3339(to),
-                reason: reason.map_or("not_received", crate::ingest::GapReason::name),
+            .map(|hole| GapBody {
+                from: rfc3339(hole.span.0),
+                to: rfc3339(hole.span.1),
+                reason: hole.whys.first().map_or("not_received", |why| why.reason.name()),
+                frames: hole.frames(),
+                reasons: hole
+                    .whys
+                    .iter()
+                    .map(|why| ReasonBody { reason: why.reason.name(), frames: why.frames })
+                    .collect(),
             })
             .collect(),
+        lost: found.lost,
         camera: wanted.camera,
         source: wanted.source,
     }))

@@ -243,6 +243,11 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
         viewers: sources.iter().map(|source| u64::from(source.viewers)).sum(),
         visitors: api.tunnels.visitors() as u64,
         events: api.events.counts(),
+        frames_lost: api.events.lost(),
+        recordings: match &api.archive {
+            Some(archive) => Some(archive.gauges().await),
+            None => None,
+        },
     };
     ([(header::CONTENT_TYPE, MEDIA_TYPE)], api.metrics.text(&gauges))
 }

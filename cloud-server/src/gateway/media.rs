@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::Gateway;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
-use crate::ingest::{Flow, GapReason, Ingest, Input, Persisted, TrackKey, Watched};
+use crate::ingest::{Flow, GapReason, Ingest, Input, Losses, Persisted, TrackKey, Watched};
 use crate::live::timeline::Stamps;
 use crate::live::{Hub, PublishedFrame, Publisher, TrackFormat, Want};
 
@@ -47,6 +47,16 @@ pub(super) struct Media {
     watchers: JoinSet<()>,
     demand: mpsc::Sender<usize>,
     demanded: mpsc::Receiver<usize>,
+    losses: Losses,
+}
+
+impl Drop for Media {
+    fn drop(&mut self) {
+        self.losses.tell_all(&self.events);
+        if let Some(ingest) = &self.ingest {
+            ingest.agent_left(&self.agent, self.generation, self.clock.utc_us());
+        }
+    }
 }
 
 struct Published {
@@ -68,6 +78,9 @@ pub(super) struct Told {
 impl Media {
     pub(super) fn new(agent: &str, generation: u64, boot: [u8; 16], gateway: &Gateway, shown: &[ResumePoint]) -> Self {
         let ingest = gateway.ingest.clone();
+        if let Some(ingest) = &ingest {
+            ingest.agent_came(agent, generation, gateway.clock.utc_us());
+        }
         let (demand, demanded) = mpsc::channel(16);
         Self {
             agent: agent.to_owned(),
@@ -88,6 +101,7 @@ impl Media {
             watchers: JoinSet::new(),
             demand,
             demanded,
+            losses: Losses::default(),
         }
     }
 
@@ -180,12 +194,19 @@ impl Media {
                 Ok(())
             }
             Delivery::Skip { epoch, skip } => {
-                self.record(epoch, skip.track, |flow| Input::Skip {
-                    flow,
-                    first: skip.first,
-                    last: skip.last,
-                    reason: GapReason::skipped(skip.reason),
-                });
+                let reason = GapReason::skipped(skip.reason);
+                if self.flows.contains_key(&skip.track) {
+                    self.record(epoch, skip.track, |flow| Input::Skip {
+                        flow,
+                        first: skip.first,
+                        last: skip.last,
+                        reason,
+                    });
+                } else if let Some(source) = self.tracks.get(&skip.track).map(|source| &self.sources[*source]) {
+                    // What is recorded is told by the recorder, which knows what comes after all.
+                    self.losses.add(&source.camera, &source.name, reason, skip.last.saturating_add(1) - skip.first);
+                    self.losses.tell(self.clock.monotonic_us(), &self.events);
+                }
                 if skip.reason == SkipReason::Disposable {
                     // Nothing refers to them: what follows can be decoded.
                     return Ok(());
@@ -346,7 +367,11 @@ impl Media {
                     let _ = ingest.offer(Input::Skip { flow, first: skip.first, last: skip.last, reason });
                 }
             }
-            Past::Ended { .. } => {}
+            Past::Ended { key, next, cause } => {
+                if let Some((flow, _)) = self.past.get(&key) {
+                    let _ = ingest.offer(Input::Ended { flow: Arc::clone(flow), next, cause });
+                }
+            }
         }
     }
 

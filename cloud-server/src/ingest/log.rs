@@ -1,16 +1,17 @@
-//! The append-only file of what is persisted: which frames of which track, and where frames will never come.
+//! The append-only file of what is persisted: which frames of which track, where frames will never come, and why something is missing.
 //!
 //! It begins with 16 bytes that name it and its layout; then come records of a length, a CRC-32 and entries, one record for each
 //! group of frames that became safe together. A torn record at the end is cut. When the file has grown, it is written anew
 //! beside, and takes the old one's name when it is safe. All integers are big-endian.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
-use camagent_proto::frame::SkipReason;
+use camagent_proto::frame::EndReason;
 
 use super::TrackKey;
 use super::disk::Disk;
+use super::ledger::{Absence, Gap, GapReason, Ledger, Scope};
 use super::ranges::Ranges;
 
 /// The name of the file.
@@ -22,68 +23,6 @@ const VERSION: u8 = 1;
 const MOST_RECORD: usize = 16 << 20;
 /// The file is written anew when it is this much longer than after the last time.
 const GROWTH: u64 = 8 << 20;
-/// Gaps that are remembered; the oldest go first.
-const MOST_GAPS: usize = 100_000;
-
-/// Why frames are missing: the number of a SKIP's reason, or one of the server's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GapReason(u64);
-
-impl GapReason {
-    /// The frame could not be read as its codec.
-    pub const UNREADABLE: Self = Self(1 << 32);
-    /// The server's disk was full or too slow; an agent with a journal sends the frames again.
-    pub const STORAGE: Self = Self((1 << 32) + 1);
-
-    /// What an agent said.
-    #[must_use]
-    pub const fn skipped(reason: SkipReason) -> Self {
-        Self(reason.number())
-    }
-
-    /// The number in files.
-    #[must_use]
-    pub const fn number(self) -> u64 {
-        self.0
-    }
-
-    /// The reason of such a number.
-    #[must_use]
-    pub const fn from_number(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// The name in the API.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::UNREADABLE => "unreadable",
-            Self::STORAGE => "storage",
-            Self(number) => SkipReason::from_number(number).name(),
-        }
-    }
-}
-
-/// A time without frames, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The track.
-    pub key: TrackKey,
-    /// The camera.
-    pub camera: String,
-    /// The source.
-    pub source: String,
-    /// The first number that is missing.
-    pub first: u64,
-    /// The number behind the last.
-    pub next: u64,
-    /// Why.
-    pub reason: GapReason,
-    /// UTC, microseconds since 1970: the end of what is before.
-    pub from_us: i64,
-    /// The beginning of what is behind.
-    pub to_us: i64,
-}
 
 /// What is remembered of a track.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,24 +38,19 @@ pub(super) struct Known {
 }
 
 /// Everything in the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) tracks: BTreeMap<TrackKey, Known>,
-    pub(super) gaps: VecDeque<Gap>,
+    pub(super) ledger: Ledger,
+    /// UTC when the file was last written; 0 when nobody knows.
+    pub(super) alive_us: i64,
 }
 
 impl Contents {
-    pub(super) fn add_gap(&mut self, gap: Gap) {
-        if self.gaps.len() >= MOST_GAPS {
-            self.gaps.pop_front();
-        }
-        self.gaps.push_back(gap);
-    }
-
     /// Forgets what is older: an agent that comes back after so long with the same boot does not exist.
     pub(super) fn forget_before(&mut self, utc_us: i64) {
         self.tracks.retain(|_, known| known.seen_us >= utc_us);
-        self.gaps.retain(|gap| gap.to_us >= utc_us);
+        self.ledger.forget(utc_us, |key| self.tracks.contains_key(key));
     }
 }
 
@@ -132,6 +66,26 @@ pub(super) enum Entry {
     /// What is known of a track changed.
     Track(TrackKey),
     Gap(Gap),
+    /// Numbers from `next` on never come.
+    Ended {
+        key: TrackKey,
+        next: u64,
+        cause: EndReason,
+    },
+    Absence(Absence),
+    /// The recorder was at work at this time, UTC in microseconds since 1970.
+    Alive(i64),
+}
+
+impl Entry {
+    fn key(&self) -> Option<&TrackKey> {
+        match self {
+            Self::Persisted { key, .. } | Self::Track(key) | Self::Gap(Gap { key, .. }) | Self::Ended { key, .. } => {
+                Some(key)
+            }
+            Self::Absence(_) | Self::Alive(_) => None,
+        }
+    }
 }
 
 /// The file.
@@ -146,8 +100,10 @@ pub(super) struct Log<D: Disk> {
 pub(super) enum Opened {
     /// Nothing: the store is new, or lost this file.
     Missing,
-    /// The file of this version.
+    /// The file of this version, without an end that a crash tore.
     Read(Contents),
+    /// The file of this version up to where it is damaged; what is behind cannot be read, and was more than a crash tears.
+    Damaged(Contents),
     /// A later version's.
     Newer(u8),
     /// Something else.
@@ -166,8 +122,10 @@ pub(super) fn read(disk: &mut impl Disk) -> io::Result<Opened> {
     if magic != MAGIC {
         return Ok(if data.iter().all(|byte| *byte == 0) { Opened::Missing } else { Opened::Foreign });
     }
-    if version > VERSION {
-        return Ok(Opened::Newer(version));
+    match version {
+        VERSION => {}
+        0 => return Ok(Opened::Foreign),
+        version => return Ok(Opened::Newer(version)),
     }
     let mut contents = Contents::default();
     let mut names: HashMap<u32, TrackKey> = HashMap::new();
@@ -180,7 +138,15 @@ pub(super) fn read(disk: &mut impl Disk) -> io::Result<Opened> {
         }
         rest = behind;
     }
-    Ok(Opened::Read(contents))
+    Ok(if is_torn(rest) { Opened::Read(contents) } else { Opened::Damaged(contents) })
+}
+
+/// Whether what is behind the last good record can be one that a crash cut, or blocks that it left empty.
+fn is_torn(rest: &[u8]) -> bool {
+    let Some((length, body)) = rest.split_first_chunk::<4>() else { return true };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    let is_last = (1..=MOST_RECORD).contains(&length) && body.len() <= length.saturating_add(4);
+    is_last || rest.iter().all(|byte| *byte == 0)
 }
 
 /// Moves the file aside.
@@ -201,6 +167,15 @@ fn next_record(data: &[u8]) -> Option<(&[u8], &[u8])> {
 const TRACK: u8 = 1;
 const PERSISTED: u8 = 2;
 const GAP: u8 = 3;
+const ENDED: u8 = 4;
+/// Of no track: the number in front of their fields is 0.
+const ALIVE: u8 = 5;
+const ABSENCE: u8 = 6;
+
+/// Scopes of absences.
+const OF_SERVER: u8 = 0;
+const OF_AGENT: u8 = 1;
+const OF_SOURCE: u8 = 2;
 
 fn read_entry(
     kind: u8,
@@ -229,9 +204,28 @@ fn read_entry(
             let key = names.get(&id)?.clone();
             let known = contents.tracks.get(&key)?;
             let (camera, source) = (known.camera.clone(), known.source.clone());
-            let (first, next, reason) = (fields.u64()?, fields.u64()?, GapReason(fields.u64()?));
+            let (first, next, reason) = (fields.u64()?, fields.u64()?, GapReason::from_number(fields.u64()?));
             let (from_us, to_us) = (fields.i64()?, fields.i64()?);
-            contents.add_gap(Gap { key, camera, source, first, next, reason, from_us, to_us });
+            if first < next {
+                contents.ledger.put(&Gap { key, camera, source, first, next, reason, from_us, to_us });
+            }
+        }
+        ENDED => {
+            let key = names.get(&id)?;
+            let known = contents.tracks.get(key)?;
+            let (next, cause) = (fields.u64()?, EndReason::from_number(fields.u64()?));
+            contents.ledger.end(key, &known.camera, &known.source, next, cause);
+        }
+        ALIVE => contents.alive_us = contents.alive_us.max(fields.i64()?),
+        ABSENCE => {
+            let (reason, from_us, to_us) = (GapReason::from_number(fields.u64()?), fields.i64()?, fields.i64()?);
+            let scope = match fields.u8()? {
+                OF_SERVER => Scope::Server,
+                OF_AGENT => Scope::Agent(fields.name()?),
+                OF_SOURCE => Scope::Source(fields.name()?, fields.name()?),
+                _ => return None,
+            };
+            contents.ledger.put_absence(Absence { scope, reason, from_us, to_us });
         }
         _ => return None,
     }
@@ -273,10 +267,11 @@ impl<D: Disk> Log<D> {
             }
             flush(&mut out, &mut record);
         }
-        for gap in &contents.gaps {
-            if let Some(id) = self.ids.get(&gap.key) {
-                put_gap(&mut record, *id, gap);
-            }
+        let ledger = &contents.ledger;
+        let ends = ledger.ends().map(|(key, next, cause)| Entry::Ended { key: key.clone(), next, cause });
+        let rest = ledger.gaps().map(Entry::Gap).chain(ends).chain(ledger.all_absences().map(Entry::Absence));
+        for entry in rest.chain([Entry::Alive(contents.alive_us)]) {
+            self.put_entry(&mut record, &entry);
             if record.len() > MOST_RECORD / 2 {
                 flush(&mut out, &mut record);
             }
@@ -299,18 +294,13 @@ impl<D: Disk> Log<D> {
         }
         let mut record = Vec::new();
         for entry in entries {
-            let key = match entry {
-                Entry::Persisted { key, .. } | Entry::Track(key) | Entry::Gap(Gap { key, .. }) => key,
-            };
-            if !self.ids.contains_key(key) || matches!(entry, Entry::Track(_)) {
+            if let Some(key) = entry.key()
+                && (!self.ids.contains_key(key) || matches!(entry, Entry::Track(_)))
+            {
                 let Some(known) = contents.tracks.get(key) else { continue };
                 self.put_track(&mut record, key, known);
             }
-            match entry {
-                Entry::Persisted { first, next, .. } => put_persisted(&mut record, self.ids[key], *first, *next),
-                Entry::Gap(gap) => put_gap(&mut record, self.ids[key], gap),
-                Entry::Track(_) => {}
-            }
+            self.put_entry(&mut record, entry);
         }
         if record.is_empty() {
             return Ok(());
@@ -329,19 +319,38 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Writes what is of no track, or of one that was named before.
+    fn put_entry(&self, out: &mut Vec<u8>, entry: &Entry) {
+        let id = match entry.key().map(|key| self.ids.get(key)) {
+            Some(Some(id)) => *id,
+            Some(None) => return,
+            None => 0,
+        };
+        match entry {
+            Entry::Persisted { first, next, .. } => put_persisted(out, id, *first, *next),
+            Entry::Gap(gap) => put_gap(out, id, gap),
+            Entry::Ended { next, cause, .. } => {
+                put_kind(out, ENDED, id);
+                put_numbers(out, &[*next, cause.number()]);
+            }
+            Entry::Absence(absence) => put_absence(out, absence),
+            Entry::Alive(utc_us) => {
+                put_kind(out, ALIVE, id);
+                put_times(out, &[*utc_us]);
+            }
+            Entry::Track(_) => {}
+        }
+    }
+
     fn put_track(&mut self, out: &mut Vec<u8>, key: &TrackKey, known: &Known) {
         let new = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
         let id = *self.ids.entry(key.clone()).or_insert(new);
-        out.push(TRACK);
-        out.extend_from_slice(&id.to_be_bytes());
+        put_kind(out, TRACK, id);
         out.extend_from_slice(&key.boot);
         out.extend_from_slice(&key.track.to_be_bytes());
         out.extend_from_slice(&key.epoch.to_be_bytes());
         out.extend_from_slice(&known.seen_us.to_be_bytes());
-        for name in [&key.agent, &known.camera, &known.source] {
-            out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(name.as_bytes());
-        }
+        [&key.agent, &known.camera, &known.source].into_iter().for_each(|name| put_name(out, name));
         out.extend_from_slice(&u32::try_from(known.config.len()).unwrap_or_default().to_be_bytes());
         out.extend_from_slice(&known.config);
     }
@@ -353,21 +362,51 @@ fn put_record(out: &mut Vec<u8>, record: &[u8]) {
     out.extend_from_slice(record);
 }
 
-fn put_persisted(out: &mut Vec<u8>, id: u32, first: u64, next: u64) {
-    out.push(PERSISTED);
+fn put_kind(out: &mut Vec<u8>, kind: u8, id: u32) {
+    out.push(kind);
     out.extend_from_slice(&id.to_be_bytes());
-    out.extend_from_slice(&first.to_be_bytes());
-    out.extend_from_slice(&next.to_be_bytes());
+}
+
+fn put_numbers(out: &mut Vec<u8>, numbers: &[u64]) {
+    numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+}
+
+fn put_times(out: &mut Vec<u8>, times: &[i64]) {
+    times.iter().for_each(|time| out.extend_from_slice(&time.to_be_bytes()));
+}
+
+/// Names were checked when they came: they are shorter than 256 octets.
+fn put_name(out: &mut Vec<u8>, name: &str) {
+    out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn put_persisted(out: &mut Vec<u8>, id: u32, first: u64, next: u64) {
+    put_kind(out, PERSISTED, id);
+    put_numbers(out, &[first, next]);
 }
 
 fn put_gap(out: &mut Vec<u8>, id: u32, gap: &Gap) {
-    out.push(GAP);
-    out.extend_from_slice(&id.to_be_bytes());
-    for number in [gap.first, gap.next, gap.reason.0] {
-        out.extend_from_slice(&number.to_be_bytes());
-    }
-    for time in [gap.from_us, gap.to_us] {
-        out.extend_from_slice(&time.to_be_bytes());
+    put_kind(out, GAP, id);
+    put_numbers(out, &[gap.first, gap.next, gap.reason.number()]);
+    put_times(out, &[gap.from_us, gap.to_us]);
+}
+
+fn put_absence(out: &mut Vec<u8>, absence: &Absence) {
+    put_kind(out, ABSENCE, 0);
+    put_numbers(out, &[absence.reason.number()]);
+    put_times(out, &[absence.from_us, absence.to_us]);
+    match &absence.scope {
+        Scope::Server => out.push(OF_SERVER),
+        Scope::Agent(agent) => {
+            out.push(OF_AGENT);
+            put_name(out, agent);
+        }
+        Scope::Source(camera, source) => {
+            out.push(OF_SOURCE);
+            put_name(out, camera);
+            put_name(out, source);
+        }
     }
 }
 
@@ -413,6 +452,8 @@ impl Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use camagent_proto::frame::SkipReason;
+
     use super::super::sim_disk::SimDisk;
     use super::*;
 
@@ -461,7 +502,7 @@ mod tests {
             disk.truncate(NAME, cut as u64).expect("cuts");
             let read = read_again(&mut disk);
             assert_eq!(read.tracks[&key(0)].persisted.gap_from(0), 12);
-            assert!(read.gaps.iter().eq([&gap]));
+            assert!(read.ledger.gaps().eq([gap.clone()]));
             let mut file = disk.open(NAME).expect("opens");
             disk.append(&mut file, &all[cut..]).expect("mends");
         }

@@ -5,7 +5,10 @@
 //! * `disk` the few things that are done with files, as a trait: the real folder, and one in memory that can lose its power
 //! * `ranges` sets of numbers
 //! * `segment` the recording's own boxes between those of MP4, and the way back from a torn file
-//! * `log` the append-only file of what is persisted
+//! * `ledger` why frames are missing
+//! * `cursors` where each row of numbers goes on, so that gaps have their times
+//! * `losses` events about it
+//! * `log` the append-only file of what is persisted, and of the ledger
 //! * `clock` from the camera's clock to UTC, for a whole source at once
 //! * `writer` one open segment
 //! * `recorder` the value that does all of it: frames and time in, files and progress out
@@ -15,8 +18,11 @@
 //! closed segments go, how long they stay, and who plays them does not belong here.
 
 mod clock;
+mod cursors;
 pub mod disk;
+pub mod ledger;
 mod log;
+mod losses;
 pub mod ranges;
 mod recorder;
 pub mod segment;
@@ -28,9 +34,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use camagent_media::{Codec, Framing};
-use camagent_proto::frame::FrameHead;
+use camagent_proto::frame::{EndReason, FrameHead};
 
-pub use log::{Gap, GapReason};
+pub use ledger::{Gap, GapReason};
+pub use losses::Losses;
 pub use recorder::{OPEN, Progress, Recorder, SET_ASIDE, Settings, Told};
 pub use segment::{Run, SegmentInfo};
 pub use thread::{Ingest, Leaves, Offered, Persisted, Watched};
@@ -103,6 +110,15 @@ pub enum Input {
         /// Why.
         reason: GapReason,
     },
+    /// The epoch is over: numbers from `next` on will never come.
+    Ended {
+        /// Its track.
+        flow: Arc<Flow>,
+        /// The number behind the last frame.
+        next: u64,
+        /// Why.
+        cause: EndReason,
+    },
 }
 
 impl Input {
@@ -110,7 +126,10 @@ impl Input {
     #[must_use]
     pub fn flow(&self) -> &Arc<Flow> {
         match self {
-            Self::Track { flow, .. } | Self::Frame { flow, .. } | Self::Skip { flow, .. } => flow,
+            Self::Track { flow, .. }
+            | Self::Frame { flow, .. }
+            | Self::Skip { flow, .. }
+            | Self::Ended { flow, .. } => flow,
         }
     }
 }

@@ -5,18 +5,20 @@
 //! numbers that they hold are appended to the log, which is synced; only then are they persisted. At a start what is whole in
 //! an open file counts, also when the log does not have it yet: a frame that comes again is known.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use camagent_media::{Parameters, TrackReader, annexb};
-use camagent_proto::frame::FrameHead;
+use camagent_proto::frame::{EndReason, FrameHead};
 
 use super::clock::SourceClock;
+use super::cursors::{Cursors, Lost};
 use super::disk::Disk;
-use super::log::{self, Contents, Entry, Gap, GapReason, Known, Log, Opened};
+use super::ledger::{Absence, Gap, GapReason, Ledger, OPEN_END, Scope};
+use super::log::{self, Contents, Entry, Known, Log, Opened};
 use super::ranges::Ranges;
 use super::segment::{self, Run, SegmentInfo, Unusable};
 use super::writer::{ReadFrame, Writer};
@@ -40,8 +42,8 @@ const MOST_WRITERS: usize = 2;
 /// A file that has no key frame to end at ends when it is this much longer or larger than it should be.
 const OVERTIME: i64 = 2;
 const MOST_SEGMENT_BYTES: u64 = 256 << 20;
-/// Agents that come back with the same boot after so long are not expected.
-const FORGET_AFTER_US: i64 = 90 * 86_400 * 1_000_000;
+/// So often it is written down that the recorder is at work.
+const ALIVE_EVERY_US: u64 = 30_000_000;
 /// Sources whose clocks are kept.
 const MOST_CLOCKS: usize = 4_096;
 
@@ -52,6 +54,9 @@ pub struct Settings {
     pub segment: Duration,
     /// Names a store that is made new: random.
     pub new_epoch: [u8; 16],
+    /// What is persisted, and why something is missing, is remembered for so long. An agent that comes back with the same boot later is
+    /// not expected.
+    pub remember: Duration,
 }
 
 /// How far a track is persisted.
@@ -74,8 +79,13 @@ pub enum Told {
     Open(String, SegmentInfo),
     /// A file is complete: its name, and what it holds.
     Closed(String, SegmentInfo),
-    /// Frames are missing.
-    Gap(Gap),
+    /// Frames are missing, as far as that is known now: a gap that began at the same number for the same reason is replaced. And how
+    /// many of them are news.
+    Gap(Gap, u64),
+    /// An epoch is over: numbers from here on never come.
+    Ended(Arc<Flow>, u64, EndReason),
+    /// Somebody was away, or is; one of the same beginning is replaced.
+    Absence(Absence),
     /// The disk takes nothing; frames wait in memory.
     Stalled(String),
     /// It takes data again.
@@ -97,8 +107,7 @@ struct Track {
     floor: Option<u64>,
     /// To be written down with the next commit: numbers that have no bytes in a file.
     covered: Vec<(u64, u64)>,
-    gap: Option<(u64, u64, GapReason)>,
-    last_end_us: Option<i64>,
+    cursors: Cursors,
     told: u64,
 }
 
@@ -120,7 +129,11 @@ pub struct Recorder<D: Disk> {
     retry_at: Option<u64>,
     files: u64,
     now_us: u64,
+    /// The newest UTC of frames.
     now_utc_us: i64,
+    /// What the machine's clock says, and when that was last written down.
+    utc_us: i64,
+    alive_at: u64,
 }
 
 impl<D: Disk> Recorder<D> {
@@ -144,11 +157,15 @@ impl<D: Disk> Recorder<D> {
             files: 0,
             now_us: 0,
             now_utc_us,
+            utc_us: 0,
+            alive_at: 0,
         };
         recorder.open_store()?;
         let is_whole = recorder.open_log()?;
         recorder.open_segments(is_whole)?;
-        recorder.contents.forget_before(now_utc_us.saturating_sub(FORGET_AFTER_US));
+        let remember_us = i64::try_from(recorder.settings.remember.as_micros()).unwrap_or(i64::MAX);
+        recorder.contents.forget_before(now_utc_us.saturating_sub(remember_us));
+        recorder.note_down_time(now_utc_us);
         recorder.log = Some(Log::begin(&mut recorder.disk, &recorder.contents)?);
         for (key, known) in &recorder.contents.tracks {
             let floor = known.persisted.first();
@@ -156,13 +173,44 @@ impl<D: Disk> Recorder<D> {
             let track = Track { taken: known.persisted.clone(), floor, told, ..Track::default() };
             recorder.tracks.insert(key.clone(), track);
         }
-        recorder.told.extend(recorder.contents.gaps.iter().cloned().map(Told::Gap));
         Ok(recorder)
+    }
+
+    /// Nobody wrote here since the last time; agents have no session yet.
+    fn note_down_time(&mut self, now_utc_us: i64) {
+        let from_us = std::mem::replace(&mut self.contents.alive_us, now_utc_us);
+        if from_us == 0 || from_us >= now_utc_us {
+            return;
+        }
+        let down = Absence { scope: Scope::Server, reason: GapReason::SERVER_DOWN, from_us, to_us: now_utc_us };
+        self.contents.ledger.put_absence(down);
+        let agents: BTreeSet<_> = self.contents.tracks.keys().map(|key| key.agent.clone()).collect();
+        for agent in agents {
+            let (scope, reason) = (Scope::Agent(agent), GapReason::AGENT_OFFLINE);
+            if !self.contents.ledger.is_absent(&scope, reason) {
+                self.contents.ledger.put_absence(Absence { scope, reason, from_us, to_us: OPEN_END });
+            }
+        }
     }
 
     /// Names the store.
     pub fn storage_epoch(&self) -> [u8; 16] {
         self.storage_epoch
+    }
+
+    /// Why something is missing.
+    pub fn ledger(&self) -> &Ledger {
+        &self.contents.ledger
+    }
+
+    /// Cameras and sources of which something was recorded.
+    pub fn sources(&self) -> BTreeSet<(String, String)> {
+        self.contents.tracks.values().map(|known| (known.camera.clone(), known.source.clone())).collect()
+    }
+
+    /// What the machine's clock says, UTC in microseconds since 1970: so that it is known later when nobody recorded.
+    pub fn set_utc(&mut self, utc_us: i64) {
+        self.utc_us = utc_us;
     }
 
     /// The disk.
@@ -204,7 +252,8 @@ impl<D: Disk> Recorder<D> {
     /// When [`Recorder::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<u64> {
         let idle_at = self.writers.iter().filter(|(_, writer)| !writer.closing).map(|(_, writer)| writer.pushed_at);
-        self.retry_at.or(self.commit_at).or_else(|| idle_at.min().map(|at| at.saturating_add(IDLE_US)))
+        let idle_at = idle_at.min().map(|at| at.saturating_add(IDLE_US));
+        self.retry_at.or(self.commit_at).or_else(|| idle_at.into_iter().chain(self.alive_due()).min())
     }
 
     /// Takes what came. `now_us` is monotonic.
@@ -227,7 +276,54 @@ impl<D: Disk> Recorder<D> {
                 self.skip(&flow, first, last.saturating_add(1), reason);
                 self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
             }
+            Input::Ended { flow, next, cause } => {
+                self.track(&flow);
+                if self.contents.ledger.end(&flow.key, &flow.camera, &flow.source, next, cause) {
+                    self.entries.push(Entry::Ended { key: flow.key.clone(), next, cause });
+                    self.told.push_back(Told::Ended(flow, next, cause));
+                    self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
+                }
+            }
         }
+    }
+
+    /// Somebody is away from `utc_us` on, or is there again.
+    pub fn handle_absence(&mut self, now_us: u64, scope: Scope, reason: GapReason, utc_us: i64, is_away: bool) {
+        let is_absent = self.contents.ledger.is_absent(&scope, reason);
+        let news = match (is_away, is_absent) {
+            (true, false) => vec![Absence { scope, reason, from_us: utc_us, to_us: OPEN_END }],
+            (false, true) => self.contents.ledger.end_absence(&scope, reason, utc_us),
+            _ => return,
+        };
+        for absence in news {
+            self.contents.ledger.put_absence(absence.clone());
+            self.entries.push(Entry::Absence(absence.clone()));
+            self.told.push_back(Told::Absence(absence));
+        }
+        self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
+    }
+
+    /// Recorded frames are let go of.
+    pub fn handle_removed(&mut self, now_us: u64, key: &TrackKey, (camera, source): (&str, &str), runs: &[Run]) {
+        for run in runs {
+            // Neighbours are one gap, so that what is gone takes no room.
+            let own = self.contents.ledger.missing(key, run.first.saturating_sub(1), run.first);
+            let before = own.iter().find(|gap| gap.reason == GapReason::REMOVED && gap.next == run.first);
+            let begun = before.map(|_| self.contents.ledger.begin_of(key, run.first - 1, GapReason::REMOVED));
+            let (first, from_us) = begun.flatten().unwrap_or((run.first, run.start_us));
+            let gap = Gap {
+                key: key.clone(),
+                camera: camera.to_owned(),
+                source: source.to_owned(),
+                first,
+                next: run.next,
+                reason: GapReason::REMOVED,
+                from_us: from_us.min(run.start_us),
+                to_us: run.end_us,
+            };
+            self.enter(gap);
+        }
+        self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
     }
 
     /// Frames `first..next` came and could not be taken. They are not persisted, so an agent with a journal sends them again.
@@ -237,6 +333,9 @@ impl<D: Disk> Recorder<D> {
 
     /// The time of [`Recorder::poll_timeout`] has come.
     pub fn handle_timeout(&mut self, now_us: u64) {
+        if self.alive_due().is_some_and(|at| at <= now_us) {
+            self.commit_at.get_or_insert(now_us);
+        }
         if self.poll_timeout().is_some_and(|at| at <= now_us) {
             let is_idle = |writer: &Writer<D>| writer.pushed_at.saturating_add(IDLE_US) <= now_us;
             self.writers.iter_mut().filter(|(_, writer)| is_idle(writer)).for_each(|(_, writer)| writer.closing = true);
@@ -286,6 +385,12 @@ impl<D: Disk> Recorder<D> {
             }
             keys.push(key);
         }
+        self.enter_pending();
+        let is_due = !self.entries.is_empty() || self.alive_due().is_some_and(|at| at <= now_us);
+        if is_due && self.utc_us > 0 {
+            self.entries.push(Entry::Alive(self.utc_us));
+            (self.contents.alive_us, self.alive_at) = (self.utc_us, now_us);
+        }
         if !self.entries.is_empty() {
             let Self { log: Some(log), disk, entries, contents, .. } = self else { return false };
             match log.append(disk, entries, contents) {
@@ -318,9 +423,15 @@ impl<D: Disk> Recorder<D> {
         }
     }
 
+    /// When it is to be written down that somebody is at work here, though nothing happens.
+    fn alive_due(&self) -> Option<u64> {
+        (self.utc_us > 0).then(|| self.alive_at.saturating_add(ALIVE_EVERY_US))
+    }
+
     /// Closes everything; for a planned stop.
     pub fn finish(&mut self, now_us: u64) {
         self.writers.iter_mut().for_each(|(_, writer)| writer.closing = true);
+        self.alive_at = 0;
         self.commit(now_us);
     }
 
@@ -408,11 +519,10 @@ impl<D: Disk> Recorder<D> {
         self.writers[index].1.push(&frame);
         self.writers[index].1.pushed_at = self.now_us;
         let track = self.track(flow);
+        let lost = track.cursors.frame(&track.taken, sequence, at_us);
         track.taken.insert(sequence, sequence + 1);
-        let gap = track.gap.take();
-        let from_us = track.last_end_us.replace(at_us).unwrap_or(at_us);
-        if let Some((first, next, reason)) = gap {
-            self.add_gap(flow, first, next, reason, from_us, at_us);
+        for lost in lost {
+            self.enter_lost(&flow.key, &lost);
         }
     }
 
@@ -471,41 +581,49 @@ impl<D: Disk> Recorder<D> {
         }
         // A run of the past may skip what had come live: that is no gap.
         for (first, next) in self.track(flow).taken.missing(first, next) {
+            self.note_gap(flow, first, next, reason);
             let track = self.track(flow);
             track.taken.insert(first, next);
             track.covered.push((first, next));
-            self.note_gap(flow, first, next, reason);
         }
     }
 
     fn note_gap(&mut self, flow: &Arc<Flow>, first: u64, next: u64, reason: GapReason) {
         let track = self.track(flow);
-        match &mut track.gap {
-            Some((_, end, own)) if *own == reason && *end <= first => *end = next,
-            other => {
-                let before = other.replace((first, next, reason));
-                let at_us = track.last_end_us;
-                if let (Some((first, next, reason)), Some(at_us)) = (before, at_us) {
-                    self.add_gap(flow, first, next, reason, at_us, at_us);
-                }
-            }
+        track.cursors.gap(&track.taken, first, next, reason);
+    }
+
+    /// Gaps that no frame has followed yet: the numbers are to be explained when they are written down.
+    fn enter_pending(&mut self) {
+        let mut news = Vec::new();
+        for (key, track) in &mut self.tracks {
+            news.extend(track.cursors.take_news().into_iter().map(|lost| (key.clone(), lost)));
+        }
+        for (key, lost) in news {
+            self.enter_lost(&key, &lost);
         }
     }
 
-    fn add_gap(&mut self, flow: &Arc<Flow>, first: u64, next: u64, reason: GapReason, from_us: i64, to_us: i64) {
+    fn enter_lost(&mut self, key: &TrackKey, lost: &Lost) {
+        let Some(known) = self.contents.tracks.get(key) else { return };
+        let from_us = lost.from_us.or(lost.to_us).unwrap_or(self.now_utc_us);
         let gap = Gap {
-            key: flow.key.clone(),
-            camera: flow.camera.clone(),
-            source: flow.source.clone(),
-            first,
-            next,
-            reason,
-            from_us: from_us.min(to_us),
-            to_us: to_us.max(from_us),
+            key: key.clone(),
+            camera: known.camera.clone(),
+            source: known.source.clone(),
+            first: lost.first,
+            next: lost.next,
+            reason: lost.reason,
+            from_us,
+            to_us: lost.to_us.unwrap_or(from_us).max(from_us),
         };
-        self.contents.add_gap(gap.clone());
+        self.enter(gap);
+    }
+
+    fn enter(&mut self, gap: Gap) {
+        let news = self.contents.ledger.put(&gap);
         self.entries.push(Entry::Gap(gap.clone()));
-        self.told.push_back(Told::Gap(gap));
+        self.told.push_back(Told::Gap(gap, news));
     }
 
     fn clock(&mut self, flow: &Flow) -> &mut SourceClock {
@@ -586,19 +704,30 @@ impl<D: Disk> Recorder<D> {
                 self.contents = contents;
                 Ok(true)
             }
+            Opened::Damaged(contents) => {
+                self.contents = contents;
+                self.set_log_aside(
+                    "it is damaged; what can be read is used, the rest is made from the recorded files",
+                )?;
+                Ok(false)
+            }
             Opened::Missing => Ok(false),
             Opened::Newer(version) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 format!("a later version wrote persisted.log (layout {version})"),
             )),
             Opened::Foreign => {
-                let name = self.aside_name("persisted.log");
-                log::set_aside(&mut self.disk, &name)?;
-                let reason = "it is no log of what is persisted; a new one is made from the recorded files".to_owned();
-                self.told.push_back(Told::SetAside { name, reason });
+                self.set_log_aside("it is no log of what is persisted; a new one is made from the recorded files")?;
                 Ok(false)
             }
         }
+    }
+
+    fn set_log_aside(&mut self, reason: &str) -> io::Result<()> {
+        let name = self.aside_name("persisted.log");
+        log::set_aside(&mut self.disk, &name)?;
+        self.told.push_back(Told::SetAside { name, reason: reason.to_owned() });
+        Ok(())
     }
 
     /// Looks through open files, and without a log through all.

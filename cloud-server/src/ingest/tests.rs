@@ -57,7 +57,7 @@ fn frame(flow: &Arc<Flow>, sequence: u64) -> Input {
 }
 
 fn settings() -> Settings {
-    Settings { segment: Duration::from_secs(4), new_epoch: [5; 16] }
+    Settings { segment: Duration::from_secs(4), new_epoch: [5; 16], remember: Duration::from_secs(86_400) }
 }
 
 fn open(disk: &SimDisk) -> Recorder<SimDisk> {
@@ -247,7 +247,8 @@ fn holes_have_reasons_and_late_frames_find_their_place() {
     assert!(recorder.commit(1));
     let all = told(&mut recorder);
     assert_eq!(progress(&all, 0), Some(360));
-    let gaps: Vec<_> = all.iter().filter_map(|told| if let Told::Gap(gap) = told { Some(gap) } else { None }).collect();
+    let gaps: Vec<_> =
+        all.iter().filter_map(|told| if let Told::Gap(gap, _) = told { Some(gap) } else { None }).collect();
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].first, gaps[0].next, gaps[0].reason.name()), (60, 100, "over_budget"));
     let mut garbage = frame(&flow, 360);
@@ -259,7 +260,7 @@ fn holes_have_reasons_and_late_frames_find_their_place() {
     recorder.finish(3);
     let all = told(&mut recorder);
     assert_eq!(progress(&all, 0), Some(362), "what cannot be read is not asked for again");
-    assert!(all.iter().any(|told| matches!(told, Told::Gap(gap) if gap.reason == GapReason::UNREADABLE)));
+    assert!(all.iter().any(|told| matches!(told, Told::Gap(gap, _) if gap.reason == GapReason::UNREADABLE)));
     assert_eq!(stored(&disk).len(), 362 - 41);
 }
 
@@ -280,7 +281,8 @@ fn what_is_skipped_but_was_stored_is_no_gap() {
     recorder.finish(1);
     let all = told(&mut recorder);
     assert_eq!(progress(&all, 0), Some(61));
-    let gaps: Vec<_> = all.iter().filter_map(|told| if let Told::Gap(gap) = told { Some(gap) } else { None }).collect();
+    let gaps: Vec<_> =
+        all.iter().filter_map(|told| if let Told::Gap(gap, _) = told { Some(gap) } else { None }).collect();
     assert_eq!(gaps.iter().map(|gap| (gap.first, gap.next)).collect::<Vec<_>>(), [(20, 40)]);
     assert_eq!(stored(&disk).len(), 41);
 }

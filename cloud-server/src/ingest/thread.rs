@@ -9,10 +9,12 @@ use camagent_proto::message::ResumePoint;
 use tokio::sync::{Notify, mpsc};
 
 use super::disk::Disk;
+use super::ledger::{GapReason, Ledger, Scope};
+use super::losses::Losses;
 use super::ranges::Ranges;
 use super::recorder::{Recorder, Told};
-use super::segment::SegmentInfo;
-use super::{Flow, Gap, Input, TrackKey};
+use super::segment::{Run, SegmentInfo};
+use super::{Flow, Input, TrackKey};
 use crate::clock::Clock;
 use crate::config::Recordings;
 use crate::event::{Event, Events};
@@ -22,13 +24,11 @@ const INPUT_BYTES: usize = 128;
 /// Nothing is waited for longer at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// What the ingest leaves to others: complete files, and reasons of gaps.
+/// What the ingest leaves to others: complete files.
 #[derive(Clone, Debug)]
 pub enum Leaves {
     /// A file that is complete.
     Segment(String, SegmentInfo),
-    /// A time without frames.
-    Gap(Gap),
 }
 
 /// What became of an offer.
@@ -54,12 +54,17 @@ pub struct Ingest {
 struct Queue {
     inputs: VecDeque<Work>,
     bytes: usize,
+    withheld: u64,
+    /// The newest generation of each agent that has a session.
+    present: BTreeMap<String, u64>,
     stopping: bool,
 }
 
 enum Work {
     Input(Input),
     Lost { flow: Arc<Flow>, first: u64, next: u64 },
+    Absence { scope: Scope, reason: GapReason, utc_us: i64, is_away: bool },
+    Removed { key: TrackKey, camera: String, source: String, runs: Vec<Run> },
 }
 
 #[derive(Default)]
@@ -68,6 +73,7 @@ struct State {
     open: BTreeMap<String, SegmentInfo>,
     watched: Vec<std::sync::Weak<Watched>>,
     persisted: BTreeMap<TrackKey, Ranges>,
+    ledger: Ledger,
     stalled: Option<String>,
 }
 
@@ -152,6 +158,7 @@ impl Ingest {
         {
             let mut state = ingest.lock_state();
             state.persisted = recorder.all_ranges();
+            state.ledger = recorder.ledger().clone();
             // Readers see recovered files before the server says that it started.
             let recovered = recorder.told().filter_map(|told| match told {
                 Told::Closed(name, info) => Some((name.clone(), info.clone())),
@@ -183,12 +190,13 @@ impl Ingest {
         let bytes = INPUT_BYTES
             + match &input {
                 Input::Frame { payload, .. } => payload.len(),
-                Input::Track { .. } | Input::Skip { .. } => 0,
+                Input::Track { .. } | Input::Skip { .. } | Input::Ended { .. } => 0,
             };
         let mut queue = self.lock_queue();
         // A frame is all that takes much room; what explains holes always gets in.
         let is_full = queue.bytes.saturating_add(bytes) > self.config.queue_bytes;
         if is_full && let Input::Frame { flow, sequence, .. } = &input {
+            queue.withheld += 1;
             match queue.inputs.back_mut() {
                 Some(Work::Lost { flow: own, next, .. }) if own.key == flow.key && *next == *sequence => *next += 1,
                 _ => {
@@ -203,6 +211,62 @@ impl Ingest {
         drop(queue);
         self.changed.notify_one();
         Offered::Taken
+    }
+
+    /// An agent has a session of this generation.
+    pub fn agent_came(&self, agent: &str, generation: u64, utc_us: i64) {
+        let mut queue = self.lock_queue();
+        queue.present.insert(agent.to_owned(), generation);
+        queue.absence(Scope::Agent(agent.to_owned()), GapReason::AGENT_OFFLINE, utc_us, false);
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// That session is over. When a newer one is there, the agent is not away.
+    pub fn agent_left(&self, agent: &str, generation: u64, utc_us: i64) {
+        let mut queue = self.lock_queue();
+        if queue.present.get(agent) == Some(&generation) {
+            queue.present.remove(agent);
+            queue.absence(Scope::Agent(agent.to_owned()), GapReason::AGENT_OFFLINE, utc_us, true);
+            drop(queue);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether an agent has a session.
+    #[must_use]
+    pub fn is_present(&self, agent: &str) -> bool {
+        self.lock_queue().present.contains_key(agent)
+    }
+
+    /// Whether a source is recorded from now on.
+    pub fn source_recorded(&self, camera: &str, source: &str, utc_us: i64, is_recorded: bool) {
+        let scope = Scope::Source(camera.to_owned(), source.to_owned());
+        self.lock_queue().absence(scope, GapReason::NOT_RECORDED, utc_us, !is_recorded);
+        self.changed.notify_one();
+    }
+
+    /// What a file holds is let go of.
+    pub fn removed(&self, key: TrackKey, camera: String, source: String, runs: Vec<Run>) {
+        self.lock_queue().inputs.push_back(Work::Removed { key, camera, source, runs });
+        self.changed.notify_one();
+    }
+
+    /// Looks at why something is missing.
+    pub fn ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.lock_state().ledger)
+    }
+
+    /// Frames that were not taken because too much waited for the disk, since the start.
+    #[must_use]
+    pub fn withheld(&self) -> u64 {
+        self.lock_queue().withheld
+    }
+
+    /// Octets that wait for the disk.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.lock_queue().bytes
     }
 
     /// Progress, for one connection.
@@ -266,9 +330,12 @@ impl Ingest {
     }
 
     fn run<D: Disk>(&self, recorder: &mut Recorder<D>, clock: Clock, events: &Events, leaves: &mpsc::Sender<Leaves>) {
+        let mut losses = Losses::default();
         loop {
-            self.tell(recorder, events, leaves);
+            self.tell(recorder, events, leaves, &mut losses);
             let now_us = clock.monotonic_us();
+            losses.tell(now_us, events);
+            recorder.set_utc(clock.utc_us());
             if recorder.poll_timeout().is_some_and(|at| at <= now_us) {
                 recorder.handle_timeout(now_us);
                 continue;
@@ -287,18 +354,34 @@ impl Ingest {
                     drop(queue);
                     recorder.handle_lost(&flow, first, next);
                 }
+                Some(Work::Absence { scope, reason, utc_us, is_away }) => {
+                    drop(queue);
+                    recorder.handle_absence(now_us, scope, reason, utc_us, is_away);
+                }
+                Some(Work::Removed { key, camera, source, runs }) => {
+                    drop(queue);
+                    recorder.handle_removed(now_us, &key, (&camera, &source), &runs);
+                }
                 None if stopping => break,
                 None => {
                     let wait = recorder.poll_timeout().map_or(LONGEST_WAIT, |at| Duration::from_micros(at - now_us));
-                    drop(self.changed.wait_timeout(queue, wait.min(LONGEST_WAIT)));
+                    let longest = if losses.is_empty() { LONGEST_WAIT } else { Losses::PACE };
+                    drop(self.changed.wait_timeout(queue, wait.min(longest)));
                 }
             }
         }
         recorder.finish(clock.monotonic_us());
-        self.tell(recorder, events, leaves);
+        self.tell(recorder, events, leaves, &mut losses);
+        losses.tell(u64::MAX, events);
     }
 
-    fn tell<D: Disk>(&self, recorder: &mut Recorder<D>, events: &Events, leaves: &mpsc::Sender<Leaves>) {
+    fn tell<D: Disk>(
+        &self,
+        recorder: &mut Recorder<D>,
+        events: &Events,
+        leaves: &mpsc::Sender<Leaves>,
+        losses: &mut Losses,
+    ) {
         while let Some(told) = recorder.poll_told() {
             match told {
                 Told::Progress(_) => {}
@@ -317,7 +400,14 @@ impl Ingest {
                     // Nobody there to take it: at the next start it is found in its folder.
                     let _ = leaves.blocking_send(Leaves::Segment(name, info));
                 }
-                Told::Gap(gap) => drop(leaves.blocking_send(Leaves::Gap(gap))),
+                Told::Gap(gap, news) => {
+                    self.lock_state().ledger.put(&gap);
+                    losses.add(&gap.camera, &gap.source, gap.reason, news);
+                }
+                Told::Ended(flow, next, cause) => {
+                    self.lock_state().ledger.end(&flow.key, &flow.camera, &flow.source, next, cause);
+                }
+                Told::Absence(absence) => self.lock_state().ledger.put_absence(absence),
                 Told::Stalled(reason) => {
                     self.lock_state().stalled = Some(reason.clone());
                     events.emit(Event::RecordingStalled { reason });
@@ -337,5 +427,11 @@ impl Ingest {
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn absence(&mut self, scope: Scope, reason: GapReason, utc_us: i64, is_away: bool) {
+        self.inputs.push_back(Work::Absence { scope, reason, utc_us, is_away });
     }
 }

@@ -75,6 +75,29 @@ pub struct Gauges {
     pub visitors: u64,
     /// How often each event happened.
     pub events: BTreeMap<&'static str, u64>,
+    /// Frames that were lost, by reason.
+    pub frames_lost: BTreeMap<&'static str, u64>,
+    /// Of a server that records.
+    pub recordings: Option<RecordingGauges>,
+}
+
+/// What is there of recordings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordingGauges {
+    /// Bytes of complete files.
+    pub bytes: u64,
+    /// How many they are.
+    pub files: u64,
+    /// How long ago the oldest begins.
+    pub oldest_seconds: u64,
+    /// Files that are being written, or wait for the index.
+    pub open_files: u64,
+    /// Octets that wait for the disk.
+    pub waiting_bytes: u64,
+    /// The disk takes nothing.
+    pub is_stalled: bool,
+    /// Frames that were not taken, because too much waited for the disk.
+    pub withheld: u64,
 }
 
 impl Metrics {
@@ -226,7 +249,31 @@ impl prometheus_client::collector::Collector for Gauges {
         for (event, count) in &self.events {
             ConstCounter::new(*count).encode(events.encode_family(&[("event", *event)])?)?;
         }
-        Ok(())
+        let help = "Frames of sources that are missing, by reason";
+        let mut lost = encoder.encode_descriptor("frames_lost", help, None, all.metric_type())?;
+        for (reason, frames) in &self.frames_lost {
+            ConstCounter::new(*frames).encode(lost.encode_family(&[("reason", *reason)])?)?;
+        }
+        self.recordings.iter().try_for_each(|recordings| recordings.encode(&mut encoder))
+    }
+}
+
+impl RecordingGauges {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, value) in [
+            ("recordings_bytes", "Bytes of complete recorded files", self.bytes),
+            ("recordings_files", "Complete recorded files", self.files),
+            ("recordings_oldest_seconds", "How long ago the oldest recorded file begins", self.oldest_seconds),
+            ("recordings_open_files", "Files that are being written or wait for the index", self.open_files),
+            ("recordings_waiting_bytes", "Octets of frames that wait for the disk", self.waiting_bytes),
+            ("recordings_stalled", "1 while the disk takes nothing", u64::from(self.is_stalled)),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let withheld = ConstCounter::new(self.withheld);
+        let help = "Frames that were not taken because too much waited for the disk";
+        withheld.encode(encoder.encode_descriptor("recordings_withheld_frames", help, None, withheld.metric_type())?)
     }
 }
 
@@ -255,7 +302,18 @@ mod tests {
     #[test]
     fn text_has_every_code_and_kind_from_the_start_and_ends_once() {
         let metrics = Metrics::new();
-        let gauges = Gauges { agents_online: 3, events: [("agent_online", 4)].into(), ..Gauges::default() };
+        let gauges = Gauges {
+            agents_online: 3,
+            events: [("agent_online", 4)].into(),
+            frames_lost: [("storage", 7)].into(),
+            recordings: Some(RecordingGauges {
+                bytes: 12,
+                is_stalled: true,
+                withheld: 5,
+                ..RecordingGauges::default()
+            }),
+            ..Gauges::default()
+        };
         let text = metrics.text(&gauges);
         for line in [
             "camagent_closes_total{direction=\"sent\",code=\"4012\"} 0",
@@ -263,6 +321,10 @@ mod tests {
             "camagent_frames_received_total{kind=\"FRAME_MORE\"} 0",
             "camagent_agents_online 3",
             "camagent_events_total{event=\"agent_online\"} 4",
+            "camagent_frames_lost_total{reason=\"storage\"} 7",
+            "camagent_recordings_bytes 12",
+            "camagent_recordings_stalled 1",
+            "camagent_recordings_withheld_frames_total 5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

@@ -5,22 +5,25 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::mpsc;
 
+use super::coverage::is_video;
 use super::index::{Index, Opened, SegmentRow};
 use crate::clock::Clock;
 use crate::config::Recordings;
 use crate::error::{Error, Result};
 use crate::event::{Event, Events};
 use crate::ingest::disk::{Disk, Folder};
+use crate::ingest::ledger::Ledger;
 use crate::ingest::segment::scan;
-use crate::ingest::{GapReason, Ingest, Leaves, SegmentInfo};
+use crate::ingest::{Ingest, Leaves, SegmentInfo};
+use crate::metrics::RecordingGauges;
 
 /// The folder of complete files in the object store.
 pub const KEPT: &str = "recordings";
@@ -28,6 +31,8 @@ pub const KEPT: &str = "recordings";
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// How often old files are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// The sums over all files are made anew so often.
+const TOTALS_EVERY: Duration = Duration::from_secs(10);
 /// Files that go at once.
 const GO_AT_ONCE: u32 = 500;
 
@@ -39,7 +44,11 @@ pub struct Archive {
     store: Arc<dyn ObjectStore>,
     ingest: Option<Arc<Ingest>>,
     clock: Clock,
+    totals: Mutex<Option<(Instant, Totals)>>,
 }
+
+/// Bytes, files, and the beginning of the oldest.
+type Totals = (u64, u64, Option<i64>);
 
 /// A file that holds something of what was asked for.
 pub type Found = SegmentRow;
@@ -76,7 +85,15 @@ impl Archive {
             }
         };
         let store = Arc::new(store.with_fsync(true));
-        let archive = Self { folder: folder.clone(), config: config.clone(), index, store, ingest, clock };
+        let archive = Self {
+            folder: folder.clone(),
+            config: config.clone(),
+            index,
+            store,
+            ingest,
+            clock,
+            totals: Mutex::default(),
+        };
         if is_new {
             archive.rebuild().await?;
         }
@@ -126,9 +143,64 @@ impl Archive {
         Ok(found)
     }
 
-    /// Reasons of gaps.
-    pub async fn gaps(&self, camera: &str, source: &str, from: i64, to: i64) -> Result<Vec<(i64, i64, GapReason)>> {
-        self.index.gaps(camera, source, from, to).await
+    /// The file of a source's pictures, or of its sound, that ends last at or before a time, and the one that begins first at or
+    /// after another.
+    pub async fn around(
+        &self,
+        camera: &str,
+        source: &str,
+        video: bool,
+        from_us: i64,
+        to_us: i64,
+    ) -> Result<(Option<Found>, Option<Found>)> {
+        let open = self.ingest.as_ref().map(|ingest| ingest.open_segments()).unwrap_or_default();
+        let open = open.into_iter().map(|(name, info)| SegmentRow::new(name, &info));
+        let own = |row: &SegmentRow| row.camera == camera && row.source == source && is_video(row) == video;
+        let open: Vec<_> = open.filter(own).collect();
+        let before = self.index.last_before(camera, source, video, from_us).await?;
+        let after = self.index.first_after(camera, source, video, to_us).await?;
+        let earlier = open.iter().filter(|row| row.end_us() <= from_us).cloned();
+        let later = open.iter().filter(|row| row.start_us() >= to_us).cloned();
+        Ok((earlier.chain(before).max_by_key(SegmentRow::end_us), later.chain(after).min_by_key(SegmentRow::start_us)))
+    }
+
+    /// Looks at why something is missing.
+    pub fn ledger<T: Default>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        self.ingest.as_ref().map(|ingest| ingest.ledger(look)).unwrap_or_default()
+    }
+
+    /// Numbers for monitoring. Sums over all files are at most [`TOTALS_EVERY`] old.
+    pub async fn gauges(&self) -> RecordingGauges {
+        let now_us = self.clock.utc_us();
+        let known = self.totals().filter(|(at, _)| at.elapsed() < TOTALS_EVERY);
+        let (bytes, files, oldest_us) = match known {
+            Some((_, totals)) => totals,
+            // An index that cannot be read is told by whoever writes to it.
+            None => self.index.totals().await.unwrap_or_default(),
+        };
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(known.unwrap_or_else(|| (Instant::now(), (bytes, files, oldest_us))));
+        let oldest_us = oldest_us.map_or(0, |oldest_us| now_us.saturating_sub(oldest_us));
+        let ingest = self.ingest.as_ref();
+        RecordingGauges {
+            bytes,
+            files,
+            oldest_seconds: u64::try_from(oldest_us / 1_000_000).unwrap_or(0),
+            open_files: ingest.map_or(0, |ingest| ingest.open_segments().len() as u64),
+            waiting_bytes: ingest.map_or(0, |ingest| ingest.waiting_bytes() as u64),
+            is_stalled: self.stalled().is_some(),
+            withheld: ingest.map_or(0, |ingest| ingest.withheld()),
+        }
+    }
+
+    fn totals(&self) -> Option<(Instant, Totals)> {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the machine's clock says, UTC in microseconds since 1970.
+    #[must_use]
+    pub fn utc_us(&self) -> i64 {
+        self.clock.utc_us()
     }
 
     /// Reads bytes of a file.
@@ -209,7 +281,6 @@ impl Archive {
                     break;
                 }
             }
-            self.index.forget_gaps(before_us).await?;
         }
         if self.config.max_bytes_per_camera > 0 {
             for (camera, mut bytes) in self.index.cameras().await? {
@@ -233,6 +304,9 @@ impl Archive {
 
     /// The row first: a file without a row is found by the check, a row without a file would break a clip.
     async fn remove(&self, row: &SegmentRow) -> Result<u64> {
+        if let Some(ingest) = &self.ingest {
+            ingest.removed(row.key.clone(), row.camera.clone(), row.source.clone(), row.runs.clone());
+        }
         self.index.remove(&row.name).await?;
         match self.store.delete(&row.name.as_str().into()).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(1),
@@ -299,7 +373,6 @@ async fn drain(archive: &Archive, waiting: &mut VecDeque<Leaves>, events: &Event
     while let Some(leave) = waiting.front() {
         let kept = match leave {
             Leaves::Segment(name, info) => archive.keep(name, info).await,
-            Leaves::Gap(gap) => archive.index.put_gap(gap).await,
         };
         if let Err(error) = kept {
             if !told {

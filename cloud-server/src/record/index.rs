@@ -9,12 +9,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, SqlitePool};
 
 use crate::error::{Error, Result};
-use crate::ingest::{Gap, GapReason, Run, SegmentInfo, TrackKey};
+use crate::ingest::{Run, SegmentInfo, TrackKey};
 
 /// The name of the file in the folder of recordings.
 pub const NAME: &str = "index.sqlite";
 /// The layout: SQLite's user_version.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE segments (
@@ -33,21 +33,6 @@ CREATE TABLE segments (
 ) STRICT;
 CREATE INDEX segments_by_time ON segments (camera, source, end_us);
 CREATE INDEX segments_by_age ON segments (end_us);
-CREATE TABLE gaps (
-    camera   TEXT NOT NULL,
-    source   TEXT NOT NULL,
-    agent    TEXT NOT NULL,
-    boot     BLOB NOT NULL,
-    track    INTEGER NOT NULL,
-    epoch    INTEGER NOT NULL,
-    first    INTEGER NOT NULL,
-    next     INTEGER NOT NULL,
-    reason   INTEGER NOT NULL,
-    from_us  INTEGER NOT NULL,
-    to_us    INTEGER NOT NULL,
-    PRIMARY KEY (agent, boot, track, epoch, first, reason)
-) STRICT;
-CREATE INDEX gaps_by_time ON gaps (camera, source, to_us);
 ";
 
 /// A query for whole rows.
@@ -162,13 +147,12 @@ impl Index {
             if version == 0 && tables == 0 {
                 let mut transaction = pool.begin().await?;
                 sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
-                sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+                sqlx::query("PRAGMA user_version = 2").execute(&mut *transaction).await?;
                 transaction.commit().await?;
                 return Ok(VERSION);
             }
-            // Reading a row of each table finds most kinds of damage.
+            // Reading finds most kinds of damage.
             sqlx::query("SELECT count(*), max(end_us) FROM segments").fetch_one(&pool).await?;
-            sqlx::query("SELECT count(*) FROM gaps").fetch_one(&pool).await?;
             Ok::<i64, sqlx::Error>(version)
         };
         let verdict = match prepared.await {
@@ -256,52 +240,53 @@ impl Index {
         Ok(())
     }
 
-    /// Enters why frames are missing.
-    pub async fn put_gap(&self, gap: &Gap) -> Result<()> {
-        sqlx::query("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-            .bind(&gap.camera)
-            .bind(&gap.source)
-            .bind(&gap.key.agent)
-            .bind(&gap.key.boot[..])
-            .bind(gap.key.track)
-            .bind(signed(gap.key.epoch))
-            .bind(signed(gap.first))
-            .bind(signed(gap.next))
-            .bind(signed(gap.reason.number()))
-            .bind(gap.from_us)
-            .bind(gap.to_us)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
-
-    /// Reasons of a source that touch a time: from, to, why.
-    pub async fn gaps(
+    /// The file of a source's pictures, or of its sound, that ends last at or before a time.
+    pub async fn last_before(
         &self,
         camera: &str,
         source: &str,
-        from_us: i64,
-        to_us: i64,
-    ) -> Result<Vec<(i64, i64, GapReason)>> {
-        let rows = sqlx::query(
-            "SELECT from_us, to_us, reason FROM gaps WHERE camera = ? AND source = ? AND to_us >= ? AND from_us <= ? \
-             ORDER BY from_us",
-        )
+        video: bool,
+        utc_us: i64,
+    ) -> Result<Option<SegmentRow>> {
+        let row = sqlx::query(select!(
+            "WHERE camera = ? AND source = ? AND end_us <= ? AND (codec IN ('H.264', 'H.265')) = ? ORDER BY end_us DESC LIMIT 1"
+        ))
         .bind(camera)
         .bind(source)
-        .bind(from_us)
-        .bind(to_us)
-        .fetch_all(&self.pool)
+        .bind(utc_us)
+        .bind(video)
+        .fetch_optional(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, GapReason::from_number(unsigned(row.try_get(2)?)))))
-            .collect()
+        row.as_ref().map(read).transpose()
     }
 
-    /// Forgets reasons from before a time.
-    pub async fn forget_gaps(&self, utc_us: i64) -> Result<()> {
-        sqlx::query("DELETE FROM gaps WHERE to_us < ?").bind(utc_us).execute(&self.pool).await?;
-        Ok(())
+    /// The one that begins first at or after a time.
+    pub async fn first_after(
+        &self,
+        camera: &str,
+        source: &str,
+        video: bool,
+        utc_us: i64,
+    ) -> Result<Option<SegmentRow>> {
+        let row = sqlx::query(select!(
+            "WHERE camera = ? AND source = ? AND end_us > ?3 AND start_us >= ?3 AND (codec IN ('H.264', 'H.265')) = ?4 \
+             ORDER BY end_us LIMIT 1"
+        ))
+        .bind(camera)
+        .bind(source)
+        .bind(utc_us)
+        .bind(video)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Bytes of all files, how many they are, and the beginning of the oldest, UTC in microseconds since 1970.
+    pub async fn totals(&self) -> Result<(u64, u64, Option<i64>)> {
+        let row = sqlx::query("SELECT coalesce(sum(bytes), 0), count(*), min(start_us) FROM segments")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok((unsigned(row.try_get(0)?), unsigned(row.try_get(1)?), row.try_get(2)?))
     }
 
     /// Closes it; the write-ahead log is folded in.

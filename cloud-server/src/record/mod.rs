@@ -14,6 +14,7 @@ pub mod coverage;
 pub mod index;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -26,6 +27,9 @@ use crate::event::{Event, Events};
 use crate::ingest::disk::Folder;
 use crate::ingest::{Ingest, Recorder, Settings};
 
+/// What is persisted is remembered for so many days, or longer when recordings are kept longer.
+const REMEMBER_DAYS: u64 = 90;
+const REMEMBER_FOR_EVER: u64 = 36_500;
 /// Complete files that wait for the index; the ingest waits when there are more.
 const WAITING: usize = 1_024;
 
@@ -47,7 +51,12 @@ pub async fn start(config: &Recordings, clock: Clock, events: Arc<Events>) -> Re
     let lock = archive::lock(path)?;
     let mut new_epoch = [0; 16];
     getrandom::fill(&mut new_epoch).map_err(|error| unusable(format!("no random numbers: {error}")))?;
-    let settings = Settings { segment: config.segment_seconds, new_epoch };
+    let days = match config.retention_days {
+        0 => REMEMBER_FOR_EVER,
+        days => REMEMBER_DAYS.max(u64::from(days)),
+    };
+    let remember = Duration::from_secs(days * 86_400);
+    let settings = Settings { segment: config.segment_seconds, new_epoch, remember };
     let now_us = clock.utc_us();
     let opened = tokio::task::spawn_blocking(move || Recorder::open(folder, settings, now_us)).await;
     let recorder = match opened {
@@ -56,8 +65,12 @@ pub async fn start(config: &Recordings, clock: Clock, events: Arc<Events>) -> Re
         Err(error) => return Err(unusable(format!("the recorder failed: {error}"))),
     };
     let (sender, receiver) = mpsc::channel(WAITING);
+    let sources = recorder.sources();
     let ingest = Ingest::start(config.clone(), recorder, clock, Arc::clone(&events), sender)
         .map_err(|error| unusable(error.to_string()))?;
+    for (camera, source) in sources {
+        ingest.source_recorded(&camera, &source, now_us, config.records(&camera, &source));
+    }
     let archive = Arc::new(Archive::open(config, Some(Arc::clone(&ingest)), clock, &events).await?);
     let task = tokio::spawn(archive::run(Arc::clone(&archive), receiver, Arc::clone(&events)));
     Ok(Some(Recording { ingest, archive, task, _lock: lock }))

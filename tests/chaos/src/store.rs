@@ -61,7 +61,8 @@ impl Store {
         let Some(disk) = self.disk.clone() else { return true };
         let mut new_epoch = [7; 16];
         new_epoch[..4].copy_from_slice(&process.to_be_bytes());
-        let settings = Settings { segment: Duration::from_secs(10), new_epoch };
+        let remember = Duration::from_secs(90 * 86_400);
+        let settings = Settings { segment: Duration::from_secs(10), new_epoch, remember };
         let Ok(recorder) = Recorder::open(disk, settings, utc_us) else { return false };
         self.persisted = recorder.all_ranges().iter().map(|(key, ranges)| (lane(key), ranges.clone())).collect();
         self.recorder = Some(recorder);
@@ -208,14 +209,14 @@ impl Store {
                     }
                     self.has_news = true;
                 }
-                Told::Gap(gap) => {
+                Told::Gap(gap, _) => {
                     let (first, next, reason) = (gap.first, gap.next, gap.reason.number());
                     log.note(now_us, Event::Gap { lane: lane(&gap.key), first, next, reason });
                 }
                 Told::Stalled(_) => log.note(now_us, Event::Fault("the recorder cannot write")),
                 Told::Resumed => log.note(now_us, Event::Fault("the recorder writes again")),
                 Told::SetAside { .. } => log.note(now_us, Event::Fault("the recorder set a file aside")),
-                Told::Open(..) | Told::Closed(..) => {}
+                Told::Open(..) | Told::Closed(..) | Told::Ended(..) | Told::Absence(_) => {}
             }
         }
     }
