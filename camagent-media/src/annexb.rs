@@ -24,6 +24,30 @@ pub fn units(data: &[u8]) -> Result<Units<'_>, MediaError> {
     Ok(Units { data, next: Some(zeros + 1) })
 }
 
+/// The first answer of `pick`, which is asked with the first two octets of each unit of [`units`] (or with all of a shorter one). The unit
+/// that is taken is not read to its end: a large picture costs no more than a small one.
+pub fn pick<T>(data: &[u8], mut pick: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+    let mut units = units(data).ok()?;
+    while let Some(start) = units.next {
+        match data.get(start..start + 2) {
+            // No start code begins here, and nothing of this is a zero behind the unit's end.
+            Some(front) if !front.contains(&0) => {
+                if let Some(picked) = pick(front) {
+                    return Some(picked);
+                }
+                units.next = find_start_code(data, start + 2).map(|code| code + 3);
+            }
+            _ => {
+                let unit = units.next()?;
+                if let Some(picked) = pick(&data[unit.start..unit.end.min(unit.start + 2)]) {
+                    return Some(picked);
+                }
+            }
+        }
+    }
+    None
+}
+
 /// Iterator of [`units`].
 #[derive(Debug, Clone)]
 pub struct Units<'a> {
@@ -190,6 +214,28 @@ mod tests {
             let naive = data.windows(3).position(|window| window == [0, 0, 1]);
             assert_eq!(find_start_code(&data, 0), naive, "{data:?}");
         }
+    }
+
+    #[test]
+    fn picks_what_all_units_hold() {
+        // All strings of 8 bytes over {0, 1, 2} behind a start code.
+        for number in 0..3u32.pow(8) {
+            let mut data = vec![0, 0, 1];
+            data.extend((0..8).map(|digit| (number / 3u32.pow(digit) % 3) as u8));
+            let mut fronts = Vec::new();
+            assert_eq!(
+                pick(&data, |front| {
+                    fronts.push(front.to_vec());
+                    None::<()>
+                }),
+                None
+            );
+            let mut all = split_bytes(&data);
+            all.iter_mut().for_each(|unit| unit.truncate(2));
+            assert_eq!(fronts, all, "{data:?}");
+        }
+        assert_eq!(pick(&[0, 0, 1, 7, 1, 0, 0, 1, 8, 1], |front| (front[0] == 8).then_some(8)), Some(8));
+        assert_eq!(pick(b"no start code", |_| Some(())), None);
     }
 
     #[test]

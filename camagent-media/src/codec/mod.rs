@@ -169,20 +169,20 @@ pub fn nal_kind(codec: Codec, unit: &[u8]) -> NalKind {
 
 /// Is this frame a random access point?
 ///
-/// Cheap: looks at NAL unit types up to the first slice only (IDR in H.264; IDR, CRA or BLA in H.265). Data that is not
+/// Cheap: looks at NAL unit types up to the first slice only, and not into that (IDR in H.264; IDR, CRA or BLA in H.265). Data that is not
 /// what `framing` says is no random access point. Audio always is.
 pub fn is_key(codec: Codec, framing: Framing, data: &[u8]) -> bool {
     if !codec.is_video() {
         return true;
     }
-    let slice = |range: core::ops::Range<usize>| match nal_kind(codec, &data[range]) {
+    let slice = |unit: &[u8]| match nal_kind(codec, unit) {
         NalKind::Slice { key } => Some(key),
         _ => None,
     };
     // The slices of one picture agree about being a random access point, so the first one decides.
     let first = match framing {
-        Framing::AnnexB => annexb::units(data).ok().and_then(|mut units| units.find_map(slice)),
-        Framing::Length4 => annexb::length_prefixed(data).map_while(Result::ok).find_map(slice),
+        Framing::AnnexB => annexb::pick(data, slice),
+        Framing::Length4 => annexb::length_prefixed(data).map_while(Result::ok).find_map(|unit| slice(&data[unit])),
         Framing::Adts | Framing::Raw => None,
     };
     first == Some(true)
