@@ -1,43 +1,9 @@
 //! Pushing a frame allocates nothing on the thread that pushes, connected or not, journal empty or full.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
+use camagent_testkit::{
+    allocations::{Counting, calls},
+    core::{Agent, Codec, Config, Frame, Framing, Host, Pushed, TrackDescription},
 };
-
-use camagent_testkit::core::{Agent, Codec, Config, Frame, Framing, Host, Pushed, TrackDescription};
-
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<u32> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has no counter any more.
-    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-}
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -67,7 +33,7 @@ fn push_into(config: Config) {
     picture[..6].copy_from_slice(&[0, 0, 0, 1, 19 << 1, 1]);
     let sound = [0x55; 160];
     let mut kept = 0;
-    let before = CALLS.with(Cell::get);
+    let before = calls();
     for number in 0..10_000_i64 {
         let key = number % 25 == 0;
         picture[4] = if key { 19 << 1 } else { 1 << 1 };
@@ -76,7 +42,7 @@ fn push_into(config: Config) {
         let audio = agent.push_frame(1, Frame { pts_us, dts_us, data: &sound, ..Frame::default() });
         kept += u32::from(matches!(video, Ok(Pushed::Kept))) + u32::from(matches!(audio, Ok(Pushed::Kept)));
     }
-    let calls = CALLS.with(Cell::get) - before;
+    let calls = calls() - before;
     assert_eq!(calls, 0, "heap calls on the pushing thread");
     assert_eq!(kept, 20_000, "the journal makes room for what is new");
     assert!(agent.statistics().buffer_size <= 2 << 20);

@@ -3,7 +3,7 @@
 //!
 //! For tests only, and no promise: nothing here is part of the library's interface. What does not belong here: anything that a driver decides.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use camagent_proto::{
     Instant,
@@ -14,7 +14,10 @@ use camagent_proto::{
 
 use crate::{
     Config, Error, Frame, Pushed, StorageMode, TrackDescription,
-    journal::flash::{disk::Disk, store::FlashConfig},
+    journal::flash::{
+        disk::{Disk, Folder},
+        store::FlashConfig,
+    },
     source::Intake,
     storage::{Shelf, Tiers, Worker},
 };
@@ -76,6 +79,53 @@ impl Disk for Slot {
     fn set_aside(&mut self, name: &str) -> io::Result<()> {
         self.0.set_aside(name)
     }
+}
+
+impl<D: Disk> Card for D {
+    fn open(&mut self) -> io::Result<()> {
+        Disk::open(self)
+    }
+
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
+        Disk::list(self)
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        Disk::create(self, name)
+    }
+
+    fn append(&mut self, name: &str, octets: &[u8]) -> io::Result<()> {
+        Disk::append(self, name, octets)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        Disk::sync(self, name)
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        Disk::sync_folder(self)
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        Disk::truncate(self, name, length)
+    }
+
+    fn read(&mut self, name: &str, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        Disk::read(self, name, offset, into)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        Disk::remove(self, name)
+    }
+
+    fn set_aside(&mut self, name: &str) -> io::Result<()> {
+        Disk::set_aside(self, name)
+    }
+}
+
+/// The card that agents have: a folder of the operating system.
+pub fn folder(path: &Path) -> Box<dyn Card> {
+    Box::new(Folder::new(path))
 }
 
 /// A card, and how it is used.

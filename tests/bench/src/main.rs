@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to a person")]
 
 mod join;
+mod journal;
 mod outage;
 mod page;
 mod programs;
@@ -13,9 +14,15 @@ mod uplink;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use camagent_testkit::allocations::Counting;
+
+/// `journal` tells how often the thread that pushes calls the heap.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
 const HELP: &str = "\
 usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [--only WHO] [--work WORK]
-                            [--matrix] [--quick]
+                            [--gigabytes N] [--matrix] [--quick]
 
   join    from a viewer's connect to its first whole key frame, over loopback, at groups of 1, 4 and 10 s
   tunnel  a camera's port through camagent, rathole, ssh -R and chisel, over loopback, everybody encrypted:
@@ -25,13 +32,18 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
 
   outage  a tunnel's connection that dies without a word: seconds until the camera's service answers again, through
           camagent, rathole and chisel over the emulated link; needs root
+  journal the agent's journal: pushing while card and network stand still, opening 32 GB, what is written to a card, live
+          pictures while the past is sent; needs root. Works: push, open, wear, backfill
 
 --json      one JSON object a line instead of a table
 --joins N   join: joins at each group length, at least 100 (200 without it)
---rounds N  tunnel, uplink, outage: rounds in which everybody has a turn (5 without it, outage 10; less is not kept)
+--rounds N  tunnel, uplink, outage: rounds in which everybody has a turn (5 without it, outage 10; less is not kept);
+            journal: rounds (5 without it; less is not kept)
 --seconds N tunnel, uplink: how long each load lasts (tunnel: 3 without it); outage: the longest wait (90)
 --only WHO  tunnel, uplink, outage: one contender alone; not kept in the page
---work WORK uplink: one work alone
+--work WORK uplink, journal: one work alone
+--gigabytes N
+            journal: size of the folder that is opened (32 without it; less is not kept)
 --matrix    uplink: many different links, a short cell each (2 rounds without --rounds)
 --quick     uplink: half a minute, camagent beside separate connections; fails when it is not much better
 ";
@@ -45,7 +57,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next();
     let (mut json, mut joins, mut rounds, mut length) = (false, 200, None, None);
-    let (mut only, mut work, mut matrix, mut quick) = (None, None, false, false);
+    let (mut only, mut work, mut matrix, mut quick, mut gigabytes) = (None, None, false, false, None);
     while let Some(argument) = arguments.next() {
         let switch = match argument.as_str() {
             "--json" => Some(&mut json),
@@ -58,7 +70,7 @@ fn main() -> ExitCode {
             continue;
         }
         let value = match argument.as_str() {
-            "--joins" | "--rounds" | "--seconds" | "--only" | "--work" => arguments.next(),
+            "--joins" | "--rounds" | "--seconds" | "--only" | "--work" | "--gigabytes" => arguments.next(),
             other => return complain(&format!("{other} is not known\n\n{HELP}")),
         };
         let Some(value) = value else { return complain(&format!("{argument} needs a value")) };
@@ -70,6 +82,7 @@ fn main() -> ExitCode {
             "--joins" => number(100).map(|count| joins = count as usize),
             "--rounds" => number(1).map(|count| rounds = Some(count as usize)),
             "--seconds" => number(1).map(|count| length = Some(Duration::from_secs(count))),
+            "--gigabytes" => number(1).map(|count| gigabytes = Some(count as usize)),
             "--only" => {
                 only = Some(value);
                 Ok(())
@@ -102,6 +115,10 @@ fn main() -> ExitCode {
             Err(error) => complain(&error),
         },
         Some("uplink") => match uplink::run(&uplink::Amount { rounds, length, only, work, matrix }) {
+            Ok(sections) => finish(&sections, json),
+            Err(error) => complain(&error),
+        },
+        Some("journal") => match journal::run(&journal::Amount { rounds, work, gigabytes }) {
             Ok(sections) => finish(&sections, json),
             Err(error) => complain(&error),
         },

@@ -9,6 +9,7 @@
 //! * [`netns`] a cloud, a router with real NAT and a site; [`gstreamer_camera`] somebody else's camera to put there
 //! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
 //! * [`emulator`] a bad uplink between two kernels: rate, queue, delay, loss, resets, changing addresses
+//! * [`allocations`] heap calls by thread; [`card`] a file system of its own that can be frozen and filled
 //! * [`accelerator`] a middlebox that takes everything at once and lets it go slowly
 //! * [`link`] a TCP link that counts, cuts, resets and swallows; [`proxy`] somebody else's HTTP proxy
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] other
@@ -19,8 +20,10 @@
 //! * [`logs`] everything that was logged; [`wait`] conditions with deadlines
 
 pub mod accelerator;
+pub mod allocations;
 pub mod c_library;
 pub mod camera;
+pub mod card;
 pub mod clip;
 pub mod daemon;
 pub mod depacketize;
@@ -47,6 +50,7 @@ pub mod wait;
 pub use accelerator::Accelerator;
 pub use camagent_core as core;
 pub use camera::Camera;
+pub use card::Card;
 pub use daemon::Daemon;
 pub use gstreamer_camera::GStreamerCamera;
 pub use http::Api;

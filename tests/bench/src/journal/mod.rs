@@ -1,0 +1,86 @@
+//! What keeping frames costs the camera, and what it brings after an outage: the call that pushes them while everything
+//! behind it stands still, opening a large folder, what is written to a card, and live pictures while the past is sent.
+
+mod backfill;
+mod open;
+mod picture;
+mod push;
+mod wear;
+
+use crate::page::Measured;
+use crate::stage::be_first;
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Amount {
+    /// Rounds; as many as are kept without.
+    pub(crate) rounds: Option<usize>,
+    /// Only this work.
+    pub(crate) work: Option<String>,
+    /// Size of the folder that is opened; as large as is kept without.
+    pub(crate) gigabytes: Option<usize>,
+}
+
+type Run = fn(&Amount) -> Result<(Measured, bool), String>;
+
+const WORKS: &[(&str, Run)] =
+    &[("push", push::run), ("open", open::run), ("wear", wear::run), ("backfill", backfill::run)];
+
+/// Measures every work that is asked for; each is a section of its own, with whether enough was measured to be kept.
+pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
+    be_first();
+    let is_wanted = |name: &str| amount.work.as_deref().is_none_or(|wanted| wanted == name);
+    let works: Vec<_> = WORKS.iter().filter(|(name, _)| is_wanted(name)).collect();
+    if works.is_empty() {
+        let names: Vec<_> = WORKS.iter().map(|(name, _)| *name).collect();
+        return Err(format!("--work is one of {}", names.join(", ")));
+    }
+    works.into_iter().map(|(name, run)| run(amount).map_err(|error| format!("{name}: {error}"))).collect()
+}
+
+/// What `part` of sorted values did not exceed.
+fn percentile(sorted: &[f64], part: f64) -> f64 {
+    let at = (sorted.len() as f64 * part).ceil() as usize;
+    sorted.get(at.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+}
+
+/// The middle of some values.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    percentile(&values, 0.5)
+}
+
+/// Three digits are enough for anybody.
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
+
+/// A bar in words, and whether it is met.
+fn at_most(what: &str, value: f64, bar: f64) -> String {
+    bar_text(what, value, &format!("<= {bar}"), value <= bar)
+}
+
+/// The same for what should be large.
+fn at_least(what: &str, value: f64, bar: f64) -> String {
+    bar_text(what, value, &format!(">= {bar}"), value >= bar)
+}
+
+fn bar_text(what: &str, value: f64, bar: &str, is_met: bool) -> String {
+    format!("* {what}: {} (bar: {bar}), {}", rounded(value), if is_met { "met" } else { "missed" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_and_bars() {
+        let values = [1.0, 2.0, 3.0, 4.0];
+        assert_eq!((percentile(&values, 0.5), percentile(&values, 0.99), percentile(&values, 0.0)), (2.0, 4.0, 1.0));
+        assert_eq!(median([9.0, 1.0, 5.0]), 5.0);
+        assert!(percentile(&[], 0.5).is_nan());
+        assert_eq!(at_most("delay", 2.0, 1.5), "* delay: 2 (bar: <= 1.5), missed");
+        assert_eq!(at_least("share", 0.9349, 0.9), "* share: 0.935 (bar: >= 0.9), met");
+    }
+}
