@@ -72,6 +72,7 @@ const OBJECTS: &[(&str, &str, &str, &[&str])] = &[
     ("heartbeat", "heartbeat", "", &[]),
     ("statistics", "heartbeat", "/statistics", &["temperature"]),
     ("data", "heartbeat", "/statistics/data", &[]),
+    ("held", "heartbeat", "/statistics/held/gate~1sub", &[]),
     ("heartbeat_ack", "heartbeat_ack", "", &[]),
     ("command", "command", "", &[]),
     ("command_result", "command_result", "", &[]),
@@ -143,6 +144,7 @@ fn wrong_values(kind: &str) -> Vec<Value> {
             vec![json!(7), json!("x")]
         }
         _ if kind.starts_with("string") || kind == "name" => vec![json!(7), json!({})],
+        "held by name" => vec![json!(7), json!({"gate/main": 7})],
         "octets by name" => vec![json!(7), json!({"gate/main": "x"})],
         "limits" | "tunnel limits" | "statistics" | "data use or null" => vec![json!(7), json!("x")],
         _ if kind.starts_with("streams point") => vec![json!(7), json!("x")],

@@ -23,7 +23,7 @@ use crate::{
     clock,
     command::CommandToken,
     config::{Config, ServerUrl, Storage},
-    driver::{Driver, Ear, Order, Quiet, Rarely, Shared, Spending, statistics},
+    driver::{Driver, Ear, Gauge, Hours, Order, Quiet, Rarely, Shared, Spending, statistics},
     error::Error,
     event::{Event, EventQueue},
     journal::flash::{disk::Folder, store::FlashConfig},
@@ -127,7 +127,7 @@ impl Agent {
         let boot = agent_config.boot_id;
         let mut session = session::Agent::new(agent_config);
         session.set_backfill_rate(config.storage.as_ref().and_then(|storage| storage.backfill_rate));
-        let intake = Arc::new(Intake::new(config.buffer_size, &config.cameras)?);
+        let intake = Arc::new(Intake::new(config.buffer_size, &config.cameras, config.storage.is_some())?);
         let shelf = config.storage.as_ref().map(|_| Arc::<Shelf>::default());
         let shared = Arc::new(Shared::new(intake, shelf, EventQueue::new()?));
         let (storage, agent_id) = (config.storage.clone(), config.agent_id.clone());
@@ -148,6 +148,8 @@ impl Agent {
             network_tried_at: None,
             overflow_told: None,
             spending: Spending::new(&config),
+            gauge: Gauge::default(),
+            hours: Hours::new(config.storage.as_ref().and_then(|storage| storage.backfill_window)),
             refusals_logged: Rarely::new(1),
             refusals_told: Rarely::new(10),
             tunnels: Tunnels::new(&config.cameras),

@@ -49,7 +49,7 @@ pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
     CameraConfig, Config, DEFAULT_LOG_FILE, DataPlan, LogFile, Proxy, PullPace, RtspTransport, Secret, ServerUrl,
-    ServiceConfig, SourceConfig, Storage, StorageMode, TUNNELS, Trust,
+    ServiceConfig, SourceConfig, Storage, StorageMode, TUNNELS, Trust, Window,
 };
 #[cfg(feature = "doctor")]
 pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};

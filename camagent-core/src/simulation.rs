@@ -151,7 +151,7 @@ impl Storage {
             let config = FlashConfig { agent_id: config.agent_id.clone(), boot, max_bytes: flash.max_bytes };
             (Shelf::default(), Worker::new(Box::new(Slot(flash.card)), config, flash.mode))
         });
-        Ok(Self { intake: Intake::new(buffer_size, &config.cameras)?, flash })
+        Ok(Self { intake: Intake::new(buffer_size, &config.cameras, flash.is_some())?, flash })
     }
 
     /// As [`crate::Agent::set_track`].

@@ -40,6 +40,9 @@ pub struct Statistics {
     /// What the octets were for, since the agent started. Left out by agents that do not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DataUse>,
+    /// What the agent holds of its sources by `camera/source`, those with the most first when not all have room.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<String, Held>,
     /// What a newer agent says beside these.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -47,6 +50,17 @@ pub struct Statistics {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// What an agent holds of a source for the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Held {
+    /// Seconds from the oldest to the newest frame that it holds, in memory and on its card.
+    pub seconds: u64,
+    /// Seconds that have room, as sources produce now: so long may an outage be before frames of this source are lost. 0: not known, or it is not
+    /// what is kept.
+    pub fits_seconds: u64,
 }
 
 /// Octets by cause since the agent started. All that was sent together is `bytes_sent` of the same statistics.

@@ -20,7 +20,7 @@ const MAX_SOURCES: usize = 4_096;
 /// Streams whose service is known; no agent takes more.
 const MAX_STREAMS: usize = 4_096;
 /// Octets of names that one report has room for beside everything else in a control message.
-const MAX_NAMES: usize = 2_400;
+const MAX_NAMES: usize = 1_700;
 /// Octets of JSON around a name: quotes, colon, comma and a number.
 const AROUND_A_NAME: usize = 24;
 
@@ -304,7 +304,7 @@ mod tests {
         let mut told = 0;
         for round in 0.. {
             let (data, more) = usage.report(1 << 50, 1 << 50);
-            assert!(serde_json::to_string(&data).unwrap().len() < 2_700);
+            assert!(serde_json::to_string(&data).unwrap().len() < 2_000);
             told += data.live.len();
             if !more {
                 assert!(round > 1 && told == 100, "{told}");

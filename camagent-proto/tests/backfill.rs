@@ -198,3 +198,22 @@ fn the_past_keeps_to_its_cap() {
     pair.drive(Duration::from_secs(15));
     assert_eq!(pair.store.frames.len(), 40);
 }
+
+#[test]
+fn the_past_waits_while_it_is_paused_and_goes_on_in_the_middle_of_a_frame() {
+    let mut pair = recording();
+    pair.agent.set_backfill_rate(Some(20_000));
+    pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..10, 10, 100_000);
+    pair.connect();
+    pair.drive(Duration::from_secs(8));
+    let before = pair.store.frames.len();
+    assert!((1..3).contains(&before), "{before} frames");
+    pair.agent.set_backfill_paused(true);
+    pair.drive(Duration::from_secs(60));
+    assert_eq!(pair.store.frames.len(), before);
+    pair.agent.set_backfill_rate(None);
+    pair.agent.set_backfill_paused(false);
+    pair.drive(Duration::from_secs(10));
+    assert_eq!(pair.store.frames.len(), 10);
+    assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None));
+}

@@ -54,6 +54,8 @@ pub struct CameraConfig {
     pub password: Option<Secret>,
     /// Its sources.
     pub sources: Vec<SourceConfig>,
+    /// The source that is kept while there is neither a session nor a card; `None`: all alike.
+    pub outage_source: Option<String>,
     /// Its services that may be reached through tunnels: the allow-list.
     pub services: Vec<ServiceConfig>,
     /// What is reported at register: model, max_resolution, max_fps, codec, features, maker, firmware, serial.
@@ -119,6 +121,7 @@ pub(super) fn read_all(
         rtsp_transport: streaming.one_of("rtsp_transport", TRANSPORTS)?.unwrap_or_default(),
         paths: paths(streaming)?,
         sources: sources(streaming)?,
+        outage_source: streaming.string("outage_source")?,
         services: services::read(streaming)?,
     };
     let Some(list) = root.sections("cameras")? else {
@@ -147,6 +150,7 @@ struct Common {
     rtsp_transport: RtspTransport,
     paths: Option<Vec<String>>,
     sources: Vec<SourceChoice>,
+    outage_source: Option<String>,
     services: Vec<services::Choice>,
 }
 
@@ -204,6 +208,7 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
         camera.warn(format!("camera {id} has a password and no user: neither is used"));
     }
     let own = sources(camera)?;
+    let outage_source = camera.string("outage_source")?;
     let services = services::merge(&common.services, &services::read(camera)?, &host, (rtsp_port, has_streams));
     if services.len() > MAX_SERVICES {
         return Err(camera.wrong("services", "at most 16 services, with those of streaming"));
@@ -235,7 +240,30 @@ fn read(camera: &Section<'_>, common: &Common, default_id: Option<&str>) -> Resu
     if message_bytes(&sources, &services, &description) > MAX_REGISTER {
         return Err(camera.wrong("features", "shorter: all that is told of a camera fits into 16384 bytes of JSON"));
     }
-    Ok(CameraConfig { id, host, rtsp_port, rtsp_transport, user, password, sources, services, description })
+    let outage_source = outage_source.or_else(|| common.outage_source.clone()).filter(|name| !name.is_empty());
+    if let Some(name) = &outage_source
+        && !sources.iter().any(|source| source.name == *name && source.policy != Policy::Off)
+    {
+        let names: Vec<_> =
+            sources.iter().filter(|source| source.policy != Policy::Off).map(|source| source.name.as_str()).collect();
+        return Err(camera.wrong_value(
+            "outage_source",
+            name,
+            &format!("a source of {id} that is uploaded: {}", names.join(", ")),
+        ));
+    }
+    Ok(CameraConfig {
+        id,
+        host,
+        rtsp_port,
+        rtsp_transport,
+        user,
+        password,
+        sources,
+        outage_source,
+        services,
+        description,
+    })
 }
 
 /// An upper bound for what a camera takes in a message of the protocol.

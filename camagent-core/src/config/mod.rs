@@ -12,6 +12,7 @@ mod reader;
 mod services;
 mod storage;
 mod url;
+mod window;
 
 pub use camera::{CameraConfig, RtspTransport, SourceConfig};
 pub use data_plan::{DataPlan, TUNNELS};
@@ -21,6 +22,7 @@ pub use pull_pace::PullPace;
 pub use services::ServiceConfig;
 pub use storage::{Storage, StorageMode};
 pub use url::ServerUrl;
+pub use window::Window;
 
 use std::{fmt, path::Path, time::Duration};
 
@@ -203,6 +205,9 @@ impl Config {
         let retention = if storage.is_some() { Retention::Record } else { Retention::Live };
         let cameras = camera::read_all(&root, &streaming, &agent_id, latency_budget, retention)?;
         streaming.finish();
+        if storage.is_some() && cameras.iter().any(|camera| camera.outage_source.is_some()) {
+            root.warn("outage_source does nothing beside storage.path: the folder keeps all sources".into());
+        }
         let data_plan = data_plan::read(&root, &cameras)?;
         root.finish();
         Ok(Self {

@@ -120,6 +120,11 @@ impl<'a> Section<'a> {
         Error::Config { key: self.key(key), value, allowed: allowed.into() }
     }
 
+    /// The error for a wrong value that may stand somewhere else.
+    pub(super) fn wrong_value(&self, key: &str, value: &str, allowed: &str) -> Error {
+        Error::Config { key: self.key(key), value: value.into(), allowed: allowed.into() }
+    }
+
     /// The error for a wrong value that must not be shown.
     pub(super) fn wrong_secret(&self, key: &str, allowed: &str) -> Error {
         Error::Config { key: self.key(key), value: "***".into(), allowed: allowed.into() }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::reader::Section;
+use super::{reader::Section, window::Window};
 use crate::error::Error;
 
 /// When frames are written to the folder.
@@ -26,6 +26,8 @@ pub struct Storage {
     pub mode: StorageMode,
     /// The most bytes a second that are sent of what the folder holds. Default: what live frames leave of the uplink.
     pub backfill_rate: Option<u64>,
+    /// The time of day, in the machine's time zone, in which it is sent. Default: any.
+    pub backfill_window: Option<Window>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,12 +45,20 @@ pub(super) fn read(root: &Section<'_>) -> Result<Option<Storage>, Error> {
     let max_bytes = section.integer("max_bytes", 1 << 20, 4 << 40)?.unwrap_or(1 << 30);
     let mode = section.one_of("mode", MODES)?.unwrap_or(Word::On(StorageMode::Spill));
     let backfill_rate = section.integer("backfill_rate", 1_024, 1 << 30)?;
+    let backfill_window = section.string("backfill_window")?.map(|text| Window::parse(&text));
+    if backfill_window == Some(None) {
+        return Err(section.wrong("backfill_window", "HH:MM-HH:MM, for example 22:00-06:00"));
+    }
     section.finish();
     match (path, mode) {
         (_, Word::Off) | (None, _) => Ok(None),
-        (Some(path), Word::On(mode)) if path.starts_with('/') && !path.contains('\0') => {
-            Ok(Some(Storage { path: path.into(), max_bytes, mode, backfill_rate }))
-        }
+        (Some(path), Word::On(mode)) if path.starts_with('/') && !path.contains('\0') => Ok(Some(Storage {
+            path: path.into(),
+            max_bytes,
+            mode,
+            backfill_rate,
+            backfill_window: backfill_window.flatten(),
+        })),
         _ => Err(section.wrong("path", "the absolute path of a folder that is there")),
     }
 }
@@ -70,19 +80,27 @@ mod tests {
         assert_eq!(with("").unwrap().storage, None);
         assert_eq!(with("").unwrap().cameras[0].sources[0].retention, Retention::Live);
         let config = with(r#","storage":{"path":"/mnt/sd"}"#).unwrap();
-        let storage =
-            Storage { path: "/mnt/sd".into(), max_bytes: 1 << 30, mode: StorageMode::Spill, backfill_rate: None };
+        let storage = Storage {
+            path: "/mnt/sd".into(),
+            max_bytes: 1 << 30,
+            mode: StorageMode::Spill,
+            backfill_rate: None,
+            backfill_window: None,
+        };
         assert_eq!(config.storage, Some(storage));
         assert_eq!(config.cameras[0].sources[0].retention, Retention::Record);
         let ahead =
             with(r#","storage":{"path":"/mnt/sd","max_bytes":1048576,"mode":"write_ahead","backfill_rate":50000}"#);
         let ahead = ahead.unwrap().storage.unwrap();
         assert_eq!((ahead.mode, ahead.backfill_rate), (StorageMode::WriteAhead, Some(50_000)));
+        let night = with(r#","storage":{"path":"/mnt/sd","backfill_window":"22:00-06:00"}"#).unwrap().storage.unwrap();
+        assert_eq!(night.backfill_window, Window::parse("22:00-06:00"));
         assert_eq!(with(r#","storage":{"path":"/mnt/sd","mode":"off"}"#).unwrap().storage, None);
         for (wrong, allowed) in [
             (r#","storage":{"path":"sd"}"#, "absolute path"),
             (r#","storage":{"path":"/a","max_bytes":5}"#, "1048576"),
             (r#","storage":{"path":"/a","backfill_rate":1}"#, "from 1024"),
+            (r#","storage":{"path":"/a","backfill_window":"night"}"#, "HH:MM-HH:MM"),
             (r#","storage":{"path":"/a","mode":"always"}"#, "spill, write_ahead, off"),
         ] {
             let error = with(wrong).unwrap_err().to_string();

@@ -251,3 +251,24 @@ fn the_queue_target_has_bounds() {
         assert!(error.contains("network.queue_target_ms") && error.contains("25"), "{error}");
     }
 }
+
+#[test]
+fn a_camera_has_an_outage_source_that_it_uploads() {
+    let with = |streaming: &str, rest: &str| {
+        Config::from_json(&format!(
+            r#"{{"agent":{{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"}},"streaming":{{{streaming}}}{rest}}}"#
+        ))
+    };
+    let of = |config: &Config, at: usize| config.cameras[at].outage_source.clone();
+    assert_eq!(of(&with("", "").unwrap(), 0), None);
+    let cameras = r#","cameras":[{"id":"gate"},{"id":"yard","outage_source":"main"},{"id":"lab","outage_source":""}]"#;
+    let config = with(r#""outage_source":"sub""#, cameras).unwrap();
+    assert_eq!([0, 1, 2].map(|at| of(&config, at)), [Some("sub".into()), Some("main".into()), None]);
+    assert_eq!(config.warnings, [] as [String; 0]);
+    for streaming in [r#""outage_source":"tiny""#, r#""outage_source":"sub","sources":{"sub":{"upload":"off"}}"#] {
+        let error = with(streaming, "").unwrap_err().to_string();
+        assert!(error.contains("outage_source") && error.contains("uploaded: main"), "{error}");
+    }
+    let beside = with(r#""outage_source":"sub""#, r#","storage":{"path":"/mnt"}"#).unwrap();
+    assert!(beside.warnings[0].contains("does nothing beside storage.path"), "{:?}", beside.warnings);
+}

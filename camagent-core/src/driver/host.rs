@@ -103,6 +103,9 @@ impl Driver {
         }
         self.tell(Event::Connected { session_id: registered.session_id, address: address.clone() });
         self.told_use(now, registered.data_used_bytes, registered.server_time_ms);
+        self.set_online(true);
+        self.hours.told(now, registered.server_time_ms);
+        self.keep_hours(now);
         for state in registered.sources {
             self.want(&state.camera, &state.source, state.wanted);
         }
@@ -119,6 +122,13 @@ impl Driver {
                 .warn(format_args!("the server names others that agent.cloud_server_url does not: they are not asked"));
         }
         known
+    }
+
+    /// There is a session now, or none.
+    pub(super) fn set_online(&mut self, is_online: bool) {
+        for (track, wanted) in self.shared.intake.set_online(is_online) {
+            self.tell(Event::TrackWanted { track, wanted });
+        }
     }
 
     fn want(&mut self, camera: &str, source: &str, wanted: bool) {

@@ -3,6 +3,7 @@
 //! Here: from one connection to the next. One connection is in `talk`, what is said to and heard from the host in `host`, what the handle sees in
 //! `shared`.
 
+mod held;
 mod host;
 mod liveness;
 mod plan;
@@ -13,12 +14,15 @@ mod shared;
 mod spending;
 mod talk;
 mod watch;
+mod window;
 
+pub(crate) use held::Gauge;
 pub(crate) use host::Ear;
 pub(crate) use quiet::Quiet;
 pub(crate) use rarely::Rarely;
 pub(crate) use shared::{Order, Shared, statistics};
 pub(crate) use spending::Spending;
+pub(crate) use window::Hours;
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -80,6 +84,10 @@ pub(crate) struct Driver {
     pub(crate) overflow_told: Option<Instant>,
     /// What the octets are for.
     pub(crate) spending: Spending,
+    /// What sources produce.
+    pub(crate) gauge: Gauge,
+    /// When frames of the past may be sent.
+    pub(crate) hours: Hours,
 }
 
 struct Outcome {
@@ -286,6 +294,7 @@ impl Driver {
             self.session.set_heartbeat_interval(self.quiet.interval());
         }
         self.spending.lost();
+        self.set_online(false);
         if let Some(shelf) = &self.shared.shelf {
             shelf.set_connected(false);
         }
@@ -332,7 +341,7 @@ impl Driver {
         self.publish(traffic);
         let (data, server_faults) = self.spending.report(now, traffic.sent.get(), traffic.received.get());
         let numbers = statistics(&self.shared, now.saturating_since(self.started));
-        Statistics { data: Some(data), server_faults, ..numbers }
+        Statistics { data: Some(data), server_faults, held: self.held(), ..numbers }
     }
 }
 

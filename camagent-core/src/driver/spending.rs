@@ -147,6 +147,7 @@ impl Driver {
         let stopped = plan.config().stops_first[..change.stopped].to_vec();
         self.tunnels.stop(stopped.iter().any(|name| name == TUNNELS), self.session.tunnels());
         self.spending.stopped.clone_from(&stopped);
+        self.shared.intake.set_stopped(&stopped);
         for (camera, source, wanted) in self.spending.wishes.clone() {
             let wanted = wanted && !stopped.contains(&source);
             for track in self.shared.intake.set_wanted(&camera, &source, wanted) {

@@ -147,6 +147,7 @@ impl Driver {
             }
             self.tell_refusals_left_out(now);
             self.leave_if_due(talk, now);
+            self.keep_hours(now);
             let given_up = self.watch(cx, talk, dialler, now);
             let has_more = matches!(read, Read::More);
             let ended = match read {
@@ -262,6 +263,7 @@ impl Driver {
             self.shared.next_expiry(),
             self.tunnels.deadline(),
             talk.look_at,
+            self.hours.deadline(),
             talk.watch.deadline(now, self.session.round_trip()).filter(|_| talk.ends_by.is_none()),
             self.refusals_logged.deadline(),
             self.refusals_told.deadline(),

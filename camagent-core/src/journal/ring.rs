@@ -9,6 +9,8 @@ use camagent_proto::{
 
 use super::{Kept, MAX_TRACKS};
 
+mod pass;
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     track: u32,

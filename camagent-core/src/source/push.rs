@@ -16,7 +16,7 @@ use camagent_proto::{
     transfer::{self, Entry},
 };
 
-use super::TrackDescription;
+use super::{TrackDescription, outage::Outage};
 use crate::{
     config::CameraConfig,
     error::Error,
@@ -87,9 +87,26 @@ struct Track {
     codec: Codec,
     framing: Framing,
     is_wanted: bool,
+    /// Another source of its camera is kept instead, until there is a session.
+    yields: bool,
     waits_for_key: bool,
     last_dts_us: Option<i64>,
     asks_for_key: bool,
+    /// Octets that came while it was wanted.
+    octets: u64,
+}
+
+/// What a track brings, and what is held of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fill {
+    /// `camera/source`.
+    pub(crate) name: String,
+    /// Octets that came so far.
+    pub(crate) octets: u64,
+    /// Whether it would be kept in a long outage.
+    pub(crate) is_kept: bool,
+    /// Times of arrival of the oldest and newest frame in memory, in microseconds.
+    pub(crate) span: Option<(u64, u64)>,
 }
 
 struct State {
@@ -98,6 +115,7 @@ struct State {
     wanted: HashMap<(String, String), bool>,
     /// Sources that the configuration never uploads, whatever a server wants.
     off: HashSet<(String, String)>,
+    outage: Outage,
     counts: IntakeCounts,
     /// Frames that were evicted since the host was told last.
     overflow: u64,
@@ -122,7 +140,8 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(buffer_size: usize, cameras: &[CameraConfig]) -> Result<Self, Error> {
+    /// Memory of so many octets for the sources of these cameras.
+    pub(crate) fn new(buffer_size: usize, cameras: &[CameraConfig], has_card: bool) -> Result<Self, Error> {
         let journal = Journal::new(buffer_size).map_err(|_| Error::Config {
             key: "streaming.buffer_size".into(),
             value: buffer_size.to_string(),
@@ -145,6 +164,7 @@ impl Intake {
             tracks: (0..MAX_TRACKS).map(|_| None).collect(),
             wanted: wanted.collect(),
             off: off.collect(),
+            outage: Outage::of(cameras, has_card),
             counts: IntakeCounts::default(),
             overflow: 0,
             is_closed: false,
@@ -207,7 +227,7 @@ impl Intake {
         };
         let info = TrackInfo { epoch, ..info };
         let key = (info.camera.clone(), info.source.clone());
-        let is_wanted = state.wanted.get(&key).copied().unwrap_or(true);
+        let is_wanted = state.wants(&key).unwrap_or(true);
         state.journal.begin_epoch(number, epoch, description.codec.is_video());
         state.tracks[number as usize] = Some(Track {
             info: info.clone(),
@@ -215,9 +235,11 @@ impl Intake {
             codec: description.codec,
             framing: description.framing,
             is_wanted,
+            yields: false,
             waits_for_key: description.codec.is_video(),
             last_dts_us: None,
             asks_for_key: false,
+            octets: 0,
         });
         state.note_epoch(&info);
         state.unannounced.push(info);
@@ -255,13 +277,17 @@ impl Intake {
     /// Takes a frame. `now` is its time of arrival.
     pub(crate) fn push(&self, now: Instant, number: u32, frame: Frame<'_>) -> Result<Pushed, Error> {
         let mut state = self.lock();
+        let yields = state.yields(number);
         let State { journal, tracks, counts, overflow, is_closed, .. } = &mut *state;
         if *is_closed {
             return Err(Error::Stopped);
         }
         let track = tracks.get_mut(number as usize).and_then(Option::as_mut).ok_or(Error::NoTrack(number))?;
+        track.yields = yields;
         let result = track.take(now, number, frame, journal);
         match &result {
+            // Told by a SKIP, as everything that was let go.
+            Ok((Pushed::NotWanted, 1..)) => counts.accepted += 1,
             Ok((Pushed::Kept | Pushed::ClockStepped, _)) => counts.accepted += 1,
             _ => counts.dropped += 1,
         }
@@ -285,17 +311,51 @@ impl Intake {
             #[cfg(feature = "pull")]
             self.wanted_changed.send_replace(());
         }
+        let wanted = wanted || state.outage.wants(camera, source);
         let tracks = state.tracks.iter_mut().flatten();
         let changed = tracks
             .filter(|track| track.info.camera == camera && track.info.source == source && track.is_wanted != wanted);
         changed
             .filter_map(|track| {
-                track.is_wanted = wanted;
-                track.waits_for_key = track.codec.is_video();
-                track.asks_for_key = wanted && track.waits_for_key;
+                track.begin_anew(wanted);
                 (!track.is_pulled).then_some(track.info.track)
             })
             .collect()
+    }
+
+    /// There is a session now, or none: the tracks of the host whose frames are wanted now, or no longer. See [`Outage`].
+    pub(crate) fn set_online(&self, is_online: bool) -> Vec<(u32, bool)> {
+        let mut state = self.lock();
+        let is_change = std::mem::replace(&mut state.outage.is_online, is_online) != is_online;
+        if !is_change || !state.outage.is_configured() {
+            return Vec::new();
+        }
+        let mut changed = Vec::new();
+        for at in 0..state.tracks.len() {
+            let Some(info) = state.tracks[at].as_ref().map(|track| track.info.clone()) else { continue };
+            let wanted = state.wants(&(info.camera, info.source)).unwrap_or(true);
+            if let Some(track) = &mut state.tracks[at]
+                && (track.is_wanted != wanted || track.yields)
+            {
+                track.yields = false;
+                track.begin_anew(wanted);
+                changed.extend((!track.is_pulled).then_some((info.track, wanted)));
+            }
+        }
+        #[cfg(feature = "pull")]
+        self.wanted_changed.send_replace(());
+        changed
+    }
+
+    /// Sources of these names are not to be sent, also not after an outage.
+    pub(crate) fn set_stopped(&self, names: &[String]) {
+        self.lock().outage.set_stopped(names);
+    }
+
+    /// Whether a source is wanted because there is no session.
+    #[cfg(feature = "pull")]
+    pub(super) fn is_kept_offline(&self, camera: &str, source: &str) -> bool {
+        self.lock().outage.wants(camera, source)
     }
 
     /// Whether the server wants a source, as far as it has said.
@@ -350,6 +410,21 @@ impl Intake {
         (state.journal.frames(), state.journal.bytes())
     }
 
+    /// What each track brings, and what memory holds of it.
+    pub(crate) fn fills(&self) -> Vec<Fill> {
+        let state = self.lock();
+        let fill = |track: &Track| {
+            let TrackInfo { camera, source, track: number, .. } = &track.info;
+            Fill {
+                name: format!("{camera}/{source}"),
+                octets: track.octets,
+                is_kept: track.is_wanted && state.outage.instead_of(camera, source).is_none(),
+                span: state.journal.span(*number),
+            }
+        };
+        state.tracks.iter().flatten().map(fill).collect()
+    }
+
     /// No frame is taken any more.
     pub(crate) fn close(&self) {
         self.lock().is_closed = true;
@@ -400,6 +475,23 @@ impl Intake {
 }
 
 impl State {
+    /// Whether frames of a source are wanted, by the server or because there is none.
+    fn wants(&self, key: &(String, String)) -> Option<bool> {
+        let is_kept = self.outage.wants(&key.0, &key.1) && !self.off.contains(key);
+        if is_kept { Some(true) } else { self.wanted.get(key).copied() }
+    }
+
+    /// Whether the outage source of its camera is kept instead of a track: once half of the memory is taken, until there is a session.
+    fn yields(&self, number: u32) -> bool {
+        let Some(track) = self.tracks.get(number as usize).and_then(Option::as_ref) else { return false };
+        if self.outage.is_online || track.yields || self.journal.used() * 2 <= self.journal.capacity() {
+            return track.yields;
+        }
+        let Some(other) = self.outage.instead_of(&track.info.camera, &track.info.source) else { return false };
+        let is_there = |one: &Track| one.info.camera == track.info.camera && one.info.source == other && one.is_wanted;
+        self.tracks.iter().flatten().any(is_there)
+    }
+
     fn note_epoch(&mut self, info: &TrackInfo) {
         let key = (info.camera.clone(), info.source.clone());
         if self.stored.contains(&key) {
@@ -413,6 +505,13 @@ impl State {
 }
 
 impl Track {
+    /// Frames are taken from the next key frame on, or no longer.
+    fn begin_anew(&mut self, is_wanted: bool) {
+        self.is_wanted = is_wanted;
+        self.waits_for_key = self.codec.is_video();
+        self.asks_for_key = is_wanted && self.waits_for_key;
+    }
+
     fn take(
         &mut self,
         now: Instant,
@@ -436,6 +535,11 @@ impl Track {
         }
         if !self.is_wanted {
             return Ok((Pushed::NotWanted, 0));
+        }
+        self.octets += length as u64;
+        if self.yields {
+            journal.pass(number);
+            return Ok((Pushed::NotWanted, 1));
         }
         let back_us = self.last_dts_us.map_or(0, |last| last.saturating_sub(frame.dts_us));
         let is_step = back_us > CLOCK_STEP_US && !frame.discontinuity;
@@ -506,7 +610,7 @@ mod tests {
         let config = crate::Config::from_json(
             r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"streaming":{"quality":"medium"}}"#,
         );
-        let intake = Intake::new(buffer_size, &config.unwrap().cameras).unwrap();
+        let intake = Intake::new(buffer_size, &config.unwrap().cameras, false).unwrap();
         let video = TrackDescription::video("sub", Codec::H264, Framing::AnnexB);
         intake.set_track(0, &video).unwrap();
         assert_eq!(epochs(&intake), [1]);
@@ -619,7 +723,7 @@ mod tests {
         let config = crate::Config::from_json(
             r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"streaming":{"quality":"low"}}"#,
         );
-        let intake = Intake::new(1 << 20, &config.unwrap().cameras).unwrap();
+        let intake = Intake::new(1 << 20, &config.unwrap().cameras, false).unwrap();
         intake.set_track(1, &TrackDescription::video("main", Codec::H264, Framing::AnnexB)).unwrap();
         assert_eq!(intake.set_wanted("a", "main", true), [] as [u32; 0]);
         assert_eq!(intake.push(Instant::ZERO, 1, at(0, KEY)).unwrap(), Pushed::NotWanted, "upload: off is never");

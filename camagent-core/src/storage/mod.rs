@@ -20,7 +20,7 @@ use camagent_proto::{
 };
 
 use crate::{
-    journal::flash::{backlog::Stored, segment::Clock},
+    journal::flash::{backlog::Stored, held::Held, segment::Clock},
     source::Intake,
 };
 
@@ -58,6 +58,7 @@ struct State {
     /// There is nothing behind them.
     is_at_end: bool,
     tellings: Vec<String>,
+    held: Held,
     has_stopped: bool,
 }
 
@@ -100,6 +101,11 @@ impl Shelf {
     /// What the operator should know of the card, since the last call.
     pub(crate) fn take_tellings(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().tellings)
+    }
+
+    /// What waits on the card, as of a few seconds ago.
+    pub(crate) fn held(&self) -> Held {
+        self.lock().held.clone()
     }
 
     fn live_from(&self, track: u32, epoch: u64, next: u64) {

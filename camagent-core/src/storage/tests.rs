@@ -121,7 +121,7 @@ impl World {
             r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"storage":{"path":"/x"}}"#,
         )
         .unwrap();
-        let intake = Intake::new(256 << 10, &config.cameras).unwrap();
+        let intake = Intake::new(256 << 10, &config.cameras, true).unwrap();
         intake.set_track(0, &TrackDescription::video("main", Codec::H264, Framing::AnnexB)).unwrap();
         let mut session = Agent::new(AgentConfig {
             agent_id: "a".into(),

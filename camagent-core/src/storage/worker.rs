@@ -43,6 +43,8 @@ const AHEAD: usize = 256 << 10;
 const LEAST: u64 = 512 << 10;
 /// Frames that are copied before the rest of the work gets a turn.
 const BURST: usize = 256;
+/// What the card holds is summed up so often.
+const SUM_UP_EVERY: Duration = Duration::from_secs(5);
 
 /// The disk thread's own things.
 pub(crate) struct Worker {
@@ -78,6 +80,7 @@ pub(crate) struct Worker {
     is_news: bool,
     /// Frames that the cap cost, those that were told, and when.
     evicted: (u64, Option<Instant>),
+    summed_up_at: Option<Instant>,
 }
 
 impl Worker {
@@ -106,6 +109,7 @@ impl Worker {
             clock: None,
             is_news: false,
             evicted: (0, None),
+            summed_up_at: None,
         }
     }
 
@@ -177,6 +181,7 @@ impl Worker {
         self.free_own(now, shelf);
         let more = self.spill(now, intake, shelf, is_connected && !stops);
         self.tell_evicted(now, shelf);
+        self.sum_up(now, shelf);
         self.sync_if_due(now, intake, shelf, stops && !more);
         self.publish(shelf, is_connected, &wake);
         let read = is_connected && self.read_ahead(now, shelf, &wake);
@@ -231,6 +236,13 @@ impl Worker {
             self.evicted = (evicted, Some(now));
             let lost = evicted - told;
             self.tell(shelf, [format!("the journal's folder is full: {lost} older frames had to go")]);
+        }
+    }
+
+    fn sum_up(&mut self, now: Instant, shelf: &Shelf) {
+        if self.summed_up_at.is_none_or(|at| now.saturating_since(at) >= SUM_UP_EVERY) {
+            self.summed_up_at = Some(now);
+            shelf.lock().held = self.flash.as_ref().map(Flash::held).unwrap_or_default();
         }
     }
 

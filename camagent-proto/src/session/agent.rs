@@ -471,6 +471,11 @@ impl Agent {
         self.sender.set_backfill_rate(rate);
     }
 
+    /// Whether frames of the past wait.
+    pub fn set_backfill_paused(&mut self, is_paused: bool) {
+        self.sender.set_backfill_paused(is_paused);
+    }
+
     /// Says what came of a command. An error when the command is unknown or was answered before.
     pub fn answer(
         &mut self,

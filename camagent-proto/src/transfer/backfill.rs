@@ -119,6 +119,7 @@ pub(super) struct Backfill {
     head: Vec<u8>,
     /// The server stores other sources than when they were looked at.
     is_stale: bool,
+    is_paused: bool,
     cap: Cap,
 }
 
@@ -154,12 +155,18 @@ impl Cap {
 impl Backfill {
     /// A session begins.
     pub(super) fn rewind(&mut self) {
-        *self = Self { head: core::mem::take(&mut self.head), cap: self.cap, ..Self::default() };
+        let (head, cap, is_paused) = (core::mem::take(&mut self.head), self.cap, self.is_paused);
+        *self = Self { head, cap, is_paused, ..Self::default() };
     }
 
     /// The most octets a second; `None`: what the live classes leave.
     pub(super) fn set_rate(&mut self, rate: Option<u64>) {
         self.cap.rate = rate;
+    }
+
+    /// Nothing is sent while this is so.
+    pub(super) fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     /// When the cap lets something pass again.
@@ -204,6 +211,9 @@ impl Backfill {
         is_recorded: impl Fn(&TrackInfo) -> bool,
         counts: &mut TransferCounts,
     ) {
+        if self.is_paused {
+            return;
+        }
         if self.is_stale && self.partial.is_none() {
             // What was passed over is read again; what was sent is known by its lane.
             self.is_stale = false;

@@ -202,6 +202,11 @@ impl Sender {
         self.backfill.set_rate(rate);
     }
 
+    /// Whether frames of the past wait.
+    pub fn set_backfill_paused(&mut self, is_paused: bool) {
+        self.backfill.set_paused(is_paused);
+    }
+
     /// When frames of the past may be sent again that a cap holds back.
     pub fn backfill_at(&self) -> Option<Instant> {
         self.backfill.look_at()

@@ -16,6 +16,7 @@ mod crc;
 pub(crate) mod disk;
 #[cfg(feature = "fuzz")]
 pub(super) mod fuzz;
+pub(crate) mod held;
 pub(crate) mod open;
 pub(crate) mod segment;
 #[cfg(any(test, feature = "fuzz"))]

@@ -313,7 +313,10 @@ impl Puller {
                 let alone = alone_since.get_or_insert_with(Instant::now).elapsed();
                 !wanted && alone < self.pace.without_server
             };
-            if (has_server && home.intake().is_wanted(&self.camera, &self.source)) == wanted {
+            let intake = home.intake();
+            let is_wanted = has_server && intake.is_wanted(&self.camera, &self.source)
+                || intake.is_kept_offline(&self.camera, &self.source);
+            if is_wanted == wanted {
                 return;
             }
             // Either what is wanted changes, or it is time to look for the server.
