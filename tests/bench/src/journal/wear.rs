@@ -13,8 +13,9 @@ use crate::page::Measured;
 /// How long each stream is written.
 const LENGTH: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 5;
-const CARD: u64 = 512 << 20;
-const CAP: u64 = 256 << 20;
+const CARD: u64 = 1_280 << 20;
+/// What a folder may take without another word.
+const CAP: u64 = 1 << 30;
 /// Pictures a second, and from key frame to key frame.
 const PICTURES: u64 = 25;
 const GROUP: u64 = 50;
