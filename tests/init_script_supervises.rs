@@ -92,12 +92,13 @@ async fn it_starts_starts_again_and_stops() {
     init.configure(30);
     assert_eq!(init.call("start").status.code(), Some(0));
     let first = wait::found("the daemon", SOON, || init.daemon()).await;
+    wait::until("its first line", SOON, || init.log().matches("agent a with 1 camera(s)").count() == 1).await;
     assert_eq!(init.call("start").status.code(), Some(0), "once is enough");
     assert_eq!(init.call("status").status.code(), Some(0));
     // SAFETY: the process is the daemon of this test's own loop.
     assert_eq!(unsafe { libc::kill(first, libc::SIGKILL) }, 0);
     let second = wait::found("another daemon", SOON, || init.daemon().filter(|id| *id != first)).await;
-    wait::until("its first line", SOON, || init.log().matches("agent a with 1 camera(s)").count() == 2).await;
+    wait::until("the other's first line", SOON, || init.log().matches("agent a with 1 camera(s)").count() == 2).await;
     assert_eq!(init.call("reload").status.code(), Some(0));
     wait::until("the log is opened again", SOON, || init.log().contains("SIGHUP")).await;
     assert_eq!(init.daemon(), Some(second), "a reload ends nothing");

@@ -92,6 +92,11 @@ impl Site {
         wait::within("HTTP", SOON, exchange).await.unwrap_or(false)
     }
 
+    /// Who looked before has gone, on both ends: what is left of a visit would wait for the agent too.
+    async fn is_left(&self) {
+        wait::until("the end of the visits before", SOON, || self.server.visitors("gate", "rtsp") == 0).await;
+    }
+
     async fn is_offline(&self) {
         let is_online = || self.server.server().agents().status("gate").is_some_and(|status| status.online);
         wait::until("the agent's absence", SOON, || !is_online()).await;
@@ -166,6 +171,7 @@ async fn after_a_link_that_swallowed_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_while_the_agent_is_away_waits_for_it() {
     let mut site = Site::start().await;
+    site.is_left().await;
     site.link.set_up(false);
     site.link.reset();
     site.is_offline().await;
@@ -179,6 +185,7 @@ async fn who_comes_while_the_agent_is_away_waits_for_it() {
     drop(viewer);
 
     // The same when it is the agent that is started anew.
+    site.is_left().await;
     site.stop_agent();
     site.is_offline().await;
     let url = site.url();

@@ -169,7 +169,8 @@ impl Pair {
         Self {
             agent_takes: config.tunnels.bytes,
             // A little goes beyond: credit and the ends of streams, which wait for no acknowledgement.
-            agent_keeps: config.tunnels.resume_bytes.max(MIN_RESUME_BYTES) + MAX_RECORD as u64,
+            // And a quarter of that which is used again.
+            agent_keeps: config.tunnels.resume_bytes.max(MIN_RESUME_BYTES) * 5 / 4 + MAX_RECORD as u64,
             agent: Agent::new(config),
             server: None,
             journal: TestJournal::default(),

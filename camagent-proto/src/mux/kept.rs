@@ -95,9 +95,14 @@ impl Kept {
         self.free = Vec::new();
     }
 
-    /// The memory that is held, in octets.
+    /// The memory of what is kept, in octets.
     pub(super) fn held(&self) -> u64 {
         self.held
+    }
+
+    /// All memory, that which waits for the next records included.
+    pub(super) fn memory(&self) -> u64 {
+        self.held + (self.free.len() * MAX_RECORD) as u64
     }
 
     /// `frames` whole frames were sent.

@@ -89,9 +89,9 @@ impl Mux {
         self.resume.as_ref().filter(|resume| resume.kept.is_some()).map(|resume| resume.received)
     }
 
-    /// Octets of memory in which frames are kept.
+    /// Octets of memory in which frames are kept, and in which the next ones will be.
     pub fn kept_octets(&self) -> u64 {
-        self.resume.as_ref().and_then(|resume| resume.kept.as_ref()).map_or(0, Kept::held)
+        self.resume.as_ref().and_then(|resume| resume.kept.as_ref()).map_or(0, Kept::memory)
     }
 
     /// Goes on with a new connection: the peer has received so many frames. `false` when that cannot be; then the streams are lost.
