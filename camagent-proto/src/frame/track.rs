@@ -15,7 +15,7 @@ pub const MAX_CONFIG: usize = 2_048;
 /// A track as announced by the agent. Codec and framing are numbers here; their meaning is in `sdk-docs/protocol/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackInfo {
-    /// Number of the track on this agent, below 64.
+    /// Number of the track on this agent, below the server's `limits.tracks`: 128 unless it says otherwise.
     pub track: u32,
     /// Numbering era of the track within the agent's boot: grows whenever codec, camera or source of the track change or the track is added again.
     pub epoch: u64,

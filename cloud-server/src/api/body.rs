@@ -23,7 +23,7 @@ pub struct HealthBody {
     pub version: &'static str,
     /// Agents that are connected.
     pub agents_online: usize,
-    /// How often the database could not be written since the start.
+    /// How often, since the start, the database or the index of recordings could not be written, or old recordings not be removed.
     pub disk_trouble: u64,
 }
 
