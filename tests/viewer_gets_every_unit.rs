@@ -59,8 +59,7 @@ async fn own_reader(mut camera: Camera, viewer: Viewer) {
     camera.pause();
     for (index, track) in [(0, VIDEO), (1, AUDIO)] {
         let pushed = camera.units(track);
-        viewer.wait_unit(index, *pushed.last().expect("it pushed"), SOON).await;
-        let seen = viewer.seen(index);
+        let seen = viewer.wait_end(index, &pushed, SOON).await;
         let start = nal::find_run(&pushed, &seen.digests()).unwrap_or_else(|hole| panic!("track {track}: {hole}"));
         assert_eq!(start + seen.units.len(), pushed.len(), "up to the last one");
         assert_eq!(seen.holes, 0);

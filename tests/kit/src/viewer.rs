@@ -155,6 +155,16 @@ impl Viewer {
         wait::until(&format!("unit {unit:?} of track {track} at a viewer"), longest, || self.has(track, unit)).await;
     }
 
+    /// What arrived when it goes to the end of `units`, or all that came within `longest`. A unit alone does not tell: clips come round again.
+    pub async fn wait_end(&self, track: usize, units: &[Digest], longest: Duration) -> Seen {
+        let is_at_end = || {
+            let digests = self.seen(track).digests();
+            nal::find_run(units, &digests).is_ok_and(|start| start + digests.len() == units.len())
+        };
+        wait::at_most(longest, is_at_end).await;
+        self.seen(track)
+    }
+
     /// The state, unless the server did what no server may do.
     fn healthy(&self) -> MutexGuard<'_, State> {
         let state = lock(&self.state);

@@ -17,6 +17,14 @@ pub async fn until(what: &str, longest: Duration, mut holds: impl FnMut() -> boo
     }
 }
 
+/// Waits until `holds`, but no longer than `longest`: for who can say better what is wrong then.
+pub async fn at_most(longest: Duration, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() && begun.elapsed() < longest {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Waits until `look` finds something; panics with `what` when that takes longer than `longest`.
 pub async fn found<T>(what: &str, longest: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
