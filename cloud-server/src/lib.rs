@@ -2,7 +2,7 @@
 //!
 //! The modules in layer order, lowest first; a module uses modules above it in this list only:
 //!
-//! * [`error`], [`memory`] why the server does not start; what its allocator keeps
+//! * [`error`], [`memory`], [`descriptors`] why the server does not start; what its allocator keeps; how many files it may open
 //! * [`clock`], [`config`], [`event`], [`shutdown`] time, the TOML file, what happened, the graceful stop
 //! * [`store`], [`metrics`] SQLite: agents, API tokens, who owns which camera; and the counters of it all
 //! * [`agents`], [`auth`], [`live`], [`ingest`] who is connected, who may, the shared frame logs viewers read from, what is recorded
@@ -17,6 +17,7 @@ pub mod api;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod error;
 pub mod event;
 pub mod gateway;

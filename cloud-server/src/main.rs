@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use cloud_server::api::data::is_month;
 use cloud_server::auth::Auth;
 use cloud_server::clock::{self, Clock, rfc3339};
+use cloud_server::descriptors;
 use cloud_server::error::{Error, Result};
 use cloud_server::memory;
 use cloud_server::record::{self, index::Opened};
@@ -139,13 +141,20 @@ enum RecordingsCommand {
     },
 }
 
+/// How long threads have to end, after everything else did.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     memory::keep_free_pages();
+    descriptors::raise_limit();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("no runtime: {error}")),
     };
-    match runtime.block_on(run(Cli::parse())) {
+    let ended = runtime.block_on(run(Cli::parse()));
+    // A thread that a disk holds up is not waited for: what it was to write was never told to be safe.
+    runtime.shutdown_timeout(LAST_WAIT);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error.to_string()),
     }

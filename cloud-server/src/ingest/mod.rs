@@ -38,7 +38,7 @@ use camagent_proto::frame::{EndReason, FrameHead};
 
 pub use ledger::{Gap, GapReason};
 pub use losses::Losses;
-pub use recorder::{OPEN, Progress, Recorder, SET_ASIDE, Settings, Told};
+pub use recorder::{KEPT, OPEN, Progress, Recorder, SET_ASIDE, Settings, Told};
 pub use segment::{Run, SegmentInfo};
 pub use thread::{Ingest, Leaves, Offered, Persisted, Watched};
 

@@ -26,6 +26,8 @@ use super::{Flow, Input, TrackKey};
 
 /// The folder of segments that are being written.
 pub const OPEN: &str = "open";
+/// The folder of complete files.
+pub const KEPT: &str = "recordings";
 /// The folder of what is not ours, or cannot be read.
 pub const SET_ASIDE: &str = "set-aside";
 /// Says which store this is.
@@ -44,6 +46,8 @@ const OVERTIME: i64 = 2;
 const MOST_SEGMENT_BYTES: u64 = 256 << 20;
 /// So often it is written down that the recorder is at work.
 const ALIVE_EVERY_US: u64 = 30_000_000;
+/// A frame is not later than the machine's clock by more than this.
+const MOST_AHEAD_US: i64 = 60_000_000;
 /// Sources whose clocks are kept.
 const MOST_CLOCKS: usize = 4_096;
 
@@ -125,6 +129,9 @@ pub struct Recorder<D: Disk> {
     /// Safe, and perhaps not written down yet.
     written: Vec<(TrackKey, u64, u64)>,
     told: VecDeque<Told>,
+    /// Complete files that hold what is not written down yet. Nobody hears of one before: a frame that is in a file and not in the log comes
+    /// again after a power cut.
+    complete: Vec<(String, SegmentInfo)>,
     commit_at: Option<u64>,
     retry_at: Option<u64>,
     files: u64,
@@ -152,6 +159,7 @@ impl<D: Disk> Recorder<D> {
             entries: Vec::new(),
             written: Vec::new(),
             told: VecDeque::new(),
+            complete: Vec::new(),
             commit_at: None,
             retry_at: None,
             files: 0,
@@ -265,6 +273,11 @@ impl<D: Disk> Recorder<D> {
                 self.tell_progress(&flow.key);
             }
             Input::Frame { flow, sequence, head, utc_us, payload } => {
+                // Nothing was seen that is yet to come: a clock that runs ahead must not move what is kept of others.
+                let utc_us = match self.utc_us {
+                    0 => utc_us,
+                    now_us => utc_us.min(now_us.saturating_add(MOST_AHEAD_US)),
+                };
                 self.now_utc_us = self.now_utc_us.max(utc_us);
                 self.now_us = now_us;
                 if !self.track(&flow).taken.contains(sequence) {
@@ -362,9 +375,7 @@ impl<D: Disk> Recorder<D> {
                     failure = Some(error);
                     self.files += 1;
                     let name = file_name(self.now_utc_us, self.files);
-                    if let Some((name, info)) = writer.give_up(&mut self.disk, name) {
-                        self.told.push_back(Told::Closed(name, info));
-                    }
+                    self.complete.extend(writer.give_up(&mut self.disk, name));
                 }
             }
         }
@@ -388,6 +399,8 @@ impl<D: Disk> Recorder<D> {
         self.enter_pending();
         let is_due = !self.entries.is_empty() || self.alive_due().is_some_and(|at| at <= now_us);
         if is_due && self.utc_us > 0 {
+            // Once, however long a disk takes nothing.
+            self.entries.retain(|entry| !matches!(entry, Entry::Alive(_)));
             self.entries.push(Entry::Alive(self.utc_us));
             (self.contents.alive_us, self.alive_at) = (self.utc_us, now_us);
         }
@@ -405,12 +418,19 @@ impl<D: Disk> Recorder<D> {
             let keys = if self.retry_at.is_some() { known } else { keys };
             keys.iter().for_each(|key| self.tell_progress(key));
         }
+        if failure.as_ref().is_some_and(is_without_descriptors) {
+            // Files that wait for frames hold what the others lack.
+            let idle = self.writers.iter_mut().filter(|(_, writer)| !writer.is_dirty());
+            idle.for_each(|(_, writer)| writer.closing = true);
+        }
+        if self.entries.is_empty() {
+            self.take_closed();
+        }
         match failure {
             None => {
                 if self.retry_at.take().is_some() {
                     self.told.push_back(Told::Resumed);
                 }
-                self.take_closed();
                 true
             }
             Some(error) => {
@@ -436,6 +456,7 @@ impl<D: Disk> Recorder<D> {
     }
 
     fn take_closed(&mut self) {
+        self.told.extend(self.complete.drain(..).map(|(name, info)| Told::Closed(name, info)));
         let mut index = 0;
         while index < self.writers.len() {
             let writer = &self.writers[index].1;
@@ -732,10 +753,23 @@ impl<D: Disk> Recorder<D> {
 
     /// Looks through open files, and without a log through all.
     fn open_segments(&mut self, has_log: bool) -> io::Result<()> {
-        let names = if has_log { self.disk.list(OPEN)? } else { self.disk.list("")? };
+        // Nothing else of the folder is looked at: of a file system of its own it has a `lost+found`, which only root may read.
+        let mut names = self.disk.list(OPEN)?;
+        if !has_log {
+            names.extend(self.disk.list(KEPT)?);
+        }
         let is_open = |name: &str| name.starts_with("open/");
-        for name in names.iter().filter(|name| is_open(name) || name.starts_with("recordings/")) {
-            let data = self.disk.read(name)?;
+        for name in &names {
+            let data = match self.disk.read(name) {
+                Ok(data) => data,
+                Err(error) if is_unreadable(&error) => {
+                    if is_open(name) {
+                        self.set_aside(name, &format!("it cannot be read: {error}"))?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match segment::scan(&data, |_, _, _| {}) {
                 Ok(info) => {
                     if is_open(name) && info.bytes < data.len() as u64 {
@@ -782,6 +816,16 @@ impl<D: Disk> Recorder<D> {
         let last = name.rsplit('/').next().unwrap_or(name);
         format!("{SET_ASIDE}/{}-{}-{last}", self.now_utc_us, self.files)
     }
+}
+
+/// The process, or the machine, has no more open files to give.
+fn is_without_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// One file cannot be read; others can.
+fn is_unreadable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(libc::EIO)
 }
 
 fn file_name(now_utc_us: i64, number: u64) -> String {

@@ -26,6 +26,10 @@ struct State {
     operations_left: Option<u64>,
     /// Calls of [`Disk::sync`].
     syncs: u64,
+    /// No more files can be open.
+    is_out_of_descriptors: bool,
+    /// Names that begin so cannot be read.
+    forbidden: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -58,6 +62,16 @@ impl SimDisk {
     /// After so many more operations the power goes: all that follow fail until [`SimDisk::cut_power`].
     pub fn fail_after(&self, operations: u64) {
         self.lock().operations_left = Some(operations);
+    }
+
+    /// From now on no new file can be made, as when a process has all files open that it may.
+    pub fn set_out_of_descriptors(&self, is_out: bool) {
+        self.lock().is_out_of_descriptors = is_out;
+    }
+
+    /// Files and folders whose names begin so cannot be read, as those of another user.
+    pub fn forbid(&self, prefix: &str) {
+        self.lock().forbidden.push(prefix.to_owned());
     }
 
     /// How often something was synced.
@@ -136,6 +150,9 @@ impl Disk for SimDisk {
     fn create(&mut self, name: &str) -> io::Result<u64> {
         let mut state = self.lock();
         state.step()?;
+        if state.is_out_of_descriptors {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
         if state.names.contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
@@ -206,12 +223,20 @@ impl Disk for SimDisk {
     fn read(&mut self, name: &str) -> io::Result<Vec<u8>> {
         let mut state = self.lock();
         let file = state.find(name)?;
+        if state.forbidden.iter().any(|prefix| name.starts_with(prefix)) {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
         Ok(state.files.get(&file).map(Content::whole).unwrap_or_default())
     }
 
     fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
         let within = |name: &&String| folder.is_empty() || name.starts_with(&format!("{folder}/"));
-        Ok(self.lock().names.keys().filter(within).cloned().collect())
+        let state = self.lock();
+        // A folder is walked: one below it that cannot be read ends that.
+        if state.forbidden.iter().any(|prefix| prefix.ends_with('/') && within(&prefix)) {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
+        Ok(state.names.keys().filter(within).cloned().collect())
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

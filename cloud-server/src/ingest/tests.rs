@@ -335,3 +335,70 @@ fn a_lost_log_is_made_again_from_the_files() {
     let recorder = open(&disk);
     assert_eq!(recorder.ranges(&flow.key).iter().collect::<Vec<_>>(), [(0, 130)]);
 }
+
+#[test]
+fn a_new_disk_with_folders_of_others_is_used_and_a_file_that_cannot_be_read_is_set_aside() {
+    let disk = SimDisk::new();
+    disk.forbid("lost+found/");
+    let mut recorder = open(&disk);
+    let flow = flow(0);
+    recorder.handle(0, Input::Track { flow: Arc::clone(&flow), next: 0 });
+    (0..60).for_each(|sequence| recorder.handle(0, frame(&flow, sequence)));
+    assert!(recorder.commit(1));
+    drop(recorder);
+    let mut writing = disk.clone();
+    writing.create("open/of-root.mp4").expect("makes");
+    disk.forbid("open/of-root.mp4");
+    let mut recorder = open(&disk);
+    assert_eq!(recorder.ranges(&flow.key).iter().collect::<Vec<_>>(), [(0, 60)]);
+    let all = told(&mut recorder);
+    let aside = all.iter().filter(|told| matches!(told, Told::SetAside { name, .. } if name.ends_with("of-root.mp4")));
+    assert_eq!(aside.count(), 1, "{all:?}");
+}
+
+#[test]
+fn without_descriptors_files_that_wait_end_so_that_others_can_begin() {
+    let disk = SimDisk::new();
+    let mut recorder = open(&disk);
+    let (first, second) = (flow(0), flow(1));
+    recorder.handle(0, Input::Track { flow: Arc::clone(&first), next: 0 });
+    (0..60).for_each(|sequence| recorder.handle(0, frame(&first, sequence)));
+    assert!(recorder.commit(1));
+    told(&mut recorder);
+    disk.set_out_of_descriptors(true);
+    recorder.handle(2, Input::Track { flow: Arc::clone(&second), next: 0 });
+    (0..60).for_each(|sequence| recorder.handle(2, frame(&second, sequence)));
+    assert!(!recorder.commit(3));
+    let all = told(&mut recorder);
+    assert!(all.iter().any(|told| matches!(told, Told::Stalled(_))));
+    assert!(all.iter().any(|told| matches!(told, Told::Closed(..))), "what was complete gives its descriptor back");
+    disk.set_out_of_descriptors(false);
+    recorder.handle_timeout(3_000_000);
+    assert!(!recorder.is_stalled());
+    (60..120).for_each(|sequence| recorder.handle(4_000_000, frame(&first, sequence)));
+    recorder.finish(5_000_000);
+    let all = told(&mut recorder);
+    assert_eq!((progress(&all, 0), progress(&all, 1)), (Some(120), Some(60)));
+    assert_eq!(stored(&disk).values().copied().collect::<Vec<_>>(), [1; 180]);
+}
+
+#[test]
+fn a_clock_that_runs_ahead_dates_nothing_later_than_now() {
+    let disk = SimDisk::new();
+    let mut recorder = open(&disk);
+    let flow = flow(0);
+    recorder.set_utc(UTC + 8_000_000);
+    recorder.handle(0, Input::Track { flow: Arc::clone(&flow), next: 0 });
+    for sequence in 0..20 {
+        let Input::Frame { flow, sequence, head, payload, .. } = frame(&flow, sequence) else { continue };
+        let utc_us = UTC + 70 * 365 * 86_400_000_000;
+        recorder.handle(0, Input::Frame { flow, sequence, head, utc_us, payload });
+    }
+    recorder.finish(1);
+    let closed = told(&mut recorder).into_iter().find_map(|told| match told {
+        Told::Closed(_, info) => Some(info),
+        _ => None,
+    });
+    let ends_us = closed.expect("a file").end_us();
+    assert!(ends_us <= UTC + 70_000_000, "{ends_us}");
+}

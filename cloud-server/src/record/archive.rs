@@ -25,8 +25,8 @@ use crate::ingest::segment::scan;
 use crate::ingest::{Ingest, Leaves, SegmentInfo};
 use crate::metrics::RecordingGauges;
 
-/// The folder of complete files in the object store.
-pub const KEPT: &str = "recordings";
+pub use crate::ingest::KEPT;
+
 /// What could not be moved or entered is tried again after this time.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// How often old files are looked for.

@@ -30,7 +30,9 @@ impl Store {
         told: &[DataRow],
         now_us: i64,
     ) -> Result<()> {
-        let mut work = self.pool.begin().await?;
+        // A transaction that reads first and then wants to write is refused at once when somebody else wrote in between: whoever means to write
+        // waits in line from the beginning.
+        let mut work = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for row in told {
             let before = sqlx::query(
                 "SELECT octets FROM data_boots WHERE agent_id = ? AND boot = ? AND camera = ? AND cause = ?",
@@ -139,6 +141,30 @@ mod tests {
         assert_eq!(store.data_months("a").await.expect("reads"), ["2026-12", "2026-11"]);
         store.remove_agent("a").await.expect("removes");
         assert!(store.data("a", "2026-11").await.expect("reads").is_empty(), "gone with its agent");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn agents_that_come_back_together_are_all_counted() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let store = Store::open(folder.path()).await.expect("opens");
+        let mut agents = tokio::task::JoinSet::new();
+        for number in 0..8_u8 {
+            store.add_agent(&format!("a{number}"), &[number; 32], 1).await.expect("adds");
+        }
+        for number in 0..8_u8 {
+            let store = store.clone();
+            agents.spawn(async move {
+                let agent = format!("a{number}");
+                for octets in 1..5 {
+                    let told = [row("gate", "live:main", octets * 100)];
+                    store.add_data(&agent, &[number; 16], "2026-11", &told, octets).await.expect("waits for its turn");
+                }
+                store.data(&agent, "2026-11").await.expect("reads")
+            });
+        }
+        while let Some(data) = agents.join_next().await {
+            assert_eq!(data.expect("no panic"), [row("gate", "live:main", 400)]);
+        }
     }
 
     #[tokio::test]
