@@ -217,3 +217,29 @@ fn the_past_waits_while_it_is_paused_and_goes_on_in_the_middle_of_a_frame() {
     assert_eq!(pair.store.frames.len(), 10);
     assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None));
 }
+
+/// The disk thread tells of an epoch and brings its frames at any time. Declined for being unknown, they would count as brought already.
+#[test]
+fn frames_that_come_between_two_questions_are_not_taken_for_brought() {
+    for looks in 1..40 {
+        let mut pair = recording();
+        pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..20, 20, 2_000);
+        pair.journal.backlog.add_while_looked_at(looks, BootId([2; 16]), info(0, 1, 0), 0..20, 20, 2_000);
+        pair.connect();
+        pair.drive(MINUTE);
+        assert_eq!((pair.store.frames.len(), pair.store.holes.len()), (40, 0), "with look {looks}");
+    }
+}
+
+#[test]
+fn an_epoch_that_goes_on_keeps_its_lane() {
+    let mut pair = recording();
+    pair.connect();
+    for jump in 0..300_u64 {
+        let (from, to) = (jump * 20, jump * 20 + 10);
+        pair.journal.backlog.grow(BootId([200; 16]), info(0, 1, 0), from..to, to, 500);
+        pair.drive(Duration::from_secs(2));
+        assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None), "jump {jump}");
+    }
+    assert_eq!(pair.store.frames.len(), 3_000);
+}

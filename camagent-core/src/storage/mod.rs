@@ -55,7 +55,7 @@ struct State {
     generation: u64,
     /// Frames that were read ahead, oldest first.
     ahead: VecDeque<Stored>,
-    /// There is nothing behind them.
+    /// There is nothing behind them of all that `waiting` tells.
     is_at_end: bool,
     tellings: Vec<String>,
     held: Held,
@@ -109,8 +109,12 @@ impl Shelf {
     }
 
     fn live_from(&self, track: u32, epoch: u64, next: u64) {
-        self.lock().live_from.insert((track, epoch), next);
-        self.changed.notify_all();
+        let mut state = self.lock();
+        if state.live_from.insert((track, epoch), next) != Some(next) {
+            // What lies below was passed as live when it was read.
+            state.is_at_end = false;
+            self.changed.notify_all();
+        }
     }
 
     fn live_freed(&self, track: u32, epoch: u64, next: u64) {

@@ -15,7 +15,7 @@ use camagent_proto::{
     message::{BootId, Camera, Retention, Source, SourceState},
     mux::NoStreams,
     session::{Accept, Agent, AgentConfig, Server, ServerConfig, ServerEvent, Transmit},
-    transfer::{Delivery, EpochKey, Past},
+    transfer::{Backlog as _, Delivery, EpochKey, Look, Past},
 };
 
 use super::{Shelf, Tiers, Worker};
@@ -429,4 +429,79 @@ fn over_the_cap_the_oldest_go_with_a_reason() {
     assert_eq!(lost, first, "{holes:?}");
     assert!(holes.iter().all(|hole| hole.2 == SkipReason::OverBudget));
     assert_eq!(world.run.as_ref().unwrap().session.transfer_counts().frames_skipped, first);
+}
+
+/// Between the telling of what is new and the reading of it lies a turn of the disk thread, in which the agent may ask.
+#[test]
+fn what_is_told_and_not_read_yet_is_not_said_to_be_brought() {
+    let mut world = World::new(4);
+    world.mode = StorageMode::WriteAhead;
+    world.start();
+    (0..60).for_each(|_| world.tick(0));
+    let run = world.run.as_mut().unwrap();
+    (&run.shelf).rewind(false);
+    run.shelf.live_from(0, 1, 0);
+    world.work();
+    let run = world.run.as_mut().unwrap();
+    assert_eq!((&run.shelf).look(), Look::Nothing, "all of it is live");
+    // Memory lets frames go, and the live reader jumps.
+    run.shelf.live_from(0, 1, 30);
+    assert_eq!((&run.shelf).look(), Look::Later);
+    let told = Cell::new(0);
+    for _ in 0..3 {
+        let Run { worker, intake, shelf, .. } = world.run.as_mut().unwrap();
+        let (shelf, told) = (&*shelf, &told);
+        worker.turn(world.now, intake, shelf, || {
+            let mut backlog = shelf;
+            let end = backlog.waiting().iter().map(|waiting| waiting.end).max();
+            if end == Some(30) {
+                told.set(told.get() + 1);
+                assert_ne!(backlog.look(), Look::Nothing, "the server would hear that it has them");
+            }
+        });
+    }
+    assert!(told.get() > 0);
+    let run = world.run.as_mut().unwrap();
+    let Look::Frame(of, entry) = (&run.shelf).look() else { panic!("nothing was read") };
+    assert_eq!((of, entry.sequence), (key(1), 0));
+}
+
+/// In the mode `write_ahead` all that is pushed is written, and what the live reader brings is not read back for that.
+#[test]
+fn what_is_live_is_not_read_from_the_card() {
+    let mut world = World::new(4);
+    world.mode = StorageMode::WriteAhead;
+    world.start();
+    world.connect();
+    (0..300).for_each(|_| world.tick(8));
+    assert!(world.card.syncs() > 5);
+    assert_eq!(world.card.reads(), 0);
+}
+
+/// A sector that has gone bad costs the frames behind it in its segment, and neither the others nor those to come.
+#[test]
+fn a_file_that_cannot_be_read_costs_itself() {
+    for (from, least) in [(0, 0), (150_000, 100)] {
+        let mut world = World::new(6);
+        world.start();
+        (0..1_000).for_each(|_| world.tick(0));
+        let name = world.card.names()[0].clone();
+        world.card.fail_reads(&name, from);
+        world.connect();
+        let before = world.store.live.len();
+        (0..500).for_each(|_| world.tick(8));
+        assert!(world.store.live.len() >= before + 450);
+        world.settle();
+        let told = world.run.as_ref().unwrap().shelf.take_tellings().join("\n");
+        assert!(told.contains("cannot be read") && !told.contains("failed"), "{told:?}");
+        let (stored, holes) = (&world.store.stored[&key(1)], &world.store.holes[&key(1)]);
+        let lost = 1_500 - stored.len() as u64;
+        assert!(stored.len() > 1_100 && stored.range(..300).count() >= least, "{from}: {} are there", stored.len());
+        let told: u64 = holes.iter().map(|(first, last, _)| last - first + 1).sum();
+        assert_eq!((told, holes.iter().all(|hole| hole.2 == SkipReason::Corrupt)), (lost, true), "{holes:?}");
+        let live = world.store.live.len();
+        (0..100).for_each(|_| world.tick(0));
+        world.settle();
+        assert_eq!(world.store.stored[&key(1)].len() as u64, 1_600 - lost, "it is still written to: {live}");
+    }
 }

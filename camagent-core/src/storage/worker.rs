@@ -17,7 +17,7 @@ use camagent_proto::{
 };
 use tokio::sync::Notify;
 
-use super::{Shelf, key};
+use super::Shelf;
 use crate::{
     config::StorageMode,
     journal::flash::{
@@ -442,6 +442,8 @@ impl Worker {
         if !is_same {
             state.waiting = waiting;
             state.generation += 1;
+            // What is told anew was not looked for yet.
+            state.is_at_end = false;
             drop(state);
             wake();
         }
@@ -470,23 +472,30 @@ impl Worker {
             self.is_news = true;
             return true;
         }
-        let (mut octets, mut is_at_end) = (octets, false);
+        for key in declined {
+            self.cursor.pass(LaneKey { boot: key.boot, track: key.track, epoch: key.epoch }, u64::MAX);
+        }
+        let (mut octets, mut is_at_end, mut goes_on) = (octets, false, false);
         let mut read = Vec::new();
+        let read_below = &self.read_below;
+        let below = |lane: &LaneKey| match lane.boot == own {
+            true => read_below.get(&(lane.track, lane.epoch)).copied().unwrap_or(0),
+            false => u64::MAX,
+        };
         while octets < AHEAD {
             let Some(flash) = &mut self.flash else { break };
-            match self.cursor.look(flash, &mut *self.disk) {
+            match self.cursor.look(flash, &mut *self.disk, below) {
                 Ok(Look::End) => {
                     is_at_end = true;
                     break;
                 }
                 Ok(Look::Frame(stored)) => {
-                    let of = (stored.key.track, stored.key.epoch);
-                    let start = self.read_below.get(&of).copied().unwrap_or(0);
-                    let is_live = stored.key.boot == own && stored.frame.sequence >= start;
-                    if !is_live && !declined.contains(&key(&stored)) {
-                        octets += stored.frame.payload.len();
-                        read.push(stored);
-                    }
+                    octets += stored.frame.payload.len();
+                    read.push(stored);
+                }
+                Ok(Look::Later) => {
+                    goes_on = true;
+                    break;
                 }
                 Err(error) => {
                     self.with_flash(now, shelf, |_, _| Err(error));
@@ -503,6 +512,9 @@ impl Worker {
         if state.session != self.session {
             return true;
         }
+        // The agent goes by this: what it is told to be there and does not find, it takes for brought already.
+        let is_current = state.live_from == self.read_below;
+        is_at_end &= is_current;
         let is_news = !read.is_empty() || state.is_at_end != is_at_end;
         state.is_at_end = is_at_end;
         state.ahead.extend(read);
@@ -510,7 +522,7 @@ impl Worker {
         if is_news {
             wake();
         }
-        false
+        goes_on || !is_current
     }
 
     fn read_below_of(&self, lane: &LaneKey) -> u64 {

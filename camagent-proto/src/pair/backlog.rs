@@ -33,15 +33,41 @@ pub struct TestBacklog {
     /// With every so many copies it is read anew from the beginning, as a card that failed and was opened again. 0: never.
     pub restarts_every: u64,
     copies: u64,
+    /// What comes while it is looked at, and with which look.
+    late: Option<(u64, Held)>,
 }
 
 impl TestBacklog {
     /// Adds an epoch that holds the frames `numbers`, and of which `end` is the number behind the last one.
     pub fn add(&mut self, boot: BootId, info: TrackInfo, numbers: impl Iterator<Item = u64>, end: u64, length: usize) {
-        let waiting = Waiting { boot, end, clock: (0, 0), ended: Some(EndReason::PowerCut), info };
-        let octets = |number: u64| super::payload(waiting.info.track, waiting.info.epoch, number, length);
-        let frames = numbers.map(|number| (number, (FrameHead::default(), octets(number)))).collect();
-        self.epochs.push(Held { frames, waiting, passed: 0, is_declined: false });
+        self.epochs.push(Held::new(boot, info, numbers, end, length));
+        self.generation += 1;
+    }
+
+    /// The same between two questions of the sender's: with so many looks more.
+    pub fn add_while_looked_at(
+        &mut self,
+        looks: u64,
+        boot: BootId,
+        info: TrackInfo,
+        numbers: impl Iterator<Item = u64>,
+        end: u64,
+        length: usize,
+    ) {
+        self.late = Some((self.looks + looks, Held::new(boot, info, numbers, end, length)));
+    }
+
+    /// Adds frames to an epoch that goes on.
+    pub fn grow(&mut self, boot: BootId, info: TrackInfo, numbers: impl Iterator<Item = u64>, end: u64, length: usize) {
+        let mut more = Held::new(boot, info, numbers, end, length);
+        more.waiting.ended = None;
+        match self.epochs.iter_mut().find(|held| held.waiting.key() == more.waiting.key()) {
+            Some(held) => {
+                held.waiting.end = end;
+                held.frames.append(&mut more.frames);
+            }
+            None => self.epochs.push(more),
+        }
         self.generation += 1;
     }
 
@@ -68,6 +94,15 @@ impl TestBacklog {
     }
 }
 
+impl Held {
+    fn new(boot: BootId, info: TrackInfo, numbers: impl Iterator<Item = u64>, end: u64, length: usize) -> Self {
+        let waiting = Waiting { boot, end, clock: (0, 0), ended: Some(EndReason::PowerCut), info };
+        let octets = |number: u64| super::payload(waiting.info.track, waiting.info.epoch, number, length);
+        let frames = numbers.map(|number| (number, (FrameHead::default(), octets(number)))).collect();
+        Self { frames, waiting, passed: 0, is_declined: false }
+    }
+}
+
 impl Backlog for TestBacklog {
     fn generation(&mut self) -> u64 {
         self.generation
@@ -79,6 +114,11 @@ impl Backlog for TestBacklog {
 
     fn look(&mut self) -> Look {
         self.looks += 1;
+        let looks = self.looks;
+        if let Some((_, held)) = self.late.take_if(|(with, _)| *with <= looks) {
+            self.epochs.push(held);
+            self.generation += 1;
+        }
         if self.is_slow && self.looks.is_multiple_of(2) {
             return Look::Later;
         }

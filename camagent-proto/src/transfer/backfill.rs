@@ -97,6 +97,8 @@ struct Lane {
     is_answered: bool,
     /// EPOCH_END was sent, or nothing more comes in this session.
     is_over: bool,
+    /// The server has stored all of it.
+    is_stored: bool,
 }
 
 #[derive(Debug)]
@@ -195,7 +197,9 @@ impl Backfill {
         if mack.persisted > 0 {
             backlog.stored(&lane.waiting.key(), mack.persisted.min(lane.waiting.end));
         }
-        if lane.is_over && mack.persisted >= lane.waiting.end {
+        lane.is_stored = mack.persisted >= lane.waiting.end;
+        // The server forgets a lane only with its epoch: one that goes on has the same number when there is more of it.
+        if lane.is_over && lane.is_stored && lane.waiting.ended.is_some() {
             let number = lane.number;
             self.lanes.retain(|lane| lane.number != number);
         }
@@ -282,7 +286,9 @@ impl Backfill {
                 return written;
             }
             let Some(lane) = self.lanes.iter_mut().find(|lane| lane.waiting.key() == key) else {
-                if self.queue.iter().any(|queued| queued.key() == key) {
+                // What is told of it may have come a moment ago: declined, its frames would count as brought.
+                if self.queue.iter().any(|queued| queued.key() == key) || self.generation != Some(backlog.generation())
+                {
                     return false;
                 }
                 backlog.decline(&key);
@@ -320,7 +326,9 @@ impl Backfill {
         let waiting = self.queue.front()?;
         let known = self.lanes.iter().position(|lane| lane.waiting.key() == waiting.key());
         if known.is_none() && self.lanes.len() >= OPEN {
-            return None;
+            // Those that go on and of which nothing waits give way.
+            let at = self.lanes.iter().position(|lane| lane.is_over && lane.is_stored)?;
+            self.lanes.remove(at);
         }
         let lane = known.map_or(FIRST_LANE.max(self.last + 1), |at| self.lanes[at].number);
         let (clock_us, utc_us) = waiting.clock;
@@ -332,13 +340,15 @@ impl Backfill {
         let waiting = self.queue.pop_front()?;
         match known {
             Some(at) => {
-                (self.lanes[at].waiting, self.lanes[at].is_over) = (waiting, false);
+                let lane = &mut self.lanes[at];
+                (lane.waiting, lane.is_over, lane.is_stored) = (waiting, false, false);
             }
             None => {
                 self.last = lane;
                 let rank = self.ranks.get(&waiting.boot).copied().unwrap_or(0);
                 let next = waiting.info.next;
-                self.lanes.push(Lane { number: lane, rank, waiting, next, is_answered: false, is_over: false });
+                let (is_answered, is_over, is_stored) = (false, false, false);
+                self.lanes.push(Lane { number: lane, rank, waiting, next, is_answered, is_over, is_stored });
             }
         }
         Some(true)

@@ -3,16 +3,18 @@
 
 use std::{collections::BTreeMap, io};
 
-use camagent_proto::frame::FrameStart;
+use camagent_proto::{frame::FrameStart, message::BootId};
 
 use super::{
-    disk::Disk,
-    segment::{HEAD, Parsed, Record, Records},
+    disk::{Disk, answers, unreadable},
+    segment::{HEAD, Parsed, Record, Records, Run},
     store::{Flash, LaneKey, name},
 };
 
 /// Read at once.
 const READ: usize = 64 << 10;
+/// Read for one look: whoever looks has other things to do too.
+const MOST_READ: usize = 256 << 10;
 
 /// A frame that was read back.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,8 @@ pub(crate) struct Cursor {
 pub(crate) enum Look {
     /// The oldest frame that was not read.
     Frame(Stored),
+    /// Much was read and nothing found: the next look goes on there.
+    Later,
     /// There is no other one that is safely on the card.
     End,
 }
@@ -58,10 +62,20 @@ impl Cursor {
         self.next.get(key).copied().unwrap_or(0)
     }
 
-    /// Reads on to the next frame that the server does not have.
-    pub(crate) fn look(&mut self, flash: &mut Flash, disk: &mut dyn Disk) -> io::Result<Look> {
+    /// Reads on to the next frame that the server does not have, of numbers below what `below` says. A segment that cannot be read is left, as
+    /// long as the folder itself answers.
+    pub(crate) fn look(
+        &mut self,
+        flash: &mut Flash,
+        disk: &mut dyn Disk,
+        below: impl Fn(&LaneKey) -> u64,
+    ) -> io::Result<Look> {
+        let mut octets = 0;
         loop {
-            let Some((number, boot, end, is_open)) = self.place(flash) else { return Ok(Look::End) };
+            let Some((number, boot, end, is_open)) = self.place(flash, &below) else { return Ok(Look::End) };
+            if octets >= MOST_READ {
+                return Ok(Look::Later);
+            }
             if number != self.segment || self.records.is_none() {
                 self.segment = number;
                 self.records = Some(Records::new(number, HEAD as u64));
@@ -77,7 +91,7 @@ impl Cursor {
             let why = match records.next() {
                 Parsed::Record(Record::Frame { epoch, frame }, _) => {
                     let key = LaneKey { boot, track: frame.track, epoch };
-                    if self.wants(flash, key, frame.sequence) {
+                    if frame.sequence < below(&key) && self.wants(flash, key, frame.sequence) {
                         self.next.insert(key, frame.sequence + 1);
                         return Ok(Look::Frame(Stored { key, frame }));
                     }
@@ -87,16 +101,25 @@ impl Cursor {
                 Parsed::Short(_) => {
                     let at = records.wanted_at();
                     let mut chunk = vec![0; READ.min(usize::try_from(end.saturating_sub(at)).unwrap_or(READ))];
-                    let read = if chunk.is_empty() { 0 } else { disk.read(&name(number), at, &mut chunk)? };
-                    if read > 0 {
-                        records.feed(&chunk[..read]);
-                        continue;
+                    let read = if chunk.is_empty() { Ok(0) } else { disk.read(&name(number), at, &mut chunk) };
+                    match read {
+                        Ok(0) => "it is shorter than it was".into(),
+                        Ok(read) => {
+                            octets += read;
+                            records.feed(&chunk[..read]);
+                            continue;
+                        }
+                        Err(error) if answers(disk, &name(number)) => unreadable(&error),
+                        Err(error) => return Err(error),
                     }
-                    "it is shorter than it was"
                 }
-                Parsed::Bad(why) => why,
+                Parsed::Bad(why) => why.into(),
             };
-            for (key, next) in flash.damaged(number, why, |key| self.next_of(key)) {
+            if is_open {
+                // What is written from now on can be read.
+                flash.seal(disk)?;
+            }
+            for (key, next) in flash.damaged(number, &why, |key| self.next_of(key)) {
                 self.pass(key, next);
             }
             self.leave();
@@ -104,11 +127,11 @@ impl Cursor {
     }
 
     /// The segment to read in: number, run, where it ends, and whether it still grows.
-    fn place(&self, flash: &Flash) -> Option<(u64, camagent_proto::message::BootId, u64, bool)> {
-        let wanted = |boot, run: &super::segment::Run| {
+    fn place(&self, flash: &Flash, below: &impl Fn(&LaneKey) -> u64) -> Option<(u64, BootId, u64, bool)> {
+        let wanted = |boot, run: &Run| {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
-            let freed = flash.lane(&key).map_or(u64::MAX, |lane| lane.freed);
-            run.end > freed.max(self.next_of(&key))
+            let first = flash.lane(&key).map_or(u64::MAX, |lane| lane.freed).max(self.next_of(&key)).max(run.first);
+            first < run.end.min(below(&key))
         };
         let sealed = flash.segments.iter().filter(|segment| segment.number >= self.segment);
         for segment in sealed {
@@ -116,8 +139,10 @@ impl Cursor {
                 return Some((segment.number, segment.boot, segment.data_end, false));
             }
         }
+        let boot = flash.config.boot;
         let open = flash.open.as_ref().filter(|open| open.number >= self.segment)?;
-        Some((open.number, flash.config.boot, open.synced, true))
+        let has_wanted = open.summary.runs.iter().any(|run| wanted(boot, run));
+        has_wanted.then_some((open.number, boot, open.synced, true))
     }
 
     fn leave(&mut self) {

@@ -34,6 +34,16 @@ pub(crate) trait Disk: Send {
     fn set_aside(&mut self, name: &str) -> io::Result<()>;
 }
 
+/// Whether the folder is still there with a file that could not be read: then it is that file, and not the card, that fails.
+pub(super) fn answers(disk: &mut dyn Disk, name: &str) -> bool {
+    disk.list().is_ok_and(|files| files.iter().any(|(file, _)| file == name))
+}
+
+/// What is wrong with such a file.
+pub(super) fn unreadable(error: &io::Error) -> String {
+    format!("it cannot be read: {error}")
+}
+
 /// Where files go that are not understood.
 pub(crate) const SET_ASIDE: &str = "set-aside";
 /// Locked while an agent uses the folder.

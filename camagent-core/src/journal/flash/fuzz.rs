@@ -37,10 +37,13 @@ pub fn journal_segment(data: &[u8]) {
 fn read_all(flash: &mut Flash, card: &SimDisk) -> usize {
     let mut cursor = Cursor::new();
     let mut frames = 0;
-    while let Look::Frame(_) = cursor.look(flash, &mut card.clone()).expect("the card is well") {
-        frames += 1;
+    loop {
+        match cursor.look(flash, &mut card.clone(), |_| u64::MAX).expect("the card is well") {
+            Look::Frame(_) => frames += 1,
+            Look::Later => {}
+            Look::End => return frames,
+        }
     }
-    frames
 }
 
 fn wrapped(mut data: &[u8], is_sealed: bool) -> Vec<u8> {

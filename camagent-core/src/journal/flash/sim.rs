@@ -36,6 +36,8 @@ struct Card {
     pages_written: u64,
     syncs: u64,
     reads: u64,
+    /// Files of which nothing from an octet on can be read.
+    unreadable: BTreeMap<String, usize>,
     /// Fails after so many more calls that write.
     fails_in: Option<u64>,
     random: u64,
@@ -104,6 +106,11 @@ impl SimDisk {
     /// The card is pulled, or put back.
     pub(crate) fn set_away(&self, is_away: bool) {
         self.card().is_away = is_away;
+    }
+
+    /// Octets of a file from this one on cannot be read any more.
+    pub(crate) fn fail_reads(&self, name: &str, from: usize) {
+        self.card().unreadable.insert(name.into(), from);
     }
 
     /// What fits from now on.
@@ -272,6 +279,9 @@ impl Disk for SimDisk {
         let octets = &card.inodes[card.inode(name)?].now;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(octets.len());
         let length = into.len().min(octets.len() - from);
+        if card.unreadable.get(name).is_some_and(|bad| from + length > *bad) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         into[..length].copy_from_slice(&octets[from..from + length]);
         Ok(length)
     }

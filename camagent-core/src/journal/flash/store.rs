@@ -292,18 +292,14 @@ impl Flash {
         self.clean(disk)
     }
 
-    /// Octets of a segment cannot be read back: of its frames those from `next` on are lost, and the file will be set aside.
+    /// Octets of a sealed segment cannot be read back: of its frames those from `next` on are lost, and the file will be set aside.
     pub(super) fn damaged(&mut self, number: u64, why: &str, next: impl Fn(&LaneKey) -> u64) -> Vec<(LaneKey, u64)> {
         let segment = self.segments.iter_mut().find(|segment| segment.number == number);
-        let (boot, runs) = match (segment, &self.open) {
-            (Some(segment), _) => {
-                segment.is_corrupt = true;
-                (segment.boot, segment.runs.clone())
-            }
-            (None, Some(open)) if open.number == number => (self.config.boot, open.summary.runs.clone()),
-            _ => return Vec::new(),
-        };
-        self.damages.push(format!("{} is damaged: {why}", name(number)));
+        let Some(segment) = segment else { return Vec::new() };
+        if !std::mem::replace(&mut segment.is_corrupt, true) {
+            self.damages.push(format!("{} is damaged: {why}", name(number)));
+        }
+        let (boot, runs) = (segment.boot, segment.runs.clone());
         let mut passed = Vec::new();
         for run in runs {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };

@@ -61,8 +61,9 @@ fn start(track: u32, sequence: u64, length: usize) -> FrameStart {
 fn read(flash: &mut Flash, card: &SimDisk) -> Vec<(u64, u32, u64)> {
     let (mut cursor, mut frames) = (Cursor::new(), Vec::new());
     loop {
-        match cursor.look(flash, &mut card.clone()).unwrap() {
+        match cursor.look(flash, &mut card.clone(), |_| u64::MAX).unwrap() {
             Look::End => return frames,
+            Look::Later => {}
             Look::Frame(stored) => {
                 let boot = u64::from_le_bytes(*stored.key.boot.0.first_chunk().unwrap());
                 let (track, sequence) = (stored.key.track, stored.frame.sequence);
