@@ -133,7 +133,7 @@ enum RecordingsCommand {
         /// Of this camera only.
         camera: Option<String>,
     },
-    /// Verify that files, index and log agree; say what does not.
+    /// Verify the invariants of the folder of recordings; say what does not hold.
     Check {
         /// Mend it as well. No server may record into the folder meanwhile.
         #[arg(long)]
