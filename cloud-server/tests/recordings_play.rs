@@ -302,3 +302,48 @@ impl Drop for Unmount {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+/// All recorded files that are complete.
+fn kept(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(kept(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_a_gap_of_a_clip() {
+    let (running, token, api) = recording().await;
+    let mut agent = WireAgent::join(running.server.addresses().http, &token, &BTreeMap::new()).await.expect("let in");
+    agent.push_until(18 * SECOND).await.expect("sends");
+    agent.all_persisted().await.expect("persisted");
+    let recordings = running.server.recordings_folder().expect("it records").join("recordings");
+    for _ in 0..600 {
+        if kept(&recordings).len() >= 4 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let files = kept(&recordings);
+    assert!(files.len() >= 4, "{files:?}");
+    let body = coverage(&running, &api).await;
+    let (from, to) = (moment(&body["ranges"][0]["from"]), moment(&body["ranges"][0]["to"]));
+    let whole = fetch(&running, &clip_path(from, to), &api, "").await;
+    assert_eq!(whole.0, 200);
+    std::fs::write(&files[files.len() / 2], b"the file system lost it").expect("writes");
+    let (status, _, bytes) = fetch(&running, &clip_path(from, to), &api, "").await;
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&bytes));
+    assert!(bytes.len() < whole.2.len() && bytes.len() * 4 > whole.2.len(), "{} of {}", bytes.len(), whole.2.len());
+    files.iter().for_each(|file| std::fs::write(file, b"and all others").expect("writes"));
+    // The first file alone: nothing of it can be read.
+    let (status, _, body) = fetch(&running, &clip_path(from, from + SECOND), &api, "").await;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    assert!(status == 503 && body.contains("recordings check"), "{status} {body}");
+}

@@ -204,7 +204,7 @@ pub(super) async fn recordings(
     (status = 404, body = ErrorBody, description = "Nothing is recorded of that time"),
     (status = 409, body = ErrorBody, description = "The camera changed its codec within; the message says when"),
     (status = 416, description = "These bytes are not in the clip"),
-    (status = 503, body = ErrorBody, description = "Nothing is recorded on this server"),
+    (status = 503, body = ErrorBody, description = "Nothing is recorded on this server, or what is cannot be read"),
 ))]
 pub(super) async fn clip(
     State(api): State<Api>,

@@ -43,7 +43,13 @@ impl Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         tracing::error!(%error, "an API call failed");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the database does not answer; see the server's log")
+        let message = match error {
+            Error::Recordings { .. } => {
+                "what is recorded of that time cannot be read; see the server's log, and `camagent-cloud recordings check`"
+            }
+            _ => "the database does not answer; see the server's log",
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 }
 

@@ -3,7 +3,8 @@
 //! Each frame says what UTC was when it was pushed, which is late by what the encoder took, and that varies. The smallest
 //! difference to the camera's own time is the best one; the estimate follows it slowly, at most [`SLEW`], so that time in files
 //! never jumps because a clock was corrected a little. A difference of more than [`STEP_US`] is a step of one of the clocks: then
-//! time goes on at the new place, and a new file begins.
+//! time goes on at the new place, and a new file begins. What was before a step may still come, beside what is live: the estimates of the last
+//! steps are kept, and each frame is dated by the one that it is near to.
 
 /// A difference that is a step and no jitter.
 const STEP_US: i64 = 2_000_000;
@@ -12,34 +13,44 @@ const SLEW: i64 = 500;
 /// The smallest difference is looked for over so much time.
 const WINDOW_US: i64 = 10_000_000;
 
+/// Estimates that are kept: of live frames, and of what is sent again of the times before the last steps.
+const MOST_STATES: usize = 4;
+
 /// UTC minus the camera's clock.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct SourceClock {
-    state: Option<State>,
+    /// The one that was used last is the last.
+    states: Vec<State>,
+    /// How many there have been.
+    steps: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct State {
     offset_us: i64,
-    /// Grows with each step.
-    steps: u32,
+    /// Which step it began with.
+    step: u32,
     window_began_us: i64,
     best_us: i64,
 }
 
 impl SourceClock {
-    /// Takes a frame's times; gives UTC minus the camera's clock, and how often one of them stepped.
+    /// Takes a frame's times; gives UTC minus the camera's clock, and which step of one of them that holds since.
     pub(super) fn sample(&mut self, pts_us: i64, utc_us: i64) -> (i64, u32) {
         let seen = utc_us.saturating_sub(pts_us);
-        let state = match &mut self.state {
-            Some(state) if seen.abs_diff(state.offset_us) <= STEP_US.unsigned_abs() => state,
-            other => {
-                let steps = other.map_or(0, |state| state.steps.wrapping_add(1));
-                let state = State { offset_us: seen, steps, window_began_us: pts_us, best_us: seen };
-                *other = Some(state);
-                return (seen, steps);
+        let near = |state: &State| seen.abs_diff(state.offset_us) <= STEP_US.unsigned_abs();
+        let Some(index) = self.states.iter().rposition(near) else {
+            if self.states.len() >= MOST_STATES {
+                self.states.remove(0);
             }
+            let step = self.steps;
+            self.steps = self.steps.wrapping_add(1);
+            self.states.push(State { offset_us: seen, step, window_began_us: pts_us, best_us: seen });
+            return (seen, step);
         };
+        self.states[index..].rotate_left(1);
+        let last = self.states.len() - 1;
+        let state = &mut self.states[last];
         state.best_us = state.best_us.min(seen);
         let elapsed = pts_us.saturating_sub(state.window_began_us);
         if !(0..WINDOW_US).contains(&elapsed) {
@@ -47,7 +58,7 @@ impl SourceClock {
             state.offset_us += (state.best_us - state.offset_us).clamp(-most, most);
             (state.window_began_us, state.best_us) = (pts_us, seen);
         }
-        (state.offset_us, state.steps)
+        (state.offset_us, state.step)
     }
 }
 
@@ -79,5 +90,23 @@ mod tests {
         assert_eq!(clock.sample(40_000, 3_600_041_000), (3_600_001_000, 1));
         assert_eq!(clock.sample(-5, i64::MAX).1, 2);
         clock.sample(i64::MIN, i64::MAX);
+    }
+
+    #[test]
+    fn what_was_before_a_step_and_what_is_live_are_dated_side_by_side() {
+        let mut clock = SourceClock::default();
+        for index in 0..1_000_i64 {
+            let pts = index * 40_000;
+            assert_eq!(clock.sample(pts, 9_000_000_000 + pts), (9_000_000_000, 0), "sent again");
+            assert_eq!(
+                clock.sample(77_000_000_000 + pts, 9_600_000_000 + pts),
+                (-67_400_000_000, 1),
+                "live, after a restart"
+            );
+        }
+        for step in 0..100 {
+            clock.sample(0, step * 10_000_000);
+            assert!(clock.states.len() <= MOST_STATES);
+        }
     }
 }

@@ -55,6 +55,11 @@ struct Queue {
     inputs: VecDeque<Work>,
     bytes: usize,
     withheld: u64,
+    /// What could not be taken, by the number of its [`Work::Withheld`].
+    missing: BTreeMap<u64, Missing>,
+    /// The number of each track that has nothing behind it in the queue.
+    collecting: BTreeMap<TrackKey, u64>,
+    numbers: u64,
     /// The newest generation of each agent that has a session.
     present: BTreeMap<String, u64>,
     stopping: bool,
@@ -62,9 +67,28 @@ struct Queue {
 
 enum Work {
     Input(Input),
-    Lost { flow: Arc<Flow>, first: u64, next: u64 },
-    Absence { scope: Scope, reason: GapReason, utc_us: i64, is_away: bool },
-    Removed { key: TrackKey, camera: String, source: String, runs: Vec<Run> },
+    /// Stands where it would have been.
+    Withheld(u64),
+    Absence {
+        scope: Scope,
+        reason: GapReason,
+        utc_us: i64,
+        is_away: bool,
+    },
+    Removed {
+        key: TrackKey,
+        camera: String,
+        source: String,
+        runs: Vec<Run>,
+    },
+}
+
+/// Numbers of one track that came while the queue was full, one after the other.
+struct Missing {
+    flow: Arc<Flow>,
+    /// Frames; and what the agent had given up, by its reasons.
+    frames: Ranges,
+    skipped: BTreeMap<GapReason, Ranges>,
 }
 
 #[derive(Default)]
@@ -187,30 +211,11 @@ impl Ingest {
 
     /// Hands something over; waits for no disk.
     pub fn offer(&self, input: Input) -> Offered {
-        let bytes = INPUT_BYTES
-            + match &input {
-                Input::Frame { payload, .. } => payload.len(),
-                Input::Track { .. } | Input::Skip { .. } | Input::Ended { .. } => 0,
-            };
-        let mut queue = self.lock_queue();
-        // A frame is all that takes much room; what explains holes always gets in.
-        let is_full = queue.bytes.saturating_add(bytes) > self.config.queue_bytes;
-        if is_full && let Input::Frame { flow, sequence, .. } = &input {
-            queue.withheld += 1;
-            match queue.inputs.back_mut() {
-                Some(Work::Lost { flow: own, next, .. }) if own.key == flow.key && *next == *sequence => *next += 1,
-                _ => {
-                    let work = Work::Lost { flow: Arc::clone(flow), first: *sequence, next: sequence + 1 };
-                    queue.inputs.push_back(work);
-                }
-            }
-            return Offered::Withheld;
+        let offered = self.lock_queue().offer(input, self.config.queue_bytes);
+        if offered == Offered::Taken {
+            self.changed.notify_one();
         }
-        queue.bytes += bytes;
-        queue.inputs.push_back(Work::Input(input));
-        drop(queue);
-        self.changed.notify_one();
-        Offered::Taken
+        offered
     }
 
     /// An agent has a session of this generation.
@@ -345,14 +350,16 @@ impl Ingest {
             let work = if recorder.is_stalled() { None } else { queue.inputs.pop_front() };
             match work {
                 Some(Work::Input(input)) => {
-                    let payload = if let Input::Frame { payload, .. } = &input { payload.len() } else { 0 };
-                    queue.bytes = queue.bytes.saturating_sub(INPUT_BYTES + payload);
+                    queue.bytes = queue.bytes.saturating_sub(input_bytes(&input));
                     drop(queue);
                     recorder.handle(now_us, input);
                 }
-                Some(Work::Lost { flow, first, next }) => {
+                Some(Work::Withheld(number)) => {
+                    let missing = queue.take_missing(number);
                     drop(queue);
-                    recorder.handle_lost(&flow, first, next);
+                    if let Some(missing) = missing {
+                        missing.hand_over(now_us, recorder);
+                    }
                 }
                 Some(Work::Absence { scope, reason, utc_us, is_away }) => {
                     drop(queue);
@@ -431,7 +438,138 @@ impl Ingest {
 }
 
 impl Queue {
+    /// Takes an input as long as less than `most_bytes` wait. Beyond that a track's frames and gaps are only remembered as numbers: however long the
+    /// disk stands, they take little.
+    fn offer(&mut self, input: Input, most_bytes: usize) -> Offered {
+        let bytes = input_bytes(&input);
+        let is_full = self.bytes.saturating_add(bytes) > most_bytes;
+        match &input {
+            Input::Frame { flow, sequence, .. } if is_full => {
+                self.withheld += 1;
+                let (flow, sequence) = (Arc::clone(flow), *sequence);
+                self.missing(flow).frames.insert(sequence, sequence.saturating_add(1));
+                return Offered::Withheld;
+            }
+            Input::Skip { flow, first, last, reason } if is_full => {
+                let (flow, first, next, reason) = (Arc::clone(flow), *first, last.saturating_add(1), *reason);
+                self.missing(flow).skipped.entry(reason).or_default().insert(first, next);
+                return Offered::Taken;
+            }
+            Input::Track { flow, .. }
+            | Input::Frame { flow, .. }
+            | Input::Skip { flow, .. }
+            | Input::Ended { flow, .. } => drop(self.collecting.remove(&flow.key)),
+        }
+        self.bytes += bytes;
+        self.inputs.push_back(Work::Input(input));
+        Offered::Taken
+    }
+
+    /// What could not be taken of a track behind its last input that could.
+    fn missing(&mut self, flow: Arc<Flow>) -> &mut Missing {
+        let number = match self.collecting.get(&flow.key) {
+            Some(number) => *number,
+            None => {
+                self.numbers += 1;
+                self.collecting.insert(flow.key.clone(), self.numbers);
+                self.inputs.push_back(Work::Withheld(self.numbers));
+                self.numbers
+            }
+        };
+        let new = || Missing { flow, frames: Ranges::default(), skipped: BTreeMap::new() };
+        self.missing.entry(number).or_insert_with(new)
+    }
+
+    fn take_missing(&mut self, number: u64) -> Option<Missing> {
+        self.collecting.retain(|_, own| *own != number);
+        self.missing.remove(&number)
+    }
+
     fn absence(&mut self, scope: Scope, reason: GapReason, utc_us: i64, is_away: bool) {
         self.inputs.push_back(Work::Absence { scope, reason, utc_us, is_away });
+    }
+}
+
+impl Missing {
+    /// Tells the recorder, in the order of numbers.
+    fn hand_over<D: Disk>(self, now_us: u64, recorder: &mut Recorder<D>) {
+        let mut all: Vec<_> = self.frames.iter().map(|(first, next)| (first, next, None)).collect();
+        for (reason, ranges) in &self.skipped {
+            all.extend(ranges.iter().map(|(first, next)| (first, next, Some(*reason))));
+        }
+        all.sort_by_key(|(first, ..)| *first);
+        for (first, next, reason) in all {
+            let flow = Arc::clone(&self.flow);
+            match reason {
+                None => recorder.handle_lost(&flow, first, next),
+                Some(reason) => recorder.handle(now_us, Input::Skip { flow, first, last: next - 1, reason }),
+            }
+        }
+    }
+}
+
+fn input_bytes(input: &Input) -> usize {
+    let payload = match input {
+        Input::Frame { payload, .. } => payload.len(),
+        Input::Track { .. } | Input::Skip { .. } | Input::Ended { .. } => 0,
+    };
+    INPUT_BYTES + payload
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use camagent_media::{Codec, Framing};
+    use camagent_proto::frame::{FrameHead, SkipReason};
+
+    use super::*;
+
+    fn flow(track: u32) -> Arc<Flow> {
+        Arc::new(Flow {
+            key: TrackKey { agent: "a".into(), boot: [1; 16], track, epoch: 1 },
+            camera: "cam".into(),
+            source: "main".into(),
+            codec: Codec::H264,
+            framing: Framing::AnnexB,
+            sample_rate: 0,
+            channels: 0,
+            config: Bytes::new(),
+        })
+    }
+
+    fn frame(flow: &Arc<Flow>, sequence: u64) -> Input {
+        let head =
+            FrameHead { pts_us: 0, dts_us: 0, arrival_us: 0, key: false, disposable: false, discontinuity: false };
+        let payload = Bytes::from_static(&[0; 100]);
+        Input::Frame { flow: Arc::clone(flow), sequence, head, utc_us: 0, payload }
+    }
+
+    #[test]
+    fn a_disk_that_stands_for_days_costs_a_full_queue_and_no_more() {
+        let (mut queue, flows) = (Queue::default(), [flow(0), flow(1)]);
+        let mut taken = 0;
+        for sequence in 0..100_000 {
+            for flow in &flows {
+                if queue.offer(frame(flow, sequence), 4_000) == Offered::Taken {
+                    taken += 1;
+                }
+                let reason = GapReason::skipped(SkipReason::OverBudget);
+                let (first, last) = (1_000_000 + sequence, 1_000_000 + sequence);
+                queue.offer(Input::Skip { flow: Arc::clone(flow), first, last, reason }, 4_000);
+            }
+        }
+        assert!(queue.bytes <= 4_000 && taken > 5, "{} octets, {taken} frames", queue.bytes);
+        assert!(queue.inputs.len() < 40, "{} pieces of work", queue.inputs.len());
+        assert_eq!(queue.withheld, 200_000 - taken);
+        let mut withheld = 0;
+        while let Some(work) = queue.inputs.pop_front() {
+            if let Work::Withheld(number) = work {
+                let missing = queue.take_missing(number).expect("once");
+                assert!(missing.frames.iter().count() <= 1 && missing.skipped.len() <= 1);
+                withheld += missing.frames.count();
+            }
+        }
+        assert_eq!(withheld, queue.withheld);
+        assert!(queue.missing.is_empty() && queue.collecting.is_empty());
     }
 }

@@ -2,7 +2,8 @@
 //! never made: its length is known from the heads of the parts, and whoever wants bytes of it gets them from the recorded files.
 //!
 //! The clip shows what was seen between two moments of UTC. It begins with the key frame at or before the first of them; an edit
-//! list hides what is before. A time without frames stays as long as it was: the picture before it stands still.
+//! list hides what is before. A time without frames stays as long as it was: the picture before it stands still. A file that cannot be read is such a
+//! time.
 
 use std::ops::Range;
 
@@ -31,7 +32,7 @@ pub enum ClipError {
     TooLong,
     /// Pictures are coded another way from this moment on, UTC in microseconds: no one file can hold both.
     CodecChanges(i64),
-    /// The files cannot be read.
+    /// None of the files can be read, or the index cannot.
     Failed(Error),
 }
 
@@ -88,13 +89,21 @@ impl Clip {
         if to_us.saturating_sub(from_us) > LONGEST_US {
             return Err(ClipError::TooLong);
         }
-        let mut files = archive.find(camera, source, from_us, to_us).await?;
-        if files.is_empty() {
-            return Err(ClipError::Nothing);
+        let (mut files, mut tables, mut damage) = (Vec::new(), Vec::new(), None);
+        for file in archive.find(camera, source, from_us, to_us).await? {
+            match samples::read(archive, &file).await {
+                Ok(table) => {
+                    tables.push(table);
+                    files.push(file);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a recorded file is left out of a clip");
+                    damage = Some(error);
+                }
+            }
         }
-        let mut tables = Vec::new();
-        for file in &files {
-            tables.push(samples::read(archive, file).await?);
+        if files.is_empty() {
+            return Err(damage.map_or(ClipError::Nothing, ClipError::Failed));
         }
         reach_key(archive, camera, source, from_us, &mut files, &mut tables).await?;
         let (mut video, mut audio) = (Kind::default(), Kind::default());
@@ -243,7 +252,9 @@ async fn reach_key(
             .flatten()
             .find(|file| file.key == key && file.runs.last().is_some_and(|run| run.next == number));
         let Some(before) = before.cloned() else { return Ok(()) };
-        tables.push(samples::read(archive, &before).await?);
+        // Without it the clip begins with a later key frame.
+        let Ok(table) = samples::read(archive, &before).await else { return Ok(()) };
+        tables.push(table);
         files.push(before);
     }
 }

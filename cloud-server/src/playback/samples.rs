@@ -117,12 +117,20 @@ impl PartReader {
     }
 }
 
-/// Reads the samples of a file.
+/// Reads the samples of a file, up to where it is damaged. An error is a file of which nothing can be read.
 pub async fn read(archive: &Archive, row: &Found) -> Result<SampleTable> {
     let mut reader = PartReader::open(archive, row).await?;
     let mut samples = Vec::new();
-    while let Some(part) = reader.next(archive, row).await? {
-        samples.extend(part.samples);
+    loop {
+        match reader.next(archive, row).await {
+            Ok(Some(part)) => samples.extend(part.samples),
+            Ok(None) => break,
+            Err(error) if samples.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the rest of a recorded file is left out of a clip");
+                break;
+            }
+        }
     }
     Ok(SampleTable { parameters: reader.parameters, samples })
 }

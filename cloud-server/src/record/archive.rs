@@ -33,8 +33,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// The sums over all files are made anew so often.
 const TOTALS_EVERY: Duration = Duration::from_secs(10);
-/// Files that go at once.
-const GO_AT_ONCE: u32 = 500;
+/// Files that go before it is looked again whether something is complete.
+const GO_AT_ONCE: u32 = 100;
 
 /// What was recorded.
 pub struct Archive {
@@ -266,40 +266,32 @@ impl Archive {
         Ok(())
     }
 
-    /// Lets go of what is too old, or too much.
-    pub async fn let_go(&self) -> Result<u64> {
+    /// Lets go of some of what is too old, or too much: how many files went, and whether there may be more. A little at a time, because what is
+    /// complete waits meanwhile.
+    pub async fn let_go(&self) -> Result<(u64, bool)> {
         let mut gone = 0;
         if self.config.retention_days > 0 {
             let days_us = i64::from(self.config.retention_days) * 86_400 * 1_000_000;
             let before_us = self.clock.utc_us().saturating_sub(days_us);
-            loop {
-                let old = self.index.older_than(before_us, GO_AT_ONCE).await?;
-                for row in &old {
-                    gone += self.remove(row).await?;
-                }
-                if old.len() < GO_AT_ONCE as usize {
-                    break;
-                }
+            for row in self.index.older_than(before_us, GO_AT_ONCE).await? {
+                gone += self.remove(&row).await?;
             }
         }
-        if self.config.max_bytes_per_camera > 0 {
+        if self.config.max_bytes_per_camera > 0 && gone < u64::from(GO_AT_ONCE) {
             for (camera, mut bytes) in self.index.cameras().await? {
-                while bytes > self.config.max_bytes_per_camera {
-                    let oldest = self.index.oldest_of(&camera, 20).await?;
-                    if oldest.is_empty() {
+                if bytes <= self.config.max_bytes_per_camera {
+                    continue;
+                }
+                for row in self.index.oldest_of(&camera, GO_AT_ONCE).await? {
+                    if bytes <= self.config.max_bytes_per_camera || gone >= u64::from(GO_AT_ONCE) {
                         break;
                     }
-                    for row in oldest {
-                        if bytes <= self.config.max_bytes_per_camera {
-                            break;
-                        }
-                        gone += self.remove(&row).await?;
-                        bytes = bytes.saturating_sub(row.bytes);
-                    }
+                    gone += self.remove(&row).await?;
+                    bytes = bytes.saturating_sub(row.bytes);
                 }
             }
         }
-        Ok(gone)
+        Ok((gone, gone >= u64::from(GO_AT_ONCE)))
     }
 
     /// The row first: a file without a row is found by the check, a row without a file would break a clip.
@@ -347,23 +339,35 @@ pub(super) async fn run(archive: Arc<Archive>, mut leaves: mpsc::Receiver<Leaves
     let mut retention = tokio::time::interval(RETENTION_EVERY);
     retention.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = false;
+    let mut has_more = false;
     loop {
-        tokio::select! {
+        let is_due = tokio::select! {
             leave = leaves.recv(), if waiting.len() < 1_000 => match leave {
-                Some(leave) => waiting.push_back(leave),
+                Some(leave) => {
+                    waiting.push_back(leave);
+                    false
+                }
                 None => break,
             },
-            _ = retention.tick() => {
-                match archive.let_go().await {
-                    Ok(0) => {}
-                    Ok(files) => tracing::info!(files, "old recordings are gone"),
-                    Err(error) => tell(&events, "old recordings", &error),
-                }
-                continue;
-            }
-            () = tokio::time::sleep(RETRY_EVERY), if !waiting.is_empty() => {}
+            _ = retention.tick() => true,
+            () = std::future::ready(()), if has_more => true,
+            () = tokio::time::sleep(RETRY_EVERY), if !waiting.is_empty() => false,
+        };
+        if !is_due {
+            told = drain(&archive, &mut waiting, &events, told).await;
+            continue;
         }
-        told = drain(&archive, &mut waiting, &events, told).await;
+        has_more = match archive.let_go().await {
+            Ok((0, _)) => false,
+            Ok((files, has_more)) => {
+                tracing::info!(files, "old recordings are gone");
+                has_more
+            }
+            Err(error) => {
+                tell(&events, "old recordings", &error);
+                false
+            }
+        };
     }
     drain(&archive, &mut waiting, &events, told).await;
 }
