@@ -32,12 +32,13 @@ typedef struct media {
 } media_t;
 
 typedef struct options {
-    const char *config, *camera, *source, *video, *audio;
-    double fps, seconds;
+    const char *config, *camera, *source, *video, *audio, *ledger;
+    double fps, seconds, linger;
     int once;
 } options_t;
 
 static volatile sig_atomic_t stopped;
+static FILE *ledger; /* with --ledger */
 
 static void on_signal(int signal_number)
 {
@@ -288,10 +289,19 @@ static void print_statistics(camagent_t *agent)
                stats.buffer_size, stats.packets_lost, stats.reconnections);
 }
 
-static void push(camagent_t *agent, uint32_t track, int64_t pts_us, const unsigned char *data, size_t size)
+/* Written down before the agent has the frame, so that nothing arrives that the ledger does not know, even after a kill. */
+static void push(camagent_t *agent, uint32_t track, int64_t pts_us, const media_t *media, const unsigned char *data,
+                 size_t size)
 {
-    if (camagent_push_frame(agent, track, pts_us, 0, data, size) < 0)
+    camagent_result result;
+    if (ledger != NULL)
+        fprintf(ledger, "frame %" PRIu32 " %" PRId64 " %lu %lu\n", track, pts_us, (unsigned long)(data - media->data),
+                (unsigned long)size);
+    result = camagent_push_frame(agent, track, pts_us, 0, data, size);
+    if (result < 0)
         fprintf(stderr, "push_file: %s\n", camagent_last_error());
+    if (ledger != NULL && result != CAMAGENT_OK && result != CAMAGENT_CLOCK_STEPPED)
+        fprintf(ledger, "left %" PRIu32 " %" PRId64 "\n", track, pts_us);
 }
 
 /* One frame of the medium that is due first; 0 when the files are at their end, -1 when one is broken. */
@@ -307,7 +317,7 @@ static int push_next(camagent_t *agent, media_t *video, media_t *audio, int64_t 
     }
     if (due == video) {
         size_t size = next_picture(video, &data);
-        push(agent, VIDEO_TRACK, start_us + video->next_us, data, size);
+        push(agent, VIDEO_TRACK, start_us + video->next_us, video, data, size);
         video->played++;
         video->next_us = (int64_t)((double)video->played * 1e6 / options->fps);
     } else {
@@ -316,7 +326,7 @@ static int push_next(camagent_t *agent, media_t *video, media_t *audio, int64_t 
             fprintf(stderr, "push_file: %s is broken at byte %lu\n", options->audio, (unsigned long)audio->at);
             return -1;
         }
-        push(agent, AUDIO_TRACK, start_us + audio->next_us, data, size);
+        push(agent, AUDIO_TRACK, start_us + audio->next_us, audio, data, size);
         audio->played += samples;
         audio->next_us = audio->played * 1000000 / (int64_t)audio->sample_rate;
     }
@@ -351,6 +361,20 @@ static int play(camagent_t *agent, media_t *video, media_t *audio, const options
     return result < 0 ? -1 : 0;
 }
 
+/* Stays for a while behind the last frame: a server that records says some half a second later that it has stored it. */
+static void linger(camagent_t *agent, double seconds)
+{
+    int64_t until_us = now_us() + (int64_t)(seconds * 1e6);
+    struct timespec pause = {0, 20000000};
+    camagent_stats_t stats;
+    stats.struct_size = sizeof stats;
+    while (now_us() < until_us && camagent_get_stats(agent, &stats) == CAMAGENT_OK && stats.buffer_size > 0) {
+        print_events(agent);
+        nanosleep(&pause, NULL);
+        stats.struct_size = sizeof stats;
+    }
+}
+
 /* ---- the command line ------------------------------------------------------------------------------------------ */
 
 static const char usage[] =
@@ -363,7 +387,9 @@ static const char usage[] =
     "  --source NAME   the source: main (default), sub ...\n"
     "  --fps N         pictures per second, 25 when left out\n"
     "  --seconds N     end after so many seconds\n"
-    "  --once          end at the end of the first file\n";
+    "  --once          end at the end of the first file\n"
+    "  --linger N      at the end wait for up to so many seconds until the server needs nothing of the journal any more\n"
+    "  --ledger FILE   append a line for each frame: track, time, place in its file, bytes; and one when it was not kept\n";
 
 static int parse(int argc, char **argv, options_t *options)
 {
@@ -393,6 +419,10 @@ static int parse(int argc, char **argv, options_t *options)
             options->camera = value;
         else if (strcmp(name, "--source") == 0)
             options->source = value;
+        else if (strcmp(name, "--linger") == 0)
+            options->linger = atof(value);
+        else if (strcmp(name, "--ledger") == 0)
+            options->ledger = value;
         else if (strcmp(name, "--fps") == 0)
             options->fps = atof(value);
         else if (strcmp(name, "--seconds") == 0)
@@ -411,7 +441,7 @@ static int parse(int argc, char **argv, options_t *options)
 
 int main(int argc, char **argv)
 {
-    options_t options = {NULL, NULL, "main", NULL, NULL, 25, 0, 0};
+    options_t options = {NULL, NULL, "main", NULL, NULL, NULL, 25, 0, 0, 0};
     media_t video, audio;
     camagent_host_t host;
     camagent_left_t left;
@@ -428,6 +458,14 @@ int main(int argc, char **argv)
         free(audio.data);
         return 1;
     }
+    if (options.ledger != NULL && (ledger = fopen(options.ledger, "a")) == NULL) {
+        fprintf(stderr, "push_file: cannot write %s: %s\n", options.ledger, strerror(errno));
+        free(video.data);
+        free(audio.data);
+        return 1;
+    }
+    if (ledger != NULL)
+        setvbuf(ledger, NULL, _IOLBF, BUFSIZ); /* a line is in the file when it is written, whoever kills us */
     memset(&action, 0, sizeof action);
     action.sa_handler = on_signal;
     sigaction(SIGINT, &action, NULL);
@@ -444,12 +482,15 @@ int main(int argc, char **argv)
         failed = set_track(agent, VIDEO_TRACK, &video, &options) != 0 ||
                  (audio.data != NULL && set_track(agent, AUDIO_TRACK, &audio, &options) != 0) ||
                  play(agent, &video, &audio, &options) != 0;
+        linger(agent, options.linger);
         print_events(agent);
         print_statistics(agent);
         left.struct_size = sizeof left;
         if (camagent_stop(agent, 5000, &left) == CAMAGENT_OK)
             printf("stopped, %" PRIu64 " frames were left\n", left.frames);
     }
+    if (ledger != NULL)
+        fclose(ledger);
     free(video.data);
     free(audio.data);
     return failed ? 1 : 0;

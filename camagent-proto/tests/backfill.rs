@@ -128,6 +128,19 @@ fn what_the_server_has_is_not_sent_again() {
     assert!(pair.journal.backlog.is_empty());
 }
 
+/// A run that was killed: its card ends before the live frames that the server got and stored of it.
+#[test]
+fn a_card_may_end_before_what_came_live() {
+    let mut pair = recording();
+    pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..40, 40, 5_000);
+    pair.store.next.insert(key(1, 0, 1), 55);
+    pair.connect();
+    pair.drive(MINUTE);
+    assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None));
+    assert!(pair.store.frames.is_empty() && pair.journal.backlog.is_empty());
+    assert!(pair.store.ended.contains(&key(1, 0, 1)));
+}
+
 #[test]
 fn a_server_that_records_nothing_gets_nothing_of_the_past() {
     let mut pair = recording();

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 
+use crate::library::{self, Profile};
 use crate::shell::{self, Outcome};
 
 pub(crate) const HELP: &str = "\
@@ -18,15 +19,34 @@ and the exit code is 1 when L, D or U is not 0.
   cargo xtask chaos --list-bugs               the names, one a line
   cargo xtask chaos --seed 17 --log           all that happened in run 17
 CONTRIBUTING.md says how to read what it shows.
+
+       cargo xtask chaos --real [--minutes M] [--seed S] [--worlds W] [--keep]
+The same with real processes: the C example pushes, camagent-cloud records, a proxy is the link between them. Both are
+killed, stopped and frozen, the link is cut, reset and swallows everything, at random; a run is one outage. Every 16
+outages everything is let through, and what was recorded is compared with what was pushed, octet by octet.
+  --minutes M   no outage begins later (1)
+  --seed S      decides what is done; when it happens is the machine's
+  --worlds W    agents with a server each, at the same time (4)
+  --keep        the folder of a round that fails stays, and is named
 ";
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    shell::run_silently(
-        shell::cargo().args(["build", "--quiet", "--release", "-p", "camagent-chaos"]),
-        "the lines above say why it does not build",
-    )?;
-    let program = shell::target().join("release/camagent-chaos");
+    let is_real = arguments.iter().any(|argument| argument == "--real");
+    let mut build = shell::cargo();
+    build.args(["build", "--quiet", "-p", "camagent-chaos"]);
+    // Real processes take their time anyway: they are built as the tests are.
+    build.args(if is_real { ["-p", "cloud-server"].as_slice() } else { &["--release"] });
+    shell::run_silently(&mut build, "the lines above say why it does not build")?;
+    let built = shell::target().join(if is_real { "debug" } else { "release" });
+    let program = built.join("camagent-chaos");
+    let mut chaos = std::process::Command::new(&program);
+    chaos.args(arguments);
+    if is_real {
+        let sdk = shell::target().join("chaos/sdk");
+        library::build(Profile::Dev, &sdk)?;
+        chaos.env("CAMAGENT_SDK", sdk).env("CAMAGENT_CLOUD", built.join("camagent-cloud"));
+    }
     // In its place, so that the exit code and the last line are its own.
-    let error = std::process::Command::new(&program).args(arguments).exec();
+    let error = chaos.exec();
     Err(format!("{} cannot be started: {error}", program.display()))
 }

@@ -1,5 +1,6 @@
-//! Files and index together. A complete segment is renamed into the object store, then gets its row, and only then is forgotten by
-//! the ingest: at every moment a reader finds it in one of both places.
+//! Files and index together. A complete segment gets its row, then is renamed into the object store, and only then is forgotten by
+//! the ingest: at every moment a reader finds it in one of both places. A kill before the renaming leaves it open: the next start of the server
+//! does all of it again.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -209,24 +210,37 @@ impl Archive {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let first = self.store.get_range(&row.name.as_str().into(), range.clone()).await;
-        match first {
+        match self.store.get_range(&row.name.as_str().into(), range.clone()).await {
             Ok(bytes) => Ok(bytes),
-            // It was completed and moved since it was found.
+            // It was completed and moved since it was found, or has its row and is about to be moved.
             Err(object_store::Error::NotFound { .. }) => {
-                let moved = object_store::path::Path::from(kept_name(row));
-                self.store.get_range(&moved, range).await.map_err(|error| unreadable(&row.name, &error))
+                let open = self.open_name(&row.name).unwrap_or_else(|| kept_name(row));
+                match self.store.get_range(&open.as_str().into(), range.clone()).await {
+                    Err(object_store::Error::NotFound { .. }) => {
+                        self.store.get_range(&kept_name(row).into(), range).await
+                    }
+                    other => other,
+                }
+                .map_err(|error| unreadable(&row.name, &error))
             }
             Err(error) => Err(unreadable(&row.name, &error)),
         }
     }
 
-    /// Moves a complete file into the object store and enters it.
+    /// The name that a file has now which will be kept under this one.
+    fn open_name(&self, kept: &str) -> Option<String> {
+        let open = self.ingest.as_ref()?.open_segments();
+        let mut own = open.into_iter().filter(|(_, info)| kept_name(&SegmentRow::new(String::new(), info)) == kept);
+        own.next().map(|(name, _)| name)
+    }
+
+    /// Enters a complete file and moves it into the object store. Were it moved first, a kill in between would leave a file that no reader finds.
     async fn keep(&self, name: &str, info: &SegmentInfo) -> Result<()> {
         let row = SegmentRow::new(name.to_owned(), info);
         let kept = kept_name(&row);
         let path = self.folder.join(name);
-        if path.exists() {
+        let is_open = path.exists();
+        if is_open {
             let cut = info.bytes;
             let cut = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
                 let file = File::options().write(true).open(&path)?;
@@ -238,13 +252,15 @@ impl Archive {
                 Ok(())
             });
             cut.await.map_err(|error| unreadable(name, &error))?.map_err(|error| unreadable(name, &error))?;
+        }
+        self.index.put(&SegmentRow { name: kept.clone(), ..row }).await?;
+        if is_open {
             let rename = self.store.rename(&name.into(), &kept.as_str().into()).await;
             rename.map_err(|error| unreadable(name, &error))?;
             // The object store made the new name safe; the old one must not come back.
             let folder = self.folder.join(crate::ingest::OPEN);
             let _ = tokio::task::spawn_blocking(move || File::open(folder).and_then(|folder| folder.sync_all())).await;
         }
-        self.index.put(&SegmentRow { name: kept, ..row }).await?;
         if let Some(ingest) = &self.ingest {
             ingest.forget(name);
         }

@@ -92,7 +92,9 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
             report.mended += 1;
         }
     }
-    for name in rows.into_keys() {
+    // A file that is about to be moved has its row already.
+    let waiting = open_files(&mut disk).map_err(|error| unusable(&error))?;
+    for name in rows.into_keys().filter(|name| !waiting.iter().any(|(_, row)| kept_name(row) == *name)) {
         report.problems.push(format!("1: {name}: the file is gone, its row is not"));
         if repair {
             index.remove(&name).await?;
@@ -106,21 +108,28 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
     Ok(report)
 }
 
+/// Files that are open, or that a crash left so, as far as they are whole.
+fn open_files(disk: &mut Folder) -> std::io::Result<Vec<(String, SegmentRow)>> {
+    let mut files = Vec::new();
+    for name in disk.list(OPEN)? {
+        let data = disk.read(&name)?;
+        if let Ok(info) = scan(&data, |_, _, _| {}) {
+            files.push((name.clone(), SegmentRow::new(name, &info)));
+        }
+    }
+    Ok(files)
+}
+
 /// Files that a crash left open: whole parts are kept as a start of the server would keep them.
 async fn mend_open(disk: &mut Folder, index: &Index, report: &mut Report) -> Result<()> {
     let broken = |error: std::io::Error| Error::Recordings { path: OPEN.into(), reason: error.to_string() };
-    for name in disk.list(OPEN).map_err(broken)? {
-        let data = disk.read(&name).map_err(broken)?;
-        let Ok(info) = scan(&data, |_, _, _| {}) else { continue };
-        if info.bytes < data.len() as u64 {
-            disk.truncate(&name, info.bytes).map_err(broken)?;
-        }
-        let row = SegmentRow::new(name.clone(), &info);
+    for (name, row) in open_files(disk).map_err(broken)? {
+        disk.truncate(&name, row.bytes).map_err(broken)?;
         let kept = kept_name(&row);
-        disk.rename(&name, &kept).map_err(broken)?;
-        index.put(&SegmentRow { name: kept, ..row }).await?;
         report.files += 1;
-        report.frames += info.runs.iter().map(|run| run.next - run.first).sum::<u64>();
+        report.frames += row.runs.iter().map(|run| run.next - run.first).sum::<u64>();
+        index.put(&SegmentRow { name: kept.clone(), ..row }).await?;
+        disk.rename(&name, &kept).map_err(broken)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! * [`link`], [`card`], [`camera`] a connection that breaks at any octet, a disk that loses its power, frames whose octets tell who they are
 //! * [`store`] where the server keeps frames: the real recorder
 //! * [`agent`], [`server`], [`world`] the two ends, and everything around them
+//! * [`real`] the same promises with real processes and links
 //! * [`shrink`], [`campaign`] a smaller run that fails too; many runs, and their sum
 
 pub mod agent;
@@ -21,6 +22,7 @@ pub mod link;
 pub mod log;
 pub mod plan;
 pub mod planted;
+pub mod real;
 pub mod server;
 pub mod shrink;
 pub mod store;

@@ -1,6 +1,6 @@
 //! The C library as a vendor has it, and C programs linked with it.
 //!
-//! What `cargo xtask lib` left in target/sdk is used; when nothing is there, it is made.
+//! What `cargo xtask lib` left in target/sdk is used; when nothing is there, it is made. `CAMAGENT_SDK` names another folder.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -21,7 +21,8 @@ impl Sdk {
         static SDK: OnceLock<Sdk> = OnceLock::new();
         SDK.get_or_init(|| {
             let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-            let sdk = Sdk { folder: target.join("sdk") };
+            let named = std::env::var_os("CAMAGENT_SDK").map(PathBuf::from);
+            let sdk = Sdk { folder: named.unwrap_or_else(|| target.join("sdk")) };
             if !sdk.archive().is_file() {
                 let made =
                     Command::new(env!("CARGO")).current_dir(root()).args(["xtask", "lib", "--profile", "dev"]).output();

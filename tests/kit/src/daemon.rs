@@ -51,6 +51,18 @@ impl Daemon {
     }
 }
 
+/// The program is killed when its parent has ended without a word. The thread that starts it has to last as long as it is to run.
+pub fn dies_with_its_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: prctl() is async-signal-safe, and nothing else is done between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // After a good end there is nothing left to end.

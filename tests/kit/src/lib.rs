@@ -7,7 +7,8 @@
 //! * [`camera`] plays a script through an agent, and knows what it pushed; [`events`] what the agent told meanwhile
 //! * [`rtsp_camera`] a camera with RTSP and HTTP servers of its own, well-behaved or not
 //! * [`netns`] a cloud, a router with real NAT and a site; [`gstreamer_camera`] somebody else's camera to put there
-//! * [`server`] the server in process, on ports that it keeps over a restart; [`http`] its API
+//! * [`server`] the server in process, on ports that it keeps over a restart; [`cloud_process`] as a process; [`http`] its API
+//! * [`recordings`], [`journal`] what lies in the server's folder and on an agent's flash, read by somebody else
 //! * [`emulator`] a bad uplink between two kernels: rate, queue, delay, loss, resets, changing addresses
 //! * [`allocations`] heap calls by thread; [`card`] a file system of its own that can be frozen and filled
 //! * [`accelerator`] a middlebox that takes everything at once and lets it go slowly
@@ -25,12 +26,14 @@ pub mod c_library;
 pub mod camera;
 pub mod card;
 pub mod clip;
+pub mod cloud_process;
 pub mod daemon;
 pub mod depacketize;
 pub mod emulator;
 pub mod events;
 pub mod gstreamer_camera;
 pub mod http;
+pub mod journal;
 pub mod link;
 pub mod logs;
 pub mod nal;
@@ -40,6 +43,7 @@ pub mod program;
 pub mod proxy;
 pub mod raw_agent;
 pub mod raw_server;
+pub mod recordings;
 pub mod rtsp;
 pub mod rtsp_camera;
 pub mod script;
@@ -51,6 +55,7 @@ pub use accelerator::Accelerator;
 pub use camagent_core as core;
 pub use camera::Camera;
 pub use card::Card;
+pub use cloud_process::CloudProcess;
 pub use daemon::Daemon;
 pub use gstreamer_camera::GStreamerCamera;
 pub use http::Api;

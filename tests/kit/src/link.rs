@@ -111,6 +111,11 @@ impl Link {
         self.state.send_modify(|state| state.is_up = is_up);
     }
 
+    /// New connections are carried to another address, as of a server that was started again.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| state.target = target);
+    }
+
     fn decide(&self, fate: Fate) {
         self.state.send_modify(|state| (state.fate, state.turn) = (fate, state.turn + 1));
     }
