@@ -48,8 +48,8 @@ pub use camagent_proto::{
 pub use clock::rfc3339;
 pub use command::{Command, CommandToken};
 pub use config::{
-    CameraConfig, Config, DEFAULT_LOG_FILE, DataPlan, LogFile, Proxy, PullPace, RtspTransport, Secret, ServerUrl,
-    ServiceConfig, SourceConfig, Storage, StorageMode, TUNNELS, Trust, Window,
+    BACKFILL, CameraConfig, Config, DEFAULT_LOG_FILE, DataPlan, LogFile, Proxy, PullPace, RtspTransport, Secret,
+    ServerUrl, ServiceConfig, SourceConfig, Storage, StorageMode, TUNNELS, Trust, Window,
 };
 #[cfg(feature = "doctor")]
 pub use doctor::{Check, Examination, Verdict, checks_to_json, examine};

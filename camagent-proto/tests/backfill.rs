@@ -208,6 +208,12 @@ fn the_past_keeps_to_its_cap() {
     pair.drive(Duration::from_secs(10));
     let octets = pair.store.frames.len() * 10_000;
     assert!((150_000..260_000).contains(&octets), "{octets} in ten seconds");
+    pair.agent.set_backfill_rate(Some(0));
+    pair.drive(Duration::from_secs(2));
+    let stopped_at = pair.store.frames.len();
+    pair.drive(Duration::from_secs(10));
+    assert_eq!(pair.store.frames.len(), stopped_at, "a cap of nothing lets nothing pass");
+    pair.agent.set_backfill_rate(Some(20_000));
     pair.drive(Duration::from_secs(15));
     assert_eq!(pair.store.frames.len(), 40);
 }

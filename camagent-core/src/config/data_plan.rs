@@ -7,6 +7,8 @@ use crate::error::Error;
 
 /// What stands for all tunnels in `stops_first`.
 pub const TUNNELS: &str = "tunnels";
+/// What stands there for frames of the past: what an outage has left in the storage.
+pub const BACKFILL: &str = "backfill";
 /// The least that can be planned with: less is gone before the first picture.
 const LEAST: u64 = 1_000_000;
 /// 2^53 - 1, as in all of the protocol's JSON.
@@ -17,7 +19,7 @@ const MOST: u64 = (1 << 53) - 1;
 pub struct DataPlan {
     /// Octets of a calendar month (UTC), sent and received together, with TLS and everything but the headers of TCP and IP.
     pub monthly_bytes: u64,
-    /// Names of sources, and `tunnels`, in the order in which they stop. What is not named never stops; control never does.
+    /// Names of sources, `tunnels` and `backfill`, in the order in which they stop. What is not named never stops; control never does.
     pub stops_first: Vec<String>,
 }
 
@@ -32,17 +34,19 @@ pub(super) fn read(root: &Section<'_>, cameras: &[CameraConfig]) -> Result<Optio
     let stops_first = match named {
         None => {
             let usual = ["main", "third", "sub"].into_iter().filter(|name| has(name));
-            [TUNNELS].into_iter().chain(usual).map(String::from).collect()
+            let past = root.has("storage").then_some(BACKFILL);
+            [TUNNELS].into_iter().chain(past).chain(usual).map(String::from).collect()
         }
         Some(names) => {
             for (at, name) in names.iter().enumerate() {
                 if names[..at].contains(name) {
                     return Err(section.wrong("stops_first", &format!("each name once, {name:?} stands there twice")));
                 }
-                if name != TUNNELS && !is_name(name) {
-                    return Err(section.wrong("stops_first", &format!("\"tunnels\" and names of sources: {NAME}")));
+                if !is_name(name) {
+                    let allowed = format!("\"tunnels\", \"backfill\" and names of sources: {NAME}");
+                    return Err(section.wrong("stops_first", &allowed));
                 }
-                if name != TUNNELS && !has(name) {
+                if ![TUNNELS, BACKFILL].contains(&name.as_str()) && !has(name) {
                     root.warn(format!("data_plan.stops_first names {name:?}, which is no source of a camera here"));
                 }
             }
@@ -73,6 +77,11 @@ mod tests {
         );
         let plan = read(r#"{"monthly_bytes":5000000000,"stops_first":["main"]}"#).unwrap().data_plan.unwrap();
         assert_eq!(plan.stops_first, ["main"]);
+        let plan = read(r#"{"monthly_bytes":5000000000,"stops_first":["backfill","sub"]}"#).unwrap();
+        assert_eq!(
+            (plan.data_plan.unwrap().stops_first, plan.warnings),
+            (["backfill", "sub"].map(String::from).into(), vec![])
+        );
         let config = read(r#"{"monthly_bytes":5000000000,"stops_first":["man"]}"#).unwrap();
         assert!(config.warnings.iter().any(|warning| warning.contains("\"man\"")), "{:?}", config.warnings);
     }

@@ -15,7 +15,7 @@ mod url;
 mod window;
 
 pub use camera::{CameraConfig, RtspTransport, SourceConfig};
-pub use data_plan::{DataPlan, TUNNELS};
+pub use data_plan::{BACKFILL, DataPlan, TUNNELS};
 pub use log_file::{DEFAULT_LOG_FILE, LogFile};
 pub use proxy::Proxy;
 pub use pull_pace::PullPace;

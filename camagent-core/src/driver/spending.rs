@@ -7,7 +7,7 @@ use camagent_proto::{Instant, message::Policy, mux::StreamEvent, session::Transm
 
 use super::{Driver, plan::Plan};
 use crate::{
-    config::{Config, TUNNELS},
+    config::{BACKFILL, Config, TUNNELS},
     event::{Event, Warning},
 };
 
@@ -22,6 +22,8 @@ pub(crate) struct Spending {
     wishes: Vec<(String, String, bool)>,
     /// Names of sources that are stopped.
     stopped: Vec<String>,
+    /// What frames of the past may take when they are not.
+    backfill_rate: Option<u64>,
     statistics_interval: Duration,
     statistics_at: Option<Instant>,
     /// Something else than control messages has left since the statistics were told, or they were not whole.
@@ -46,6 +48,7 @@ impl Spending {
             plan: config.data_plan.clone().map(Plan::new),
             wishes: wishes.collect(),
             stopped: Vec::new(),
+            backfill_rate: config.storage.as_ref().and_then(|storage| storage.backfill_rate),
             statistics_interval: config.statistics_interval,
             statistics_at: None,
             has_news: false,
@@ -146,6 +149,8 @@ impl Driver {
         let monthly = plan.config().monthly_bytes;
         let stopped = plan.config().stops_first[..change.stopped].to_vec();
         self.tunnels.stop(stopped.iter().any(|name| name == TUNNELS), self.session.tunnels());
+        let has_past = !stopped.iter().any(|name| name == BACKFILL);
+        self.session.set_backfill_rate(if has_past { self.spending.backfill_rate } else { Some(0) });
         self.spending.stopped.clone_from(&stopped);
         self.shared.intake.set_stopped(&stopped);
         for (camera, source, wanted) in self.spending.wishes.clone() {

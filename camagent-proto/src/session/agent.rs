@@ -466,7 +466,7 @@ impl Agent {
         self.sender.announce(info, budget);
     }
 
-    /// The most octets a second that frames of the past may take; `None`, as at the start: what the live classes leave.
+    /// The most octets a second that frames of the past may take, 0 for none of them; `None`, as at the start: what the live classes leave.
     pub fn set_backfill_rate(&mut self, rate: Option<u64>) {
         self.sender.set_backfill_rate(rate);
     }

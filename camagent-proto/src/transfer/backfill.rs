@@ -139,6 +139,10 @@ impl Cap {
     /// Whether something may be sent.
     fn allows(&mut self, now: Instant) -> bool {
         let Some(rate) = self.rate else { return true };
+        if rate == 0 {
+            self.look_at = None;
+            return false;
+        }
         let most = i64::try_from(rate).unwrap_or(i64::MAX).max(RECORD);
         let micros = now.saturating_since(self.counted_at).as_micros();
         let more = i64::try_from(u128::from(rate) * micros / 1_000_000).unwrap_or(i64::MAX);

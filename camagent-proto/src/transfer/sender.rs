@@ -197,7 +197,7 @@ impl Sender {
         flows.keep(is_member, |flow| tracks.iter().any(|track| track.flow == flow));
     }
 
-    /// The most octets a second that frames of the past may take; `None`: what the live classes leave.
+    /// The most octets a second that frames of the past may take, 0 for none of them; `None`: what the live classes leave.
     pub fn set_backfill_rate(&mut self, rate: Option<u64>) {
         self.backfill.set_rate(rate);
     }
