@@ -22,7 +22,7 @@ static ALLOCATOR: Counting = Counting;
 
 const HELP: &str = "\
 usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [--only WHO] [--work WORK]
-                            [--gigabytes N] [--matrix] [--quick]
+                            [--gigabytes N] [--matrix] [--cell CELL] [--quick]
 
   join    from a viewer's connect to its first whole key frame, over loopback, at groups of 1, 4 and 10 s
   tunnel  a camera's port through camagent, rathole, ssh -R and chisel, over loopback, everybody encrypted:
@@ -45,6 +45,7 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
 --gigabytes N
             journal: size of the folder that is opened (32 without it; less is not kept)
 --matrix    uplink: many different links, a short cell each (2 rounds without --rounds)
+--cell CELL uplink: one link alone, kbit/s,round trip ms,loss %,queue ms, such as 1000,600,0,50; not kept in the page
 --quick     uplink: half a minute, camagent beside separate connections; fails when it is not much better
 ";
 
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next();
     let (mut json, mut joins, mut rounds, mut length) = (false, 200, None, None);
-    let (mut only, mut work, mut matrix, mut quick, mut gigabytes) = (None, None, false, false, None);
+    let (mut only, mut work, mut cell, mut matrix, mut quick, mut gigabytes) = (None, None, None, false, false, None);
     while let Some(argument) = arguments.next() {
         let switch = match argument.as_str() {
             "--json" => Some(&mut json),
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
             continue;
         }
         let value = match argument.as_str() {
-            "--joins" | "--rounds" | "--seconds" | "--only" | "--work" | "--gigabytes" => arguments.next(),
+            "--joins" | "--rounds" | "--seconds" | "--only" | "--work" | "--cell" | "--gigabytes" => arguments.next(),
             other => return complain(&format!("{other} is not known\n\n{HELP}")),
         };
         let Some(value) = value else { return complain(&format!("{argument} needs a value")) };
@@ -85,6 +86,10 @@ fn main() -> ExitCode {
             "--gigabytes" => number(1).map(|count| gigabytes = Some(count as usize)),
             "--only" => {
                 only = Some(value);
+                Ok(())
+            }
+            "--cell" => {
+                cell = Some(value);
                 Ok(())
             }
             _ => {
@@ -114,7 +119,7 @@ fn main() -> ExitCode {
             }
             Err(error) => complain(&error),
         },
-        Some("uplink") => match uplink::run(&uplink::Amount { rounds, length, only, work, matrix }) {
+        Some("uplink") => match uplink::run(&uplink::Amount { rounds, length, only, work, matrix, cell }) {
             Ok(sections) => finish(&sections, json),
             Err(error) => complain(&error),
         },

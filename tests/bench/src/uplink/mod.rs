@@ -37,6 +37,8 @@ pub(crate) struct Amount {
     pub(crate) work: Option<String>,
     /// The matrix of links instead of the works.
     pub(crate) matrix: bool,
+    /// Only this cell of it.
+    pub(crate) cell: Option<String>,
 }
 
 /// How long messages may still arrive after the last was sent.
@@ -124,7 +126,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
     be_first();
     let certificates = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let ground = Ground::make(certificates.path())?;
-    if amount.matrix {
+    if amount.matrix || amount.cell.is_some() {
         return Ok(vec![matrix::run(amount, &ground)?]);
     }
     let is_wanted = |name: &str| amount.work.as_deref().is_none_or(|wanted| wanted == name);
