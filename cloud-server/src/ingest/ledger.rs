@@ -201,6 +201,15 @@ impl Ledger {
         self.tracks.entry(key.clone()).or_default()
     }
 
+    /// Calls the cameras and sources of tracks as they are called now.
+    pub fn name<'a>(&mut self, names: impl Fn(&TrackKey) -> Option<(&'a str, &'a str)>) {
+        for (key, track) in &mut self.tracks {
+            if let Some((camera, source)) = names(key) {
+                (track.camera, track.source) = (camera.to_owned(), source.to_owned());
+            }
+        }
+    }
+
     /// Enters an absence; one of the same beginning is replaced.
     pub fn put_absence(&mut self, absence: Absence) {
         self.absences.insert((absence.scope, absence.reason, absence.from_us), absence.to_us);
@@ -299,6 +308,12 @@ impl Ledger {
     pub fn tracks_of<'a>(&'a self, camera: &'a str, source: &'a str) -> impl Iterator<Item = &'a TrackKey> + 'a {
         let own = self.tracks.iter().filter(move |(_, track)| track.camera == camera && track.source == source);
         own.map(|(key, _)| key)
+    }
+
+    /// Whether so much is missing that the oldest of it may have been forgotten.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.gaps >= MOST_GAPS / 10 * 8
     }
 
     /// All gaps.

@@ -15,7 +15,7 @@ use super::ledger::{Absence, Gap, GapReason, Ledger, Scope};
 use super::ranges::Ranges;
 
 /// The name of the file.
-const NAME: &str = "persisted.log";
+pub(crate) const NAME: &str = "persisted.log";
 const NEW_NAME: &str = "persisted.new";
 const MAGIC: &[u8; 15] = b"camagent-stored";
 const VERSION: u8 = 1;
@@ -26,29 +26,29 @@ const GROWTH: u64 = 8 << 20;
 
 /// What is remembered of a track.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) camera: String,
-    pub(super) source: String,
+pub(crate) struct Known {
+    pub(crate) camera: String,
+    pub(crate) source: String,
     /// UTC when something of it was last stored, roughly: to the record in which its name stands.
-    pub(super) seen_us: i64,
+    pub(crate) seen_us: i64,
     /// What a decoder of its newest file must know: parameter sets in Annex B, or an AudioSpecificConfig. After a restart frames go
     /// on in the middle of a group of pictures, without them.
-    pub(super) config: Vec<u8>,
-    pub(super) persisted: Ranges,
+    pub(crate) config: Vec<u8>,
+    pub(crate) persisted: Ranges,
 }
 
 /// Everything in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    pub(super) tracks: BTreeMap<TrackKey, Known>,
-    pub(super) ledger: Ledger,
+pub(crate) struct Contents {
+    pub(crate) tracks: BTreeMap<TrackKey, Known>,
+    pub(crate) ledger: Ledger,
     /// UTC when the file was last written; 0 when nobody knows.
-    pub(super) alive_us: i64,
+    pub(crate) alive_us: i64,
 }
 
 impl Contents {
     /// Forgets what is older: an agent that comes back after so long with the same boot does not exist.
-    pub(super) fn forget_before(&mut self, utc_us: i64) {
+    pub(crate) fn forget_before(&mut self, utc_us: i64) {
         self.tracks.retain(|_, known| known.seen_us >= utc_us);
         self.ledger.forget(utc_us, |key| self.tracks.contains_key(key));
     }
@@ -89,7 +89,7 @@ impl Entry {
 }
 
 /// The file.
-pub(super) struct Log<D: Disk> {
+pub(crate) struct Log<D: Disk> {
     file: Option<D::File>,
     ids: HashMap<TrackKey, u32>,
     bytes: u64,
@@ -97,7 +97,7 @@ pub(super) struct Log<D: Disk> {
 }
 
 /// What was found at the beginning.
-pub(super) enum Opened {
+pub(crate) enum Opened {
     /// Nothing: the store is new, or lost this file.
     Missing,
     /// The file of this version, without an end that a crash tore.
@@ -111,7 +111,7 @@ pub(super) enum Opened {
 }
 
 /// Reads the file, without its torn end.
-pub(super) fn read(disk: &mut impl Disk) -> io::Result<Opened> {
+pub(crate) fn read(disk: &mut impl Disk) -> io::Result<Opened> {
     let data = match disk.read(NAME) {
         Ok(data) => data,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Missing),
@@ -138,6 +138,8 @@ pub(super) fn read(disk: &mut impl Disk) -> io::Result<Opened> {
         }
         rest = behind;
     }
+    let Contents { tracks, ledger, .. } = &mut contents;
+    ledger.name(|key| tracks.get(key).map(|known| (known.camera.as_str(), known.source.as_str())));
     Ok(if is_torn(rest) { Opened::Read(contents) } else { Opened::Damaged(contents) })
 }
 
@@ -150,7 +152,7 @@ fn is_torn(rest: &[u8]) -> bool {
 }
 
 /// Moves the file aside.
-pub(super) fn set_aside(disk: &mut impl Disk, to: &str) -> io::Result<()> {
+pub(crate) fn set_aside(disk: &mut impl Disk, to: &str) -> io::Result<()> {
     disk.rename(NAME, to)?;
     disk.sync_folder("")
 }
@@ -234,7 +236,7 @@ fn read_entry(
 
 impl<D: Disk> Log<D> {
     /// Writes the file anew with these contents, and goes on with it.
-    pub(super) fn begin(disk: &mut D, contents: &Contents) -> io::Result<Self> {
+    pub(crate) fn begin(disk: &mut D, contents: &Contents) -> io::Result<Self> {
         let mut log = Self { file: None, ids: HashMap::new(), bytes: 0, bytes_when_new: 0 };
         log.rewrite(disk, contents)?;
         Ok(log)
@@ -447,6 +449,26 @@ impl Fields<'_> {
         let (name, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         String::from_utf8(name.to_vec()).ok()
+    }
+}
+
+/// See [`super::fuzz_persisted_log`].
+pub(super) fn fuzz(data: &[u8]) {
+    let Some((how, rest)) = data.split_first() else { return };
+    let mut file = rest.to_vec();
+    if how % 2 == 1 {
+        file = MAGIC.to_vec();
+        file.push(VERSION);
+        rest.chunks(usize::from(*how).max(16)).for_each(|record| put_record(&mut file, record));
+    }
+    let mut disk = super::sim_disk::SimDisk::new();
+    let written = disk.create(NAME).and_then(|mut own| disk.append(&mut own, &file));
+    assert!(written.is_ok(), "a disk in memory has room");
+    let Ok(Opened::Read(contents) | Opened::Damaged(contents)) = read(&mut disk) else { return };
+    assert!(Log::begin(&mut disk, &contents).is_ok(), "a disk in memory has room");
+    match read(&mut disk) {
+        Ok(Opened::Read(again)) => assert_eq!(again, contents, "what was understood is there again"),
+        _ => unreachable!("what was written now is whole"),
     }
 }
 

@@ -21,7 +21,7 @@ mod clock;
 mod cursors;
 pub mod disk;
 pub mod ledger;
-mod log;
+pub(crate) mod log;
 mod losses;
 pub mod ranges;
 mod recorder;
@@ -132,6 +132,12 @@ impl Input {
             | Self::Ended { flow, .. } => flow,
         }
     }
+}
+
+/// The body of the fuzz target `persisted_log`: whatever stands in that file, reading ends, and what was understood is written down and read again
+/// as it was. The first octet says what the rest is: a file (even), or entries that get a head and right sums (odd).
+pub fn fuzz_persisted_log(data: &[u8]) {
+    log::fuzz(data);
 }
 
 #[cfg(test)]

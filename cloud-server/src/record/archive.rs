@@ -97,6 +97,7 @@ impl Archive {
         };
         if is_new {
             archive.rebuild().await?;
+            archive.index.complete().await?;
         }
         Ok(archive)
     }

@@ -1,7 +1,9 @@
 //! Verifies the invariants of a folder of recordings, as `sdk-docs/reference/recordings.md` numbers them, and mends what can be
-//! mended: rows are made from files, and what is no recorded file is moved aside. No file with frames is ever removed.
+//! mended: rows and the log of what is persisted are made from files, what is gone is entered into the ledger, and what is no recorded file is
+//! moved aside. No file with frames is ever removed, and what a later version wrote is left alone.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use super::archive::{KEPT, kept_name};
@@ -9,9 +11,13 @@ use super::index::{Index, Opened, SegmentRow};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::ingest::disk::{Disk, Folder};
+use crate::ingest::log::{self, Contents, Known, Log};
 use crate::ingest::ranges::Ranges;
 use crate::ingest::segment::{Unusable, scan};
-use crate::ingest::{OPEN, SET_ASIDE, TrackKey};
+use crate::ingest::{Gap, GapReason, OPEN, SET_ASIDE, SegmentInfo, TrackKey};
+
+/// What a log need not know any more.
+const OLD_US: i64 = 90 * 86_400 * 1_000_000;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +39,12 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
     if !folder.join("store").exists() {
         return Err(unusable(&"there are no recordings in it"));
     }
-    let _lock = if repair { Some(super::archive::lock(folder)?) } else { None };
+    let lock = super::archive::lock(folder);
+    // A server that records there writes to the log while the files are looked at.
+    let is_live = lock.is_err();
+    let _lock = if repair { Some(lock?) } else { lock.ok() };
     let mut disk = Folder::open(folder).map_err(|error| unusable(&error))?;
+    let persisted = log::read(&mut disk).map_err(|error| unusable(&error))?;
     let mut report = Report::default();
     let (index, was_replaced) = match Index::open(folder, clock.utc_us()).await? {
         Opened::Found(index) => (index, None),
@@ -49,7 +59,7 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
         report.problems.push(format!("2: {problem}"));
         report.mended += usize::from(repair);
     }
-    let mut seen: BTreeMap<TrackKey, Ranges> = BTreeMap::new();
+    let mut seen: BTreeMap<TrackKey, Seen> = BTreeMap::new();
     for name in disk.list(KEPT).map_err(|error| unusable(&error))? {
         let data = disk.read(&name).map_err(|error| unusable(&error))?;
         let info = match scan(&data, |_, _, _| {}) {
@@ -69,25 +79,25 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
             }
         };
         report.files += 1;
-        let known = seen.entry(info.head.key.clone()).or_default();
-        for run in &info.runs {
-            report.frames += run.next - run.first;
-            let twice = (run.first..run.next).find(|sequence| known.contains(*sequence));
-            if let Some(sequence) = twice {
-                report.problems.push(format!("3: {name}: frame {sequence} is in another file as well"));
-            }
-            known.insert(run.first, run.next);
+        for sequence in Seen::add(&mut seen, &info) {
+            report.problems.push(format!("3: {name}: frame {sequence} is in another file as well"));
         }
+        report.frames += info.runs.iter().map(|run| run.next - run.first).sum::<u64>();
         let row = SegmentRow::new(name.clone(), &info);
         match rows.remove(&name) {
             Some(own) if own == row && data.len() as u64 == row.bytes => continue,
             Some(own) if own.bytes > row.bytes => {
                 report.problems.push(format!("1: {name}: the index says {} bytes, {} are whole", own.bytes, row.bytes))
             }
+            Some(own) if own == row => {
+                let behind = data.len() as u64 - row.bytes;
+                report.problems.push(format!("2: {name}: {behind} bytes stand behind its last whole part"));
+            }
             Some(_) => report.problems.push(format!("2: {name}: the index says something else than the file")),
             None => report.problems.push(format!("2: {name}: it is not in the index")),
         }
         if repair {
+            set_tail_aside(&mut disk, &name, &data, row.bytes, clock.utc_us()).map_err(|error| unusable(&error))?;
             index.put(&row).await?;
             report.mended += 1;
         }
@@ -101,8 +111,16 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
             report.mended += 1;
         }
     }
+    for name in disk.list(OPEN).map_err(|error| unusable(&error))? {
+        if let Ok(info) = scan(&disk.read(&name).map_err(|error| unusable(&error))?, |_, _, _| {}) {
+            Seen::add(&mut seen, &info);
+        }
+    }
+    let now_us = clock.utc_us();
+    check_log(&mut disk, persisted, &seen, is_live, repair, now_us, &mut report).map_err(|error| unusable(&error))?;
     if repair {
         mend_open(&mut disk, &index, &mut report).await?;
+        index.complete().await?;
     }
     index.close().await;
     Ok(report)
@@ -118,6 +136,150 @@ fn open_files(disk: &mut Folder) -> std::io::Result<Vec<(String, SegmentRow)>> {
         }
     }
     Ok(files)
+}
+
+/// What stands behind the last whole part goes into a file of its own: nobody knows what it is.
+fn set_tail_aside(disk: &mut Folder, name: &str, data: &[u8], whole: u64, now_us: i64) -> std::io::Result<()> {
+    let tail = usize::try_from(whole).ok().and_then(|whole| data.get(whole..)).unwrap_or_default();
+    if tail.is_empty() {
+        return Ok(());
+    }
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let mut file = disk.create(&format!("{SET_ASIDE}/{now_us}-{last}.tail"))?;
+    disk.append(&mut file, tail)?;
+    disk.sync(&mut file)?;
+    disk.sync_folder(SET_ASIDE)?;
+    disk.truncate(name, whole)
+}
+
+/// Frames of a track that are in files.
+struct Seen {
+    frames: Ranges,
+    camera: String,
+    source: String,
+    end_us: i64,
+}
+
+impl Seen {
+    /// Adds a file; gives frames that are in another one.
+    fn add(seen: &mut BTreeMap<TrackKey, Self>, info: &SegmentInfo) -> Vec<u64> {
+        let head = &info.head;
+        let own = seen.entry(head.key.clone()).or_insert_with(|| Self {
+            frames: Ranges::default(),
+            camera: head.camera.clone(),
+            source: head.source.clone(),
+            end_us: 0,
+        });
+        let mut twice = Vec::new();
+        for run in &info.runs {
+            twice.extend((run.first..run.next).find(|sequence| own.frames.contains(*sequence)));
+            own.frames.insert(run.first, run.next);
+        }
+        own.end_us = own.end_us.max(info.end_us());
+        twice
+    }
+}
+
+/// Compares the files with the log of what is persisted.
+fn check_log(
+    disk: &mut Folder,
+    persisted: log::Opened,
+    seen: &BTreeMap<TrackKey, Seen>,
+    is_live: bool,
+    repair: bool,
+    now_us: i64,
+    report: &mut Report,
+) -> std::io::Result<()> {
+    let before = report.problems.len();
+    let mut is_aside = false;
+    let mut contents = match persisted {
+        log::Opened::Read(contents) => contents,
+        log::Opened::Missing if seen.is_empty() => return Ok(()),
+        log::Opened::Missing => {
+            report.problems.push(format!("5: {} is missing", log::NAME));
+            Contents::default()
+        }
+        log::Opened::Damaged(contents) => {
+            report.problems.push(format!("5: {} is damaged, and cannot be read to its end", log::NAME));
+            is_aside = true;
+            contents
+        }
+        log::Opened::Foreign => {
+            report.problems.push(format!("5: {} is something else", log::NAME));
+            is_aside = true;
+            Contents::default()
+        }
+        log::Opened::Newer(version) => {
+            report
+                .problems
+                .push(format!("5: a later version wrote {} (layout {version}); it is left alone", log::NAME));
+            return Ok(());
+        }
+    };
+    // A log that cannot be read says nothing about frames.
+    let is_whole = report.problems.len() == before;
+    for (key, own) in seen.iter().filter(|_| !is_live) {
+        let known = match contents.tracks.entry(key.clone()) {
+            // Forgotten, as it should be.
+            Entry::Vacant(_) if is_whole && own.end_us < now_us.saturating_sub(OLD_US) => continue,
+            Entry::Vacant(vacant) => vacant.insert(Known {
+                camera: own.camera.clone(),
+                source: own.source.clone(),
+                seen_us: own.end_us,
+                ..Known::default()
+            }),
+            Entry::Occupied(known) => known.into_mut(),
+        };
+        for (first, end) in own.frames.iter() {
+            for (first, next) in known.persisted.missing(first, end) {
+                known.persisted.insert(first, next);
+                if is_whole {
+                    let what = format!("{}/{} track {}", own.camera, own.source, key.track);
+                    report.problems.push(format!(
+                        "6: {what}: frames {first} to {} are recorded, and not in {}",
+                        next - 1,
+                        log::NAME
+                    ));
+                }
+            }
+        }
+    }
+    let mut gone = Vec::new();
+    for (key, known) in contents.tracks.iter().filter(|_| !contents.ledger.is_full()) {
+        let gaps = contents.ledger.of_track(key);
+        // What was before that went with its reasons.
+        let removed = gaps.iter().filter(|gap| gap.reason == GapReason::REMOVED).map(|gap| gap.next).max().unwrap_or(0);
+        let mut explained = seen.get(key).map(|own| own.frames.clone()).unwrap_or_default();
+        explained.insert(0, removed);
+        gaps.iter().for_each(|gap| explained.insert(gap.first, gap.next));
+        for (first, end) in known.persisted.iter() {
+            gone.extend(explained.missing(first, end).into_iter().map(|(first, next)| Gap {
+                key: key.clone(),
+                camera: known.camera.clone(),
+                source: known.source.clone(),
+                first,
+                next,
+                reason: GapReason::FILE_LOST,
+                from_us: known.seen_us,
+                to_us: known.seen_us,
+            }));
+        }
+    }
+    for gap in gone {
+        let what = format!("{}/{} track {}", gap.camera, gap.source, gap.key.track);
+        let (first, last) = (gap.first, gap.next - 1);
+        report.problems.push(format!("5: {what}: frames {first} to {last} are persisted, and in no file"));
+        contents.ledger.put(&gap);
+    }
+    let found = report.problems.len() - before;
+    if repair && found > 0 {
+        if is_aside {
+            log::set_aside(disk, &format!("{SET_ASIDE}/{now_us}-{}", log::NAME))?;
+        }
+        Log::begin(disk, &contents)?;
+        report.mended += found;
+    }
+    Ok(())
 }
 
 /// Files that a crash left open: whole parts are kept as a start of the server would keep them.

@@ -213,9 +213,14 @@ fn whys(
             if let Some(next) = next {
                 known.missing(next.key, 0, next.run.first).filter(is_near).for_each(&mut count);
             }
+            if last.is_none() {
+                let mut all = known.tracks.values().flat_map(|(gaps, _)| gaps);
+                let went = |gap: &Missing| gap.reason == GapReason::REMOVED && gap.from_us < ends && gap.to_us > begins;
+                others.extend(all.any(went).then_some(GapReason::REMOVED));
+            }
             match (last, next) {
                 (Some(last), Some(next)) if last.key.boot != next.key.boot => others.push(GapReason::AGENT_RESTARTED),
-                (None, _) if frames.is_empty() => others.push(GapReason::NOT_RECORDED),
+                (None, _) if frames.is_empty() && others.is_empty() => others.push(GapReason::NOT_RECORDED),
                 (Some(_), None) if wanted.is_stalled => others.push(GapReason::STORAGE),
                 _ => {}
             }

@@ -13,6 +13,8 @@ use crate::ingest::{Run, SegmentInfo, TrackKey};
 
 /// The name of the file in the folder of recordings.
 pub const NAME: &str = "index.sqlite";
+/// SQLite's application_id, once every file is entered: an index that is being made anew is not to be relied on.
+const COMPLETE: i64 = 1_667_329_329;
 /// The layout: SQLite's user_version.
 const VERSION: i64 = 2;
 
@@ -100,7 +102,7 @@ impl SegmentRow {
 pub enum Opened {
     /// It was there.
     Found(Index),
-    /// It is new and empty.
+    /// It is new, or was never filled: the files are to be entered, and [`Index::complete`] says when they are.
     New(Index),
     /// The old one could not be used and is where the path says; this one is new.
     Replaced(Index, PathBuf, String),
@@ -112,7 +114,7 @@ impl Index {
         let path = folder.join(NAME);
         let existed = path.exists();
         match Self::connect(&path).await {
-            Ok(index) if existed => Ok(Opened::Found(index)),
+            Ok(index) if existed && index.is_complete().await? => Ok(Opened::Found(index)),
             Ok(index) => Ok(Opened::New(index)),
             Err(reason) => {
                 let aside = folder.join("set-aside");
@@ -162,6 +164,17 @@ impl Index {
         };
         pool.close().await;
         Err(verdict)
+    }
+
+    async fn is_complete(&self) -> Result<bool> {
+        let row = sqlx::query("PRAGMA application_id").fetch_one(&self.pool).await?;
+        Ok(row.try_get::<i64, _>(0)? == COMPLETE)
+    }
+
+    /// Every file is entered.
+    pub async fn complete(&self) -> Result<()> {
+        sqlx::query("PRAGMA application_id = 1667329329").execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Enters a file; one of the same name is replaced.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use camagent_proto::frame::{
-    Frame, FrameHead, FrameMore, FrameStart, Journal, RecordReader, RecordWriter, Skip, SkipReason, TrackInfo,
+    EndReason, EpochEnd, Frame, FrameHead, FrameMore, FrameStart, Journal, RecordReader, RecordWriter, Skip,
+    SkipReason, TrackInfo,
 };
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -201,6 +202,13 @@ impl WireAgent {
         while self.persisted.get(&lane).is_none_or(|stored| *stored < end) {
             self.listen().await?;
         }
+        Ok(())
+    }
+
+    /// The epoch of a lane is over.
+    pub async fn end_past(&mut self, lane: u32, next: u64, cause: EndReason) -> Result<(), Box<dyn std::error::Error>> {
+        self.record(&[Frame::EpochEnd(EpochEnd { lane, next, cause })]).await?;
+        self.socket.flush().await?;
         Ok(())
     }
 

@@ -23,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "session", body: camagent_proto::fuzz::session },
     Target { name: "tunnels", body: camagent_proto::fuzz::tunnels },
     Target { name: "journal_segment", body: camagent_core::fuzz_journal_segment },
+    Target { name: "persisted_log", body: cloud_server::ingest::fuzz_persisted_log },
     Target { name: "rtsp_request", body: cloud_server::rtsp::fuzz_request },
     Target { name: "rtsp_watch", body: cloud_server::tunnel::fuzz_watch },
 ];
