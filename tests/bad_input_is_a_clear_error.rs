@@ -342,3 +342,95 @@ async fn frames_out_of_order_broken_or_without_a_key_frame() {
     assert!(agent.stop(Duration::from_secs(5)).expect("stops").has_ended);
     healthy.was_never_disturbed().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_codec_that_changes_in_the_middle_of_a_group() {
+    let recordings = tempfile::tempdir().expect("a temporary folder");
+    let server = CloudServer::with(|config| {
+        config.recordings.path = Some(recordings.path().to_owned());
+        config.recordings.sources = vec!["cam/main".to_owned()];
+    });
+    let healthy = Healthy::beside(server.await).await;
+    let token = healthy.server.add_agent("cam").await;
+    let api = healthy.server.api("ops").await;
+    let agent = Agent::start(healthy.server.agent("cam", &token), Host::default()).expect("starts");
+    let mut at_us = 0;
+    let mut push = |data: &[u8]| {
+        at_us += 40_000;
+        let frame = Frame { pts_us: at_us, dts_us: at_us, data, ..Frame::default() };
+        agent.push_frame(0, frame).expect("no error")
+    };
+    let scripts =
+        [(Codec::H264, Script::h264_aac().without_audio()), (Codec::H265, Script::h265_pcma().without_audio())];
+    for (codec, mut script) in scripts {
+        agent.set_track(0, TrackDescription::video("main", codec, Framing::AnnexB)).expect("a good track");
+        let pieces: Vec<_> = (0..15).map(|_| script.next_piece()).collect();
+        // Nothing of the new codec can be decoded before its first key frame.
+        assert_eq!(push(&pieces[1].data), Pushed::WaitKey, "{codec:?}");
+        assert!(pieces.iter().all(|piece| push(&piece.data) == Pushed::Kept), "{codec:?}");
+    }
+    wait::until("all frames", SOON, || healthy.server.frames("cam", "main") >= 30).await;
+    assert_eq!(healthy.server.event_count("frame_refused"), 0, "nobody read one codec as the other");
+
+    // In the recording both are there, and a clip is of one of them.
+    let path = "/api/v1/recordings?camera=cam";
+    let listed = async || {
+        let (_, body) = api.get(path).await;
+        let ranges = body["ranges"].as_array().cloned().unwrap_or_default();
+        let time = |text: &serde_json::Value| text.as_str().expect("a time").to_owned();
+        Some((time(&ranges.first()?["from"]), time(&ranges.last()?["to"])))
+    };
+    let clip = |from: &str, to: &str| format!("/api/v1/recordings/clip?camera=cam&source=main&from={from}&to={to}");
+    let begun = std::time::Instant::now();
+    let (from, to, message) = loop {
+        // The second codec is recorded a moment later.
+        if let Some((from, to)) = listed().await {
+            let (status, _, body) = api.get_text(&clip(&from, &to), "Range: bytes=4-7\r\n").await;
+            if status == 409 {
+                let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+                assert_eq!(body["error"]["code"], "codec_changes");
+                break (from, to, body["error"]["message"].as_str().expect("words").to_owned());
+            }
+        }
+        assert!(begun.elapsed() < SOON, "both codecs are recorded");
+    };
+    let change = message.split_whitespace().find_map(|word| word.strip_suffix("Z;")).expect("it says when");
+    let change = format!("{change}Z");
+    for (from, to) in [(&from, &change), (&change, &to)] {
+        let (status, _, body) = api.get_text(&clip(from, to), "Range: bytes=4-7\r\n").await;
+        assert_eq!((status, body.as_str()), (206, "ftyp"), "from {from} to {to}");
+    }
+    agent.stop(Duration::from_secs(5)).expect("stops");
+    healthy.was_never_disturbed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_and_groups_that_are_too_large() {
+    let json = json!({
+        "agent": {"agent_id": "cam", "cloud_server_url": "ws://127.0.0.1:9/agent", "cloud_server_token": "t"},
+        "streaming": {"buffer_size": 200_000},
+    });
+    let config = Config::from_json(&json.to_string()).expect("a good file");
+    let agent = Agent::start(config, Host::default()).expect("starts");
+    agent.set_track(0, TrackDescription::video("main", Codec::H264, Framing::AnnexB)).expect("a good track");
+    let mut at_us = 0;
+    let mut push = |kind: u8, octets: usize| {
+        let mut data = vec![0, 0, 0, 1, kind];
+        data.resize(octets, 0x88);
+        at_us += 40_000;
+        agent.push_frame(0, Frame { pts_us: at_us, dts_us: at_us, data: &data, ..Frame::default() })
+    };
+    let (key, other) = (0x65, 0x41);
+    let error = push(key, 16 << 20).expect_err("16 MB").to_string();
+    assert!(error.contains("16777216") && error.contains("200000"), "what came, and what is allowed: {error}");
+
+    // Nobody takes anything: a group that is larger than the journal is cut at its tail, what was kept of it can be decoded.
+    assert_eq!(push(key, 50_000).expect("fits"), Pushed::Kept);
+    let kept = (0..20).map(|_| push(other, 20_000).expect("no error")).take_while(|own| *own == Pushed::Kept).count();
+    assert_eq!(kept, 7, "what fits into the journal");
+    assert_eq!(push(other, 10).expect("no error"), Pushed::WaitKey, "also what would fit refers to what is not there");
+    let statistics = agent.statistics();
+    assert_eq!((statistics.frames_accepted, statistics.packets_lost), (8, 0), "what is not kept has no number");
+    assert_eq!(push(key, 50_000).expect("a new group"), Pushed::Kept);
+    agent.stop(Duration::ZERO).expect("stops");
+}
