@@ -159,7 +159,12 @@ impl Agent {
         if let (Some(storage), Some(shelf)) = (&storage, &shared.shelf) {
             spawn_disk(storage, &agent_id, boot, &shared, Arc::clone(shelf))?;
         }
-        let thread = spawn(driver, Arc::clone(&life))?;
+        let thread = spawn(driver, Arc::clone(&life)).inspect_err(|_| {
+            // Without the agent's thread nobody else tells the disk thread to end and to give the folder back.
+            if let Some(shelf) = &shared.shelf {
+                shelf.ask_to_stop();
+            }
+        })?;
         let thread_id = thread.as_pthread_t();
         Ok(Self { shared, life, thread: Mutex::new(Some(thread)), thread_id, started })
     }

@@ -226,6 +226,7 @@ impl Driver {
                     _ => self.session.poll_urgent(now, &mut journal, talk.record_size(), audio_too),
                 };
                 if let Some(transmit) = urgent {
+                    self.spending.chosen(now, &transmit);
                     talk.connection.send(transmit).map_err(lost)?;
                     continue;
                 }

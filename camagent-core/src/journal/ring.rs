@@ -55,8 +55,16 @@ struct Former {
     freed: u64,
 }
 
-/// Epochs that are remembered of a track; when they are more, one of which the server needs nothing is forgotten, or the oldest.
+impl Former {
+    fn is_done(&self) -> bool {
+        self.freed >= self.end
+    }
+}
+
+/// Epochs that are remembered of a track; when they are more, one is forgotten of which the server needs nothing.
 const MAX_FORMER: usize = 64;
+/// Where there is none such, so many at the longest: an outage of weeks in which a camera begins anew each half an hour.
+const MOST_FORMER: usize = 1_024;
 
 /// Frames of several tracks in one arena.
 pub(crate) struct Journal {
@@ -120,13 +128,26 @@ impl Journal {
         self.chains.get(track as usize).map_or(0, |chain| chain.epoch) + 1
     }
 
+    /// Whether a track may begin a new epoch: not when one would be forgotten for it of which the server does not have everything.
+    pub(crate) fn takes_epoch(&self, track: u32) -> bool {
+        let chain = self.chains.get(track as usize);
+        chain.is_none_or(|chain| chain.former.len() < MOST_FORMER || chain.former.iter().any(Former::is_done))
+    }
+
+    /// Whether an epoch of a track is remembered.
+    pub(crate) fn knows(&self, track: u32, epoch: u64) -> bool {
+        self.chains
+            .get(track as usize)
+            .is_some_and(|chain| chain.epoch == epoch || chain.former.iter().any(|former| former.epoch == epoch))
+    }
+
     /// A track begins a new epoch; its frames count from 0 again.
     pub(crate) fn begin_epoch(&mut self, track: u32, epoch: u64, is_video: bool) {
         if let Some(chain) = self.chains.get_mut(track as usize) {
             if chain.end > 0 {
-                if chain.former.len() == MAX_FORMER {
-                    let done = chain.former.iter().position(|former| former.freed >= former.end);
-                    chain.former.remove(done.unwrap_or(0));
+                if chain.former.len() >= MAX_FORMER {
+                    let done = chain.former.iter().position(Former::is_done);
+                    done.map(|done| chain.former.remove(done));
                 }
                 chain.former.push_back(Former { epoch: chain.epoch, end: chain.end, freed: chain.freed });
             }
@@ -157,7 +178,8 @@ impl Journal {
     /// Whether room for a picture of this length is to be had only from the group that it belongs to. Asked before anything goes: what goes for a
     /// picture that has no room after all would be lost for nothing.
     fn costs_its_own_group(&self, track: u32, length: usize) -> bool {
-        if !self.is_video(track) {
+        let has_room = self.used + length <= self.capacity() && self.slots.len() < self.slot_limit;
+        if has_room || !self.is_video(track) {
             return false;
         }
         let chain = &self.chains[track as usize];
@@ -330,11 +352,16 @@ impl Journal {
         self.used
     }
 
-    /// Copies the oldest frame with a number not below `number` whose track is wanted.
-    pub(crate) fn copy_out(&self, number: u64, wanted: impl Fn(u32) -> bool, into: &mut Vec<u8>) -> Option<Copied> {
+    /// Copies the oldest frame with a number not below `number` whose track and epoch are wanted.
+    pub(crate) fn copy_out(
+        &self,
+        number: u64,
+        wanted: impl Fn(u32, u64) -> bool,
+        into: &mut Vec<u8>,
+    ) -> Option<Copied> {
         let skipped = usize::try_from(number.saturating_sub(self.base)).ok()?;
-        let living = self.slots.iter().enumerate().skip(skipped).find(|(_, slot)| slot.is_alive && wanted(slot.track));
-        let (at, slot) = living?;
+        let is_wanted = |slot: &Slot| slot.is_alive && wanted(slot.track, slot.epoch);
+        let (at, slot) = self.slots.iter().enumerate().skip(skipped).find(|(_, slot)| is_wanted(slot))?;
         into.clear();
         let first = slot.length.min(self.arena.len() - slot.start);
         into.extend_from_slice(&self.arena[slot.start..slot.start + first]);
@@ -605,6 +632,22 @@ mod tests {
             journal.begin_epoch(0, epoch, true);
         }
         assert_eq!((journal.end(0, 2), journal.end(0, 99)), (0, 1), "one that is done is forgotten first");
+    }
+
+    #[test]
+    fn no_epoch_is_forgotten_that_the_server_needs() {
+        let mut journal = journal(100_000);
+        for epoch in 2..=MOST_FORMER as u64 + 1 {
+            assert!(journal.takes_epoch(0));
+            journal.push(0, key(true), &[1; 10]);
+            journal.begin_epoch(0, epoch, true);
+        }
+        assert_eq!((journal.end(0, 1), journal.knows(0, 1), journal.takes_epoch(0)), (1, true, false));
+        journal.received(0, 7, 1);
+        assert!(journal.takes_epoch(0) && journal.takes_epoch(1));
+        journal.push(0, key(true), &[1; 10]);
+        journal.begin_epoch(0, 5_000, true);
+        assert_eq!((journal.knows(0, 7), journal.end(0, 1), journal.chains[0].former.len()), (false, 1, MOST_FORMER));
     }
 
     #[test]

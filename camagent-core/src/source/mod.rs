@@ -7,6 +7,6 @@ pub(crate) mod pull;
 mod push;
 mod track;
 
-pub(crate) use push::{Fill, Intake};
+pub(crate) use push::{Fill, Intake, SpentEpoch};
 pub use push::{Frame, Pushed};
 pub use track::TrackDescription;

@@ -4,7 +4,7 @@
 //! most, never across the network. Taking a frame allocates nothing.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,7 +27,7 @@ use crate::{
 const CLOCK_STEP_US: i64 = 1_000_000;
 /// Epochs that may wait for the agent's thread.
 const MAX_UNANNOUNCED: usize = 256;
-/// Epochs that are remembered for the flash tier.
+/// Epochs that are remembered for the flash tier: those that tracks are in, and of the others the newest.
 const MAX_EPOCHS: usize = 512;
 /// Times that fit on the wire with room to spare: 36 000 years.
 const MAX_TIME_US: i64 = 1 << 60;
@@ -69,15 +69,15 @@ pub(crate) struct IntakeCounts {
     pub(crate) dropped: u64,
 }
 
-/// An epoch whose frames go to flash.
-pub(crate) struct StoredEpoch {
+/// An epoch of which memory has nothing that is not on flash.
+pub(crate) struct SpentEpoch {
     pub(crate) info: TrackInfo,
+    /// The number behind the last frame that was written.
+    pub(crate) written: u64,
     /// The number behind its last frame.
     pub(crate) end: u64,
     /// The server needs nothing of it below this number.
     pub(crate) freed: u64,
-    /// It is the one that its track is in.
-    pub(crate) goes_on: bool,
 }
 
 struct Track {
@@ -124,10 +124,9 @@ struct State {
     unannounced: Vec<TrackInfo>,
     /// Sources whose frames go to flash.
     stored: HashSet<(String, String)>,
-    /// Epochs of theirs, oldest first, for whoever copies their frames to flash.
-    epochs: Vec<TrackInfo>,
-    /// The tracks of those epochs.
-    is_stored: [bool; MAX_TRACKS as usize],
+    /// Epochs of theirs by track and number, for whoever copies their frames to flash, and which of them was begun first.
+    epochs: BTreeMap<(u32, u64), (u64, TrackInfo)>,
+    epochs_begun: u64,
 }
 
 /// The way of frames into the journal.
@@ -170,8 +169,8 @@ impl Intake {
             is_closed: false,
             unannounced: Vec::new(),
             stored: sources().filter(|(source, _)| is_recorded(source)).map(|(source, _)| source).collect(),
-            epochs: Vec::new(),
-            is_stored: [false; MAX_TRACKS as usize],
+            epochs: BTreeMap::new(),
+            epochs_begun: 0,
         };
         let first_camera = cameras.first().map(|camera| camera.id.clone()).unwrap_or_default();
         Ok(Self {
@@ -223,6 +222,8 @@ impl Intake {
         let epoch = match old {
             Some(old) if (TrackInfo { epoch: 0, ..old.info.clone() }) == info => return Ok(()),
             _ if state.unannounced.len() == MAX_UNANNOUNCED => return Err(Error::Busy),
+            // One more would cost the word about frames that the server does not have.
+            _ if !state.journal.takes_epoch(number) => return Err(Error::Busy),
             _ => state.journal.next_epoch(number),
         };
         let info = TrackInfo { epoch, ..info };
@@ -258,6 +259,9 @@ impl Intake {
         let mut state = self.lock();
         let state = &mut *state;
         for track in state.tracks.iter_mut().flatten() {
+            if !state.journal.takes_epoch(track.info.track) {
+                continue;
+            }
             track.info.epoch = state.journal.next_epoch(track.info.track);
             track.waits_for_key = track.codec.is_video();
             track.last_dts_us = None;
@@ -439,24 +443,29 @@ impl Intake {
     /// Copies the oldest frame with a number not below `number` that belongs on flash, with its epoch.
     pub(crate) fn copy_out(&self, number: u64, into: &mut Vec<u8>) -> Option<(TrackInfo, Copied)> {
         let state = self.lock();
-        let copied = state.journal.copy_out(number, |track| state.is_stored[track as usize], into)?;
-        let of_frame = |info: &&TrackInfo| (info.track, info.epoch) == (copied.track, copied.epoch);
-        state.epochs.iter().find(of_frame).map(|info| (info.clone(), copied))
+        let copied = state.journal.copy_out(number, |track, epoch| state.epochs.contains_key(&(track, epoch)), into)?;
+        state.epochs.get(&(copied.track, copied.epoch)).map(|(_, info)| (info.clone(), copied))
     }
 
-    /// Epochs whose frames go to flash.
-    pub(crate) fn stored_epochs(&self) -> Vec<StoredEpoch> {
+    /// Epochs of which memory has nothing any more from the number on that `written` says. Those that go on too, `at_stop`.
+    pub(crate) fn spent_epochs(&self, at_stop: bool, written: impl Fn(&TrackInfo) -> Option<u64>) -> Vec<SpentEpoch> {
         let mut state = self.lock();
         let State { epochs, journal, tracks, .. } = &mut *state;
-        let goes_on =
-            |info: &TrackInfo| tracks[info.track as usize].as_ref().is_some_and(|track| track.info.epoch == info.epoch);
-        let of = |info: &TrackInfo| StoredEpoch {
-            info: info.clone(),
-            end: transfer::Journal::end(journal, info.track, info.epoch),
-            freed: journal.freed(info.track, info.epoch),
-            goes_on: goes_on(info),
-        };
-        epochs.iter().map(of).collect()
+        let mut spent = Vec::new();
+        for (_, info) in epochs.values().filter(|(_, info)| at_stop || !goes_on(tracks, info)) {
+            let Some(written) = written(info) else { continue };
+            if transfer::Journal::find(journal, info.track, info.epoch, written).is_none() {
+                let end = transfer::Journal::end(journal, info.track, info.epoch);
+                let freed = journal.freed(info.track, info.epoch);
+                spent.push(SpentEpoch { info: info.clone(), written, end, freed });
+            }
+        }
+        spent
+    }
+
+    /// Whether memory has something of an epoch, or will have.
+    pub(crate) fn knows(&self, track: u32, epoch: u64) -> bool {
+        self.lock().journal.knows(track, epoch)
     }
 
     /// All frames of a track before this one are safely on flash.
@@ -495,13 +504,20 @@ impl State {
     fn note_epoch(&mut self, info: &TrackInfo) {
         let key = (info.camera.clone(), info.source.clone());
         if self.stored.contains(&key) {
-            if self.epochs.len() == MAX_EPOCHS {
-                self.epochs.remove(0);
+            if self.epochs.len() >= MAX_EPOCHS {
+                let left = self.epochs.iter().filter(|(_, (_, info))| !goes_on(&self.tracks, info));
+                let oldest = left.min_by_key(|(_, (begun, _))| *begun).map(|(key, _)| *key);
+                oldest.map(|key| self.epochs.remove(&key));
             }
-            self.is_stored[info.track as usize] = true;
-            self.epochs.push(info.clone());
+            self.epochs_begun += 1;
+            self.epochs.insert((info.track, info.epoch), (self.epochs_begun, info.clone()));
         }
     }
+}
+
+/// Whether an epoch is the one that its track is in.
+fn goes_on(tracks: &[Option<Track>], info: &TrackInfo) -> bool {
+    tracks[info.track as usize].as_ref().is_some_and(|track| track.info.epoch == info.epoch)
 }
 
 impl Track {
@@ -735,5 +751,55 @@ mod tests {
         let intake = intake(1 << 20);
         intake.close();
         assert!(matches!(push(&intake, at(0, KEY)), Err(Error::Stopped)));
+    }
+
+    /// Memory whose card gets the main source and no other one.
+    fn half_stored() -> (Intake, TrackDescription, TrackDescription) {
+        let config = crate::Config::from_json(
+            r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"},"storage":{"path":"/x"},
+                "streaming":{"sources":{"main":{"upload":"always"},"sub":{"upload":"always","retention":"live"}}}}"#,
+        );
+        let source = |name: &str| TrackDescription::video(name, Codec::H264, Framing::AnnexB);
+        (Intake::new(1 << 20, &config.unwrap().cameras, true).unwrap(), source("main"), source("sub"))
+    }
+
+    /// Track, epoch and number of all frames that go to flash.
+    fn copied(intake: &Intake) -> Vec<(u32, u64, u64)> {
+        let (mut number, mut frames, mut octets) = (0, Vec::new(), Vec::new());
+        while let Some((info, copied)) = intake.copy_out(number, &mut octets) {
+            assert_eq!((info.track, info.epoch), (copied.track, copied.epoch));
+            frames.push((copied.track, copied.epoch, copied.sequence));
+            number = copied.number + 1;
+        }
+        frames
+    }
+
+    #[test]
+    fn a_track_that_goes_over_to_a_live_source_holds_up_no_other_on_its_way_to_flash() {
+        let (intake, main, sub) = half_stored();
+        let push = |track, at_us| intake.push(Instant::ZERO, track, at(at_us, KEY)).unwrap();
+        for description in [&main, &sub, &main] {
+            intake.set_track(0, description).unwrap();
+            push(0, 40);
+        }
+        intake.set_track(1, &main).unwrap();
+        push(1, 40);
+        assert_eq!(copied(&intake), [(0, 1, 0), (0, 3, 0), (1, 1, 0)]);
+    }
+
+    #[test]
+    fn a_track_that_changes_often_takes_no_other_off_flash() {
+        let (intake, main, _) = half_stored();
+        intake.set_track(0, &main).unwrap();
+        for change in 0..2 * MAX_EPOCHS as u32 {
+            let track = 1 + change % 100;
+            let codec = [Codec::H264, Codec::H265][change as usize / 100 % 2];
+            intake.set_track(track, &TrackDescription::video("main", codec, Framing::AnnexB)).unwrap();
+            intake.take_unannounced();
+        }
+        intake.push(Instant::ZERO, 0, at(40, KEY)).unwrap();
+        intake.push(Instant::ZERO, 1, at(40, KEY)).unwrap();
+        assert_eq!(copied(&intake).iter().map(|frame| frame.0).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(intake.lock().epochs.len(), MAX_EPOCHS);
     }
 }

@@ -15,7 +15,7 @@ use camagent_proto::{
     message::{BootId, Camera, Retention, Source, SourceState},
     mux::NoStreams,
     session::{Accept, Agent, AgentConfig, Server, ServerConfig, ServerEvent, Transmit},
-    transfer::{Backlog as _, Delivery, EpochKey, Look, Past},
+    transfer::{Backlog as _, Delivery, EpochKey, Journal as _, Look, Past},
 };
 
 use super::{Shelf, Tiers, Worker};
@@ -504,4 +504,48 @@ fn a_file_that_cannot_be_read_costs_itself() {
         world.settle();
         assert_eq!(world.store.stored[&key(1)].len() as u64, 1_600 - lost, "it is still written to: {live}");
     }
+}
+
+#[test]
+fn a_card_that_was_full_is_used_as_configured_when_there_is_room_again() {
+    let mut world = World::new(8);
+    world.cap = 4 << 20;
+    world.card.set_capacity(1 << 20);
+    world.start();
+    (0..3_000).for_each(|_| world.tick(0));
+    assert!(world.card.used() <= 1 << 20);
+    world.card.set_capacity(u64::MAX);
+    for _ in 0..20 {
+        world.now = world.now + Duration::from_secs(600);
+        world.tick(0);
+    }
+    (0..4_000).for_each(|_| world.tick(0));
+    let used = world.card.used();
+    assert!((3 << 20..=4 << 20).contains(&used), "{used}");
+    world.settle();
+    let (stored, holes) = (&world.store.stored[&key(1)], &world.store.holes[&key(1)]);
+    let lost: u64 = holes.iter().map(|(first, last, _)| last - first + 1).sum();
+    assert_eq!(stored.len() as u64 + lost, 7_020, "{holes:?}");
+}
+
+#[test]
+fn epochs_that_are_over_are_forgotten() {
+    let mut world = World::new(2);
+    world.mode = StorageMode::WriteAhead;
+    world.start();
+    for epoch in 1..=1_500 {
+        let run = world.run.as_mut().unwrap();
+        run.intake.push(world.now, 0, Frame { data: KEY, ..Frame::default() }).unwrap();
+        run.shelf.live_from(0, epoch, 0);
+        world.now = world.now + Duration::from_secs(2);
+        world.work();
+        let run = world.run.as_mut().unwrap();
+        (&run.intake).received(0, epoch, 1);
+        run.shelf.live_freed(0, epoch, 1);
+        run.intake.restart();
+        run.intake.take_unannounced();
+    }
+    let run = world.run.as_ref().unwrap();
+    let lengths = [run.worker.known_epochs(), run.shelf.lock().live_from.len()];
+    assert!(lengths.iter().all(|length| *length < 700), "{lengths:?}");
 }

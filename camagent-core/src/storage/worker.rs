@@ -12,8 +12,8 @@ use std::{
 
 use camagent_proto::{
     Instant,
-    frame::{EndReason, FrameStart},
-    transfer::{EpochKey, Journal as _, Waiting},
+    frame::{EndReason, FrameStart, TrackInfo},
+    transfer::{EpochKey, Waiting},
 };
 use tokio::sync::Notify;
 
@@ -26,7 +26,7 @@ use crate::{
         segment::{self, Clock},
         store::{Flash, FlashConfig, LaneKey},
     },
-    source::Intake,
+    source::{Intake, SpentEpoch},
 };
 
 /// A card that failed is tried again after this time.
@@ -39,10 +39,14 @@ const SYNC_AFTER: Duration = Duration::from_secs(1);
 const SYNC_OCTETS: u64 = 1 << 20;
 /// Octets that are read ahead, and one frame.
 const AHEAD: usize = 256 << 10;
+/// After a card was full, its share is raised so often, by a sixteenth of what is configured.
+const RAISE_EVERY: Duration = Duration::from_secs(600);
 /// A card that has less than this of ours when it is full is full of something else.
 const LEAST: u64 = 512 << 10;
 /// Frames that are copied before the rest of the work gets a turn.
 const BURST: usize = 256;
+/// With so many epochs it is looked which of them are over.
+const FORGET_AT: usize = 512;
 /// What the card holds is summed up so often.
 const SUM_UP_EVERY: Duration = Duration::from_secs(5);
 
@@ -57,6 +61,9 @@ pub(crate) struct Worker {
     open_at: Instant,
     /// Nothing is written before then.
     write_at: Instant,
+    /// What may be taken of the card now: less than configured after it was full.
+    max_bytes: u64,
+    raise_at: Instant,
     fault: Option<String>,
     /// The next frame of memory to look at.
     number: u64,
@@ -87,6 +94,8 @@ impl Worker {
     pub(crate) fn new(disk: Box<dyn Disk>, config: FlashConfig, mode: StorageMode) -> Self {
         Self {
             disk,
+            max_bytes: config.max_bytes,
+            raise_at: Instant::ZERO,
             config,
             mode,
             flash: None,
@@ -178,6 +187,7 @@ impl Worker {
                 self.mend(shelf);
             }
         }
+        self.raise_cap(now);
         self.free_own(now, shelf);
         let more = self.spill(now, intake, shelf, is_connected && !stops);
         self.tell_evicted(now, shelf);
@@ -193,7 +203,8 @@ impl Worker {
     }
 
     fn open(&mut self, now: Instant, shelf: &Shelf) {
-        match Flash::open(&mut *self.disk, self.config.clone(), self.before.as_ref()) {
+        let config = FlashConfig { max_bytes: self.max_bytes, ..self.config.clone() };
+        match Flash::open(&mut *self.disk, config, self.before.as_ref()) {
             Ok((mut flash, findings)) => {
                 self.tell(shelf, findings.iter().map(ToString::to_string));
                 if let Some(clock) = self.clock {
@@ -285,13 +296,43 @@ impl Worker {
         (self.open_at, self.write_at) = (now, now + AGAIN);
         if error.kind() == ErrorKind::StorageFull && held > LEAST {
             // The card is smaller than the cap, or others fill it: the oldest of ours go.
-            self.config.max_bytes = self.config.max_bytes.min(held / 10 * 9);
+            self.max_bytes = self.max_bytes.min(held / 10 * 9);
+            self.raise_at = now + RAISE_EVERY;
             self.write_at = now;
         }
         self.number = self.safe_number;
         self.written.clone_from(&self.safe);
         (self.unsynced, self.unsynced_since) = (0, None);
         false
+    }
+
+    /// Others may have given room back.
+    fn raise_cap(&mut self, now: Instant) {
+        if self.max_bytes < self.config.max_bytes && self.raise_at <= now {
+            self.max_bytes = (self.max_bytes + self.config.max_bytes / 16).min(self.config.max_bytes);
+            self.raise_at = now + RAISE_EVERY;
+            if let Some(flash) = &mut self.flash {
+                flash.set_max_bytes(self.max_bytes);
+            }
+        }
+    }
+
+    /// Epochs that neither memory nor the card has anything of are forgotten.
+    fn forget(&mut self, intake: &Intake, shelf: &Shelf) {
+        let Some(flash) = &self.flash else { return };
+        let mut state = shelf.lock();
+        let maps = [&self.written, &self.safe, &self.stored, &self.live_freed, &state.live_from];
+        if maps.iter().all(|map| map.len() < FORGET_AT) {
+            return;
+        }
+        let boot = self.config.boot;
+        let is_known = |&(track, epoch): &(u32, u64)| {
+            flash.lane(&LaneKey { boot, track, epoch }).is_some() || intake.knows(track, epoch)
+        };
+        let maps = [&mut self.written, &mut self.safe, &mut self.stored, &mut self.live_freed];
+        for map in maps.into_iter().chain([&mut self.read_below, &mut state.live_from]) {
+            map.retain(|of, _| is_known(of));
+        }
     }
 
     /// Frames of this run are let go when the live reader has brought them, and the lane those before.
@@ -381,19 +422,20 @@ impl Worker {
             intake.set_safe(track, epoch, next);
         }
         self.end_epochs(intake, false);
+        self.forget(intake, shelf);
     }
 
     /// Epochs that were left are over when memory has nothing of them that is not written; at a planned stop all are.
     fn end_epochs(&mut self, intake: &Intake, is_stop: bool) {
         let Some(flash) = &mut self.flash else { return };
-        for epoch in intake.stored_epochs() {
-            let info = &epoch.info;
-            if let Some(&written) = self.written.get(&(info.track, info.epoch))
-                && (is_stop || !epoch.goes_on)
-                && (&*intake).find(info.track, info.epoch, written).is_none()
-            {
-                flash.note_end(info, written, epoch.freed, epoch.end.max(written));
-            }
+        let (boot, written) = (self.config.boot, &self.written);
+        let goes_on = |info: &TrackInfo| {
+            let key = LaneKey { boot, track: info.track, epoch: info.epoch };
+            let lane = flash.lane(&key).filter(|lane| lane.ended.is_none());
+            lane.and_then(|_| written.get(&(info.track, info.epoch)).copied())
+        };
+        for SpentEpoch { info, written, end, freed } in intake.spent_epochs(is_stop, goes_on) {
+            flash.note_end(&info, written, freed, end.max(written));
         }
     }
 
@@ -536,6 +578,15 @@ impl Worker {
     fn end(&mut self, now: Instant, intake: &Intake, shelf: &Shelf) {
         self.end_epochs(intake, true);
         self.with_flash(now, shelf, |flash, disk| flash.sync(disk).and_then(|()| flash.seal(disk)));
+    }
+}
+
+#[cfg(test)]
+impl Worker {
+    /// Epochs that it remembers at most of one kind.
+    pub(super) fn known_epochs(&self) -> usize {
+        let maps = [&self.written, &self.safe, &self.stored, &self.live_freed, &self.read_below];
+        maps.map(BTreeMap::len).into_iter().max().unwrap_or(0)
     }
 }
 

@@ -6,10 +6,11 @@
 use std::io;
 
 use bytes::Bytes;
+use camagent_proto::frame::SkipReason;
 
 use super::{
-    disk::Disk,
-    segment::{self, EndReason, HEAD, Kind, Parsed, Record, Records, Summary, TAIL},
+    disk::{Disk, answers, unreadable},
+    segment::{self, EndReason, HEAD, Kind, Parsed, Record, Records, Run, Summary, TAIL},
     store::{Flash, FlashConfig, Lane, LaneKey, Segment, name},
 };
 
@@ -92,9 +93,20 @@ impl Flash {
         }
         numbers.sort_unstable();
         let mut flash = Self::empty(config);
+        let mut damaged = Vec::new();
         for (number, length) in numbers {
             flash.next_number = number + 1;
-            flash.take(disk, number, length, &mut findings)?;
+            let name = name(number);
+            match flash.take(disk, number, length, &mut findings) {
+                Ok(is_damaged) if is_damaged => damaged.push(number),
+                Ok(_) => {}
+                // It is this file, and not the card.
+                Err(error) if answers(disk, &name) => {
+                    set_aside(disk, &name, unreadable(&error), &mut findings);
+                    damaged.push(number);
+                }
+                Err(error) => return Err(error),
+            }
         }
         flash.settle();
         if let Some(before) = before {
@@ -102,6 +114,7 @@ impl Flash {
             for (key, lane) in &mut flash.lanes {
                 lane.freed = before.lane(key).map_or(0, |lane| lane.freed);
             }
+            flash.take_losses(before, &damaged);
             if let Some((boot, clock)) = before.boots().iter().find(|(boot, _)| *boot == flash.config.boot) {
                 flash.note_boot(*boot, *clock);
             }
@@ -109,29 +122,71 @@ impl Flash {
         Ok((flash, findings))
     }
 
-    fn take(&mut self, disk: &mut dyn Disk, number: u64, length: u64, findings: &mut Vec<Finding>) -> io::Result<()> {
+    /// What was lost before: not all of it was written down when the card went away. Of what cannot be read now it is known what that was.
+    fn take_losses(&mut self, before: &Flash, damaged: &[u64]) {
+        for (key, lane) in &before.lanes {
+            for &(first, last, reason) in &lane.lost {
+                let known = self.lanes.get(key).map(|lane| lane.lost.as_slice()).unwrap_or_default();
+                if !known.iter().any(|lost| lost.0 <= first && last <= lost.1) {
+                    self.lose_of(*key, lane, first, last, reason);
+                }
+            }
+        }
+        for segment in before.segments.iter().filter(|segment| damaged.contains(&segment.number)) {
+            let left = self.segments.iter().find(|left| left.number == segment.number);
+            let left = left.map(|left| left.runs.clone()).unwrap_or_default();
+            for run in &segment.runs {
+                let key = LaneKey { boot: segment.boot, track: run.track, epoch: run.epoch };
+                let Some(lane) = before.lane(&key) else { continue };
+                let is_same = |left: &&Run| (left.track, left.epoch, left.first) == (run.track, run.epoch, run.first);
+                let first = left.iter().find(is_same).map_or(run.first, |left| left.end).max(lane.freed);
+                if first < run.end {
+                    self.lose_of(key, lane, first, run.end - 1, SkipReason::Corrupt);
+                }
+            }
+        }
+    }
+
+    fn lose_of(&mut self, key: LaneKey, was: &Lane, first: u64, last: u64, reason: SkipReason) {
+        let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(&was.info, first));
+        lane.freed = was.freed;
+        self.note_boot(key.boot, None);
+        self.lose(key, first, last, reason);
+    }
+
+    /// Whether it is damaged.
+    fn take(&mut self, disk: &mut dyn Disk, number: u64, length: u64, findings: &mut Vec<Finding>) -> io::Result<bool> {
         let name = name(number);
         if length == 0 {
             // The power went between a name and its first octet. On a card that can only be read it stays.
             let _ = disk.remove(&name);
-            return Ok(());
+            return Ok(false);
         }
         let (summary, data_end, bytes, is_corrupt) = match examine(disk, number, length)? {
             Found::Strange(why) => {
                 set_aside(disk, &name, why, findings);
-                return Ok(());
+                return Ok(false);
             }
             Found::Sealed(summary, data_end) => (summary, data_end, length, false),
             Found::Unsealed { was_sealed } => {
                 let (mut summary, data_end, bad) = scan(disk, number, length)?;
                 if summary.boot.is_none() {
-                    set_aside(disk, &name, "it is half-written".into(), findings);
-                    return Ok(());
+                    let why = match bad {
+                        Some(Bad::Unreadable(error)) => unreadable(&error),
+                        _ => "it is half-written".into(),
+                    };
+                    set_aside(disk, &name, why, findings);
+                    return Ok(true);
                 }
                 let mut bytes = length;
-                let wrong = bad.filter(|_| was_sealed);
+                let wrong = match bad {
+                    Some(Bad::Unreadable(error)) => Some(unreadable(&error)),
+                    Some(Bad::Octets(why)) if was_sealed => Some(why.into()),
+                    _ => None,
+                };
+                let is_corrupt = wrong.is_some();
                 match wrong {
-                    Some(why) => findings.push(Finding::Corrupt { name: name.clone(), why: why.into() }),
+                    Some(why) => findings.push(Finding::Corrupt { name: name.clone(), why }),
                     None => {
                         let cut = length - data_end;
                         // On a card that can only be read it stays as it is, and is read again next time.
@@ -143,14 +198,14 @@ impl Flash {
                         }
                     }
                 }
-                (summary, data_end, bytes, wrong.is_some())
+                (summary, data_end, bytes, is_corrupt)
             }
         };
         if summary.agent_id != self.config.agent_id {
             set_aside(disk, &name, format!("it belongs to the agent {:?}", summary.agent_id), findings);
-            return Ok(());
+            return Ok(false);
         }
-        let Some(boot) = summary.boot else { return Ok(()) };
+        let Some(boot) = summary.boot else { return Ok(false) };
         self.note_boot(boot, summary.clock);
         for run in &summary.runs {
             let Some(info) = summary.tracks.get(&(run.track, run.epoch)) else { continue };
@@ -182,7 +237,7 @@ impl Flash {
             lost: summary.lost,
             is_corrupt,
         });
-        Ok(())
+        Ok(is_corrupt)
     }
 
     /// Runs that ended without a word were ended by the power.
@@ -208,16 +263,25 @@ fn examine(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<Found> {
     let name = name(number);
     let from = length.saturating_sub(LAST);
     let mut last = vec![0; (length - from) as usize];
-    let read = disk.read(&name, from, &mut last)?;
-    last.truncate(read);
-    let offset = segment::summary_offset(&last);
-    let was_sealed = offset.is_some();
+    let (offset, was_sealed) = match disk.read(&name, from, &mut last) {
+        Ok(read) => {
+            last.truncate(read);
+            let offset = segment::summary_offset(&last);
+            (offset, offset.is_some())
+        }
+        // What stands before it may be read.
+        Err(_) if answers(disk, &name) => (None, true),
+        Err(error) => return Err(error),
+    };
     if let Some(offset) = offset
         && let Some(most) = length.checked_sub(offset).filter(|most| *most <= MAX_SUMMARY)
     {
         if offset < from {
             last = vec![0; most as usize];
-            let read = disk.read(&name, offset, &mut last)?;
+            let read = match disk.read(&name, offset, &mut last) {
+                Err(_) if answers(disk, &name) => 0,
+                read => read?,
+            };
             last.truncate(read);
         } else {
             last.drain(..(offset - from) as usize);
@@ -239,8 +303,14 @@ fn examine(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<Found> {
     })
 }
 
+/// What is wrong at a place of a segment.
+enum Bad {
+    Octets(&'static str),
+    Unreadable(io::Error),
+}
+
 /// Reads a segment from its beginning: what it holds, where that ends, and what is wrong there if it is not the end of the file.
-fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u64, Option<&'static str>)> {
+fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u64, Option<Bad>)> {
     let name = name(number);
     let mut records = Records::new(number, HEAD as u64);
     let mut summary = Summary::default();
@@ -252,19 +322,28 @@ fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u
             Parsed::Record(record @ Record::Start { .. }, _) if summary.boot.is_none() => summary.note(&record),
             Parsed::Record(record, taken) => {
                 if summary.boot.is_none() {
-                    return Ok((summary, records.offset() - taken as u64, Some("it does not say whose it is")));
+                    return Ok((
+                        summary,
+                        records.offset() - taken as u64,
+                        Some(Bad::Octets("it does not say whose it is")),
+                    ));
                 }
                 summary.note(&record);
             }
             Parsed::Short(_) => {
-                let read = disk.read(&name, records.wanted_at(), &mut chunk)?;
+                let read = match disk.read(&name, records.wanted_at(), &mut chunk) {
+                    Err(error) if answers(disk, &name) => {
+                        return Ok((summary, records.offset(), Some(Bad::Unreadable(error))));
+                    }
+                    read => read?,
+                };
                 if read == 0 {
                     let is_whole = records.offset() == length;
-                    return Ok((summary, records.offset(), (!is_whole).then_some("a record is cut off")));
+                    return Ok((summary, records.offset(), (!is_whole).then_some(Bad::Octets("a record is cut off"))));
                 }
                 records.feed(&chunk[..read]);
             }
-            Parsed::Bad(why) => return Ok((summary, records.offset(), Some(why))),
+            Parsed::Bad(why) => return Ok((summary, records.offset(), Some(Bad::Octets(why)))),
         }
     }
 }

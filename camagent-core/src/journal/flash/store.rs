@@ -141,6 +141,11 @@ impl Flash {
         }
     }
 
+    /// Octets that all segments may take from now on.
+    pub(crate) fn set_max_bytes(&mut self, max_bytes: u64) {
+        self.config.max_bytes = max_bytes;
+    }
+
     /// Octets of all segments.
     pub(crate) fn bytes(&self) -> u64 {
         let open = self.open.as_ref().map_or(0, |open| open.written + open.pending.len() as u64);
@@ -314,7 +319,7 @@ impl Flash {
     }
 
     /// Takes note of frames that are lost, for now and for the time after a power cut.
-    fn lose(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
+    pub(super) fn lose(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.lose(first, last, reason);
         let LaneKey { boot, track, epoch } = key;
@@ -412,7 +417,6 @@ impl Flash {
             }
         }
         let Segment { boot, runs, lost, .. } = self.segments[0].clone();
-        self.drop_segment(disk, 0)?;
         for run in runs {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
             let Some(lane) = self.lanes.get(&key) else { continue };
@@ -429,8 +433,31 @@ impl Flash {
                 self.notes.push(Record::Lost(lost));
             }
         }
+        // Why they are missing is on the card before they are.
+        if !self.notes.is_empty() {
+            self.write_notes(disk)?;
+        }
+        self.drop_segment(disk, 0)?;
         self.forget_lanes();
         Ok(true)
+    }
+
+    /// Makes what was noted safe, as far as a full card has room for that.
+    fn write_notes(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        let Err(error) = self.sync(disk) else { return Ok(()) };
+        match &self.open {
+            _ if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+            None => {}
+            Some(open) if open.synced == 0 => {
+                // It was not begun to its end: that is done anew when there is room.
+                disk.remove(&name(open.number))?;
+                self.open = None;
+            }
+            // A part of what is pending may have been written: it is written again there.
+            Some(open) if !open.pending.is_empty() => disk.truncate(&name(open.number), open.written)?,
+            Some(_) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Begins a segment when none is open.

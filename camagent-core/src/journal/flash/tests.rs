@@ -378,3 +378,144 @@ fn every_number_that_was_not_appended_has_a_reason_and_an_epoch_its_true_end() {
         assert_eq!(lane.lost, [(4, 6, Live), (7, 8, OverBudget), (10, 19, Live)]);
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_no_other_from_being_opened() {
+    let mut whole = 0;
+    for from in [0, 100_000, 200_000] {
+        let card = SimDisk::new(1, u64::MAX);
+        let mut disk = card.clone();
+        let (mut before, _) = open(&card, 1, 64 << 20);
+        (0..800).for_each(|sequence| append(&mut before, &mut disk, 1, 0, sequence).unwrap());
+        before.seal(&mut disk).unwrap();
+        let names = card.names();
+        assert!(names.len() > 2);
+        card.fail_reads(&names[1], from);
+        let (mut flash, findings) = Flash::open(&mut disk, config(1, 64 << 20), Some(&before)).unwrap();
+        let told: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains("cannot be read"), "{told:?}");
+        let found = read(&mut flash, &card);
+        let lane = flash.lane(&key(1, 0)).unwrap();
+        let [(first, last, SkipReason::Corrupt)] = lane.lost[..] else { panic!("{from}: {:?}", lane.lost) };
+        assert_eq!((found.len() as u64 + last + 1 - first, found.last()), (800, Some(&(1, 0, 799))), "{from}");
+        assert!(from == 0 || last - first < whole, "what stands before the bad sector is used");
+        whole = last - first;
+        // After a restart too it keeps no other one away.
+        let (mut flash, _) = open(&card, 2, 64 << 20);
+        assert_eq!(read(&mut flash, &card), found);
+    }
+}
+
+/// Every number of the epoch is there or was said to be lost.
+fn assert_explained(flash: &mut Flash, card: &SimDisk, end: u64, what: &str) {
+    let left: BTreeSet<u64> = read(flash, card).iter().map(|frame| frame.2).collect();
+    let lost = flash.lane(&key(1, 0)).unwrap().lost.clone();
+    for number in 0..end {
+        let is_lost = lost.iter().any(|(first, last, _)| (*first..=*last).contains(&number));
+        assert!(left.contains(&number) || is_lost, "{what}: {number} is gone without a word: {lost:?}");
+    }
+}
+
+#[test]
+fn why_frames_had_to_go_is_on_the_card_before_they_go() {
+    for seed in 0..40 {
+        let card = SimDisk::new(seed, u64::MAX);
+        let mut disk = card.clone();
+        let (mut flash, _) = open(&card, 1, 2 << 20);
+        let (mut sequence, mut safe) = (0, 0);
+        while flash.counts().frames_evicted < 300 + seed * 20 {
+            append(&mut flash, &mut disk, 1, 0, sequence).unwrap();
+            sequence += 1;
+            if sequence % 40 == 0 && flash.counts().frames_evicted < 300 {
+                flash.sync(&mut disk).unwrap();
+                safe = sequence;
+            }
+        }
+        card.cut_power();
+        let (mut flash, _) = open(&card, 2, 2 << 20);
+        assert_explained(&mut flash, &card, safe, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_full_card_makes_room_and_says_why() {
+    let card = SimDisk::new(1, 1 << 20);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    let (mut sequence, mut safe, mut max_bytes) = (0, 0, 64 << 20);
+    while sequence < 4_000 {
+        let done = append(&mut flash, &mut disk, 1, 0, sequence);
+        let done = done.and_then(|()| if sequence % 10 == 9 { flash.sync(&mut disk) } else { Ok(()) });
+        match done {
+            Ok(()) => sequence += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::StorageFull);
+                max_bytes = max_bytes.min(flash.bytes() / 10 * 9);
+                assert!(max_bytes > 512 << 10, "it goes on with what it has");
+                flash = Flash::open(&mut disk, config(1, max_bytes), Some(&flash)).unwrap().0;
+                sequence = safe;
+            }
+        }
+        safe = if flash.is_dirty() { safe } else { sequence };
+    }
+    assert_explained(&mut flash, &card, safe, "full");
+    assert!(flash.lane(&key(1, 0)).unwrap().lost.iter().all(|lost| lost.2 == SkipReason::OverBudget));
+}
+
+#[test]
+fn what_was_lost_is_known_after_the_card_was_away() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut before, _) = open(&card, 1, 64 << 20);
+    (0..10).for_each(|sequence| append(&mut before, &mut disk, 1, 0, sequence).unwrap());
+    before.sync(&mut disk).unwrap();
+    before.note_hole(&info(0, 1), 10, 10, 20);
+    card.set_away(true);
+    assert!(before.sync(&mut disk).is_err());
+    card.set_away(false);
+    for boot in 1..=2 {
+        let config = config(boot, 64 << 20);
+        let (mut flash, _) = Flash::open(&mut disk, config, Some(&before).filter(|_| boot == 1)).unwrap();
+        assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [(10, 19, SkipReason::OverBudget)], "run {boot}");
+        flash.sync(&mut disk).unwrap();
+    }
+}
+
+#[test]
+fn damage_in_the_segment_that_is_open_ends_the_reading_of_no_other() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    (0..50).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.sync(&mut disk).unwrap();
+    card.fail_reads(&card.names()[0], 0);
+    let mut cursor = Cursor::new();
+    assert_eq!(cursor.look(&mut flash, &mut disk, |_| u64::MAX).unwrap(), Look::End);
+    (50..60).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.sync(&mut disk).unwrap();
+    let Look::Frame(stored) = cursor.look(&mut flash, &mut disk, |_| u64::MAX).unwrap() else { panic!("none") };
+    assert_eq!(stored.frame.sequence, 50);
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [(0, 49, SkipReason::Corrupt)]);
+}
+
+#[test]
+fn a_look_reads_no_more_than_a_little_at_once() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 1 << 40);
+    (0..2_000).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    append(&mut flash, &mut disk, 1, 1, 0).unwrap();
+    flash.sync(&mut disk).unwrap();
+    let (mut cursor, mut looks) = (Cursor::new(), 0);
+    let below = |key: &LaneKey| if key.track == 1 { u64::MAX } else { 0 };
+    loop {
+        let before = card.reads();
+        match cursor.look(&mut flash, &mut disk, below).unwrap() {
+            Look::Later => looks += 1,
+            Look::Frame(stored) => break assert_eq!(stored.key.track, 1),
+            Look::End => panic!("there is one"),
+        }
+        assert!(card.reads() - before <= 5);
+    }
+    assert!(looks > 5);
+}
