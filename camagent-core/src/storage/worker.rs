@@ -64,6 +64,7 @@ pub(crate) struct Worker {
     /// What may be taken of the card now: less than configured after it was full.
     max_bytes: u64,
     raise_at: Instant,
+    failed_at: Option<Instant>,
     fault: Option<String>,
     /// The next frame of memory to look at.
     number: u64,
@@ -102,6 +103,7 @@ impl Worker {
             before: None,
             open_at: Instant::ZERO,
             write_at: Instant::ZERO,
+            failed_at: None,
             fault: None,
             number: 0,
             written: BTreeMap::new(),
@@ -294,6 +296,11 @@ impl Worker {
         self.before = self.flash.take();
         // What it has can mostly still be read.
         (self.open_at, self.write_at) = (now, now + AGAIN);
+        let before = self.failed_at.replace(now);
+        if before.is_some_and(|before| now.saturating_since(before) < AGAIN) && error.kind() != ErrorKind::StorageFull {
+            // Not this one.
+            self.open_at = now + AGAIN;
+        }
         if error.kind() == ErrorKind::StorageFull && held > LEAST {
             // The card is smaller than the cap, or others fill it: the oldest of ours go.
             self.max_bytes = self.max_bytes.min(held / 10 * 9);

@@ -63,7 +63,7 @@ impl Cursor {
     }
 
     /// Reads on to the next frame that the server does not have, of numbers below what `below` says. A segment that cannot be read is left, as
-    /// long as the folder itself answers.
+    /// long as the card itself is well.
     pub(crate) fn look(
         &mut self,
         flash: &mut Flash,
@@ -109,13 +109,14 @@ impl Cursor {
                             records.feed(&chunk[..read]);
                             continue;
                         }
-                        Err(error) if answers(disk, &name(number)) => unreadable(&error),
-                        Err(error) => return Err(error),
+                        // A card that is away may answer from memory: whether it is there shows in a write.
+                        Err(error) if !answers(disk, &name(number)) || flash.renew(disk).is_err() => return Err(error),
+                        Err(error) => unreadable(&error),
                     }
                 }
                 Parsed::Bad(why) => why.into(),
             };
-            if is_open {
+            if is_open && flash.open.as_ref().is_some_and(|open| open.number == number) {
                 // What is written from now on can be read.
                 flash.seal(disk)?;
             }

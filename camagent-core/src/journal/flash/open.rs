@@ -93,19 +93,21 @@ impl Flash {
         }
         numbers.sort_unstable();
         let mut flash = Self::empty(config);
-        let mut damaged = Vec::new();
+        let (mut damaged, mut unread) = (Vec::new(), 0);
+        let count = numbers.len();
         for (number, length) in numbers {
             flash.next_number = number + 1;
             let name = name(number);
             match flash.take(disk, number, length, &mut findings) {
                 Ok(is_damaged) if is_damaged => damaged.push(number),
                 Ok(_) => {}
-                // It is this file, and not the card.
-                Err(error) if answers(disk, &name) => {
-                    set_aside(disk, &name, unreadable(&error), &mut findings);
+                // One file or a few are bad sectors, most of them a card that is away: then what they hold is not lost. It stays, for the same reason.
+                Err(error) if (count > 1 && (unread + 1) * 2 > count) || !answers(disk, &name) => return Err(error),
+                Err(error) => {
+                    unread += 1;
+                    findings.push(Finding::Corrupt { name, why: unreadable(&error) });
                     damaged.push(number);
                 }
-                Err(error) => return Err(error),
             }
         }
         flash.settle();
@@ -171,11 +173,10 @@ impl Flash {
             Found::Unsealed { was_sealed } => {
                 let (mut summary, data_end, bad) = scan(disk, number, length)?;
                 if summary.boot.is_none() {
-                    let why = match bad {
-                        Some(Bad::Unreadable(error)) => unreadable(&error),
-                        _ => "it is half-written".into(),
-                    };
-                    set_aside(disk, &name, why, findings);
+                    if let Some(Bad::Unreadable(error)) = bad {
+                        return Err(error);
+                    }
+                    set_aside(disk, &name, "it is half-written".into(), findings);
                     return Ok(true);
                 }
                 let mut bytes = length;

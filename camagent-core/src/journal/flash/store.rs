@@ -460,6 +460,12 @@ impl Flash {
         Ok(())
     }
 
+    /// Goes on in a new segment.
+    pub(super) fn renew(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        self.seal(disk)?;
+        self.begin(disk)
+    }
+
     /// Begins a segment when none is open.
     pub(crate) fn begin(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
         if self.open.is_some() {

@@ -490,6 +490,11 @@ fn damage_in_the_segment_that_is_open_ends_the_reading_of_no_other() {
     flash.sync(&mut disk).unwrap();
     card.fail_reads(&card.names()[0], 0);
     let mut cursor = Cursor::new();
+    // A card that is away answers some things from memory.
+    card.set_read_only(true);
+    assert!(cursor.look(&mut flash, &mut disk, |_| u64::MAX).is_err());
+    card.set_read_only(false);
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [], "nothing is given up for that");
     assert_eq!(cursor.look(&mut flash, &mut disk, |_| u64::MAX).unwrap(), Look::End);
     (50..60).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
     flash.sync(&mut disk).unwrap();
