@@ -12,7 +12,7 @@ use cloud_server::clock::{self, Clock, rfc3339};
 use cloud_server::descriptors;
 use cloud_server::error::{Error, Result};
 use cloud_server::memory;
-use cloud_server::record::{self, index::Opened};
+use cloud_server::record;
 use cloud_server::store::{Store, TunnelState};
 use cloud_server::tunnel;
 use cloud_server::{Config, Server};
@@ -353,15 +353,11 @@ async fn recordings(config: &Config, command: RecordingsCommand) -> Result<()> {
             }
         }
         RecordingsCommand::List { camera } => {
-            let index = match record::index::Index::open(folder, clock.utc_us()).await? {
-                Opened::Found(index) | Opened::New(index) => index,
-                Opened::Replaced(_, moved, reason) => {
-                    let aside = moved.display();
-                    return Err(Error::Refused(format!(
-                        "the index could not be used ({reason}) and is at {aside} now; `camagent-cloud recordings check --repair` \
-                         makes a new one"
-                    )));
-                }
+            let mends = "a start of the server, or `camagent-cloud recordings check --repair`, makes it anew";
+            let index = match record::index::Index::look(folder).await {
+                Ok(Some(index)) => index,
+                Ok(None) => return Err(Error::Refused(format!("{} has no index; {mends}", folder.display()))),
+                Err(error) => return Err(Error::Refused(format!("{error}; {mends}"))),
             };
             let mut rows = index.all().await?;
             rows.retain(|row| camera.as_ref().is_none_or(|camera| row.camera == *camera));

@@ -312,6 +312,14 @@ async fn what_is_old_or_too_much_goes_with_a_reason() {
     let days_ago = |days: i64| jiff::Timestamp::from_microsecond(now_us - days * DAY).expect("a time").to_string();
     let then = format!("&from={}&to={}", days_ago(41), days_ago(39));
 
+    // They came forty days ago.
+    let all = files(&folder.path().join("recordings"));
+    for path in all.iter().filter(|path| path.to_string_lossy().contains("Z-07070707-")) {
+        let file = std::fs::File::options().write(true).open(path).expect("there");
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400)).expect("set");
+    }
+    std::fs::remove_file(folder.path().join("index.sqlite")).expect("there");
+
     // Forty days are kept, thirty are not. The first look for what is old comes with the start.
     for (days, ranges, reason) in [(0, 1, "power_cut"), (30, 0, "removed")] {
         let running = Running::with(|config| {
@@ -401,4 +409,14 @@ async fn a_store_that_can_only_be_read_or_has_no_place_for_files_is_told_and_los
     assert_eq!(look(small.path(), false).await.problems, [""; 0]);
     // What fails here is the test's own tidiness.
     let _ = Command::new("umount").arg("-l").arg(small.path()).status();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_looks_makes_no_index() {
+    let folder = recorded().await;
+    std::fs::remove_file(folder.path().join("index.sqlite")).expect("there");
+    assert!(!look(folder.path(), false).await.problems.is_empty());
+    assert!(!folder.path().join("index.sqlite").exists());
+    look(folder.path(), true).await;
+    assert_eq!(look(folder.path(), false).await.problems, [""; 0]);
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -241,6 +241,7 @@ impl Archive {
         let kept = kept_name(&row);
         let path = self.folder.join(name);
         let is_open = path.exists();
+        let stored_us = stored_us(if is_open { path.clone() } else { self.folder.join(&kept) }.as_path());
         if is_open {
             let cut = info.bytes;
             let cut = tokio::task::spawn_blocking(move || -> std::io::Result<()> {
@@ -254,7 +255,7 @@ impl Archive {
             });
             cut.await.map_err(|error| unreadable(name, &error))?.map_err(|error| unreadable(name, &error))?;
         }
-        self.index.put(&SegmentRow { name: kept.clone(), ..row }).await?;
+        self.index.put(&SegmentRow { name: kept.clone(), ..row }, stored_us).await?;
         if is_open {
             let rename = self.store.rename(&name.into(), &kept.as_str().into()).await;
             rename.map_err(|error| unreadable(name, &error))?;
@@ -273,14 +274,21 @@ impl Archive {
         let mut folder = Folder::open(&self.folder).map_err(|error| unreadable(KEPT, &error))?;
         let names = folder.list(KEPT).map_err(|error| unreadable(KEPT, &error))?;
         for name in names {
-            let path = self.folder.join(&name);
-            let scanned = tokio::task::spawn_blocking(move || Some(scan(&std::fs::read(path).ok()?, |_, _, _| {})));
-            match scanned.await {
-                Ok(Some(Ok(info))) => self.index.put(&SegmentRow::new(name, &info)).await?,
-                other => tracing::warn!(name, ?other, "this file is not entered into the index"),
-            }
+            self.enter(name).await?;
         }
         Ok(())
+    }
+
+    async fn enter(&self, name: String) -> Result<()> {
+        let path = self.folder.join(&name);
+        let read = move || Some((scan(&std::fs::read(&path).ok()?, |_, _, _| {}), stored_us(&path)));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Some((Ok(info), stored_us))) => self.index.put(&SegmentRow::new(name, &info), stored_us).await,
+            other => {
+                tracing::warn!(name, ?other, "this file is not entered into the index");
+                Ok(())
+            }
+        }
     }
 
     /// Lets go of some of what is too old, or too much: how many files went, and whether there may be more. A little at a time, because what is
@@ -326,6 +334,13 @@ impl Archive {
     pub(super) async fn close(&self) {
         self.index.close().await;
     }
+}
+
+/// When a file was last written to, UTC in microseconds since 1970; 0 when nobody knows.
+pub(super) fn stored_us(path: &Path) -> i64 {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    let since = modified.ok().and_then(|modified| modified.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since.and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
 }
 
 /// Where a complete file is: found by people as well, day by day.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use super::archive::{KEPT, kept_name};
+use super::archive::{KEPT, kept_name, stored_us};
 use super::index::{Index, Opened, SegmentRow};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -46,15 +46,26 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
     let mut disk = Folder::open(folder).map_err(|error| unusable(&error))?;
     let persisted = log::read(&mut disk).map_err(|error| unusable(&error))?;
     let mut report = Report::default();
-    let (index, was_replaced) = match Index::open(folder, clock.utc_us()).await? {
-        Opened::Found(index) => (index, None),
-        Opened::New(index) => (index, Some("there was no index".to_owned())),
-        Opened::Replaced(index, moved, reason) => {
-            (index, Some(format!("the index could not be used ({reason}) and is at {}", moved.display())))
-        }
+    // Who only looks makes nothing and moves nothing.
+    let (index, was_replaced) = match repair {
+        false => match Index::look(folder).await {
+            Ok(Some(index)) => (Some(index), None),
+            Ok(None) => (None, Some("there is no index".to_owned())),
+            Err(error) => (None, Some(format!("the index could not be used: {error}"))),
+        },
+        true => match Index::open(folder, clock.utc_us()).await? {
+            Opened::Found(index) => (Some(index), None),
+            Opened::New(index) => (Some(index), Some("there was no index".to_owned())),
+            Opened::Replaced(index, moved, reason) => {
+                (Some(index), Some(format!("the index could not be used ({reason}) and is at {}", moved.display())))
+            }
+        },
     };
-    let mut rows: BTreeMap<String, SegmentRow> =
-        index.all().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let mut rows: BTreeMap<String, SegmentRow> = match &index {
+        Some(index) => index.all().await?.into_iter().map(|row| (row.name.clone(), row)).collect(),
+        None => BTreeMap::new(),
+    };
+    let mend = index.as_ref().filter(|_| repair);
     if let Some(problem) = was_replaced {
         report.problems.push(format!("2: {problem}"));
         report.mended += usize::from(repair);
@@ -70,7 +81,7 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
                     let last = name.rsplit('/').next().unwrap_or(&name);
                     let aside = format!("{SET_ASIDE}/{}-{last}", clock.utc_us());
                     disk.rename(&name, &aside).map_err(|error| unusable(&error))?;
-                    if rows.remove(&name).is_some() {
+                    if let Some(index) = mend.filter(|_| rows.remove(&name).is_some()) {
                         index.remove(&name).await?;
                     }
                     report.mended += 1;
@@ -96,9 +107,10 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
             Some(_) => report.problems.push(format!("2: {name}: the index says something else than the file")),
             None => report.problems.push(format!("2: {name}: it is not in the index")),
         }
-        if repair {
+        if let Some(index) = mend {
+            let stored_us = stored_us(&folder.join(&name));
             set_tail_aside(&mut disk, &name, &data, row.bytes, clock.utc_us()).map_err(|error| unusable(&error))?;
-            index.put(&row).await?;
+            index.put(&row, stored_us).await?;
             report.mended += 1;
         }
     }
@@ -106,7 +118,7 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
     let waiting = open_files(&mut disk).map_err(|error| unusable(&error))?;
     for name in rows.into_keys().filter(|name| !waiting.iter().any(|(_, row)| kept_name(row) == *name)) {
         report.problems.push(format!("1: {name}: the file is gone, its row is not"));
-        if repair {
+        if let Some(index) = mend {
             index.remove(&name).await?;
             report.mended += 1;
         }
@@ -118,11 +130,13 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
     }
     let now_us = clock.utc_us();
     check_log(&mut disk, persisted, &seen, is_live, repair, now_us, &mut report).map_err(|error| unusable(&error))?;
-    if repair {
-        mend_open(&mut disk, &index, &mut report).await?;
+    if let Some(index) = mend {
+        mend_open(&mut disk, index, &mut report).await?;
         index.complete().await?;
     }
-    index.close().await;
+    if let Some(index) = index {
+        index.close().await;
+    }
     Ok(report)
 }
 
@@ -286,11 +300,12 @@ fn check_log(
 async fn mend_open(disk: &mut Folder, index: &Index, report: &mut Report) -> Result<()> {
     let broken = |error: std::io::Error| Error::Recordings { path: OPEN.into(), reason: error.to_string() };
     for (name, row) in open_files(disk).map_err(broken)? {
+        let stored_us = stored_us(&disk.path(&name));
         disk.truncate(&name, row.bytes).map_err(broken)?;
         let kept = kept_name(&row);
         report.files += 1;
         report.frames += row.runs.iter().map(|run| run.next - run.first).sum::<u64>();
-        index.put(&SegmentRow { name: kept.clone(), ..row }).await?;
+        index.put(&SegmentRow { name: kept.clone(), ..row }, stored_us).await?;
         disk.rename(&name, &kept).map_err(broken)?;
     }
     Ok(())

@@ -16,7 +16,7 @@ pub const NAME: &str = "index.sqlite";
 /// SQLite's application_id, once every file is entered: an index that is being made anew is not to be relied on.
 const COMPLETE: i64 = 1_667_329_329;
 /// The layout: SQLite's user_version.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE segments (
@@ -30,11 +30,12 @@ CREATE TABLE segments (
     codec    TEXT NOT NULL,
     start_us INTEGER NOT NULL,          -- UTC, microseconds since 1970
     end_us   INTEGER NOT NULL,
+    kept_us  INTEGER NOT NULL,          -- UTC that its age counts from: its end, or when it was stored if that is later
     bytes    INTEGER NOT NULL,
     runs     TEXT NOT NULL              -- JSON: [[first, next, start_us, end_us]]
 ) STRICT;
 CREATE INDEX segments_by_time ON segments (camera, source, end_us);
-CREATE INDEX segments_by_age ON segments (end_us);
+CREATE INDEX segments_by_age ON segments (kept_us);
 ";
 
 /// A query for whole rows.
@@ -134,6 +135,26 @@ impl Index {
         }
     }
 
+    /// Opens the index for whoever only looks: nothing is made and nothing is moved. None where there is none.
+    pub async fn look(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(NAME);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let options = SqliteConnectOptions::new().filename(&path).read_only(true).busy_timeout(Duration::from_secs(5));
+        let opened = async {
+            let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+            let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&pool).await?.try_get(0)?;
+            Ok::<_, sqlx::Error>((pool, version))
+        };
+        let reason = match opened.await {
+            Ok((pool, VERSION)) => return Ok(Some(Self { pool })),
+            Ok((_, version)) => format!("it has layout {version}, known is {VERSION}"),
+            Err(error) => error.to_string(),
+        };
+        Err(Error::Recordings { path, reason })
+    }
+
     async fn connect(path: &Path) -> Result<Self, String> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -149,7 +170,7 @@ impl Index {
             if version == 0 && tables == 0 {
                 let mut transaction = pool.begin().await?;
                 sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
-                sqlx::query("PRAGMA user_version = 2").execute(&mut *transaction).await?;
+                sqlx::query("PRAGMA user_version = 3").execute(&mut *transaction).await?;
                 transaction.commit().await?;
                 return Ok(VERSION);
             }
@@ -177,12 +198,13 @@ impl Index {
         Ok(())
     }
 
-    /// Enters a file; one of the same name is replaced.
-    pub async fn put(&self, row: &SegmentRow) -> Result<()> {
+    /// Enters a file that was stored at a time; one of the same name is replaced. Its age counts from then when its frames are older: a camera without
+    /// a clock dates them years back.
+    pub async fn put(&self, row: &SegmentRow, stored_us: i64) -> Result<()> {
         let runs: Vec<_> = row.runs.iter().map(|run| (run.first, run.next, run.start_us, run.end_us)).collect();
         sqlx::query(
-            "INSERT OR REPLACE INTO segments (name, camera, source, agent, boot, track, epoch, codec, start_us, end_us, bytes, runs) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO segments (name, camera, source, agent, boot, track, epoch, codec, start_us, end_us, kept_us, bytes, runs) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&row.name)
         .bind(&row.camera)
@@ -194,6 +216,7 @@ impl Index {
         .bind(&row.codec)
         .bind(row.start_us())
         .bind(row.end_us())
+        .bind(row.end_us().max(stored_us))
         .bind(signed(row.bytes))
         .bind(serde_json::to_string(&runs).unwrap_or_default())
         .execute(&self.pool)
@@ -221,9 +244,9 @@ impl Index {
         rows.iter().map(read).collect()
     }
 
-    /// Files that end before a time, oldest first, at most so many.
+    /// Files that ended and were stored before a time, oldest first, at most so many.
     pub async fn older_than(&self, utc_us: i64, most: u32) -> Result<Vec<SegmentRow>> {
-        let rows = sqlx::query(select!("WHERE end_us < ? ORDER BY end_us LIMIT ?"))
+        let rows = sqlx::query(select!("WHERE kept_us < ? ORDER BY kept_us LIMIT ?"))
             .bind(utc_us)
             .bind(most)
             .fetch_all(&self.pool)
@@ -233,7 +256,7 @@ impl Index {
 
     /// The oldest files of a camera.
     pub async fn oldest_of(&self, camera: &str, most: u32) -> Result<Vec<SegmentRow>> {
-        let rows = sqlx::query(select!("WHERE camera = ? ORDER BY end_us LIMIT ?"))
+        let rows = sqlx::query(select!("WHERE camera = ? ORDER BY kept_us LIMIT ?"))
             .bind(camera)
             .bind(most)
             .fetch_all(&self.pool)
@@ -336,4 +359,58 @@ fn signed(number: u64) -> i64 {
 
 fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000_000;
+
+    fn row(name: &str, end_us: i64) -> SegmentRow {
+        SegmentRow {
+            name: name.to_owned(),
+            camera: "cam".to_owned(),
+            source: "main".to_owned(),
+            key: TrackKey { agent: "a".to_owned(), boot: [1; 16], track: 0, epoch: 1 },
+            codec: "H.264".to_owned(),
+            bytes: 7,
+            runs: vec![Run { first: 0, next: 9, start_us: end_us - 1, end_us }],
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_dated_years_back_is_as_old_as_its_file() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let Ok(Opened::New(index)) = Index::open(folder.path(), 1).await else { panic!("a new one") };
+        index.put(&row("of-1970", 3), 100 * DAY).await.expect("enters");
+        index.put(&row("sent-again", 60 * DAY), 100 * DAY).await.expect("enters");
+        index.put(&row("old", 60 * DAY), 60 * DAY).await.expect("enters");
+        let names = |rows: Vec<SegmentRow>| rows.into_iter().map(|row| row.name).collect::<Vec<_>>();
+        assert_eq!(names(index.older_than(99 * DAY, 9).await.expect("reads")), ["old"]);
+        assert_eq!(index.older_than(101 * DAY, 9).await.expect("reads").len(), 3);
+        assert_eq!(names(index.oldest_of("cam", 1).await.expect("reads")), ["old"]);
+        index.close().await;
+    }
+
+    #[tokio::test]
+    async fn who_looks_makes_nothing_and_moves_nothing() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        assert!(Index::look(folder.path()).await.expect("looks").is_none());
+        assert!(!folder.path().join(NAME).exists());
+        std::fs::write(folder.path().join(NAME), b"no database at all, and longer than nothing").expect("writes");
+        assert!(Index::look(folder.path()).await.is_err());
+        assert!(folder.path().join(NAME).exists() && !folder.path().join("set-aside").exists());
+        std::fs::remove_file(folder.path().join(NAME)).expect("there");
+        let Ok(Opened::New(index)) = Index::open(folder.path(), 1).await else { panic!("a new one") };
+        index.put(&row("one", 9), 9).await.expect("enters");
+        // Beside a server, and after it.
+        for _ in 0..2 {
+            let looking = Index::look(folder.path()).await.expect("looks").expect("there");
+            assert_eq!(looking.all().await.expect("reads").len(), 1);
+            assert!(looking.remove("one").await.is_err());
+            looking.close().await;
+            index.close().await;
+        }
+    }
 }
