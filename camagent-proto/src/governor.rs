@@ -6,6 +6,9 @@
 //! faster the queue drains faster, which is seen as a higher rate; when it becomes slower the queue is longer by no more than what was allowed
 //! before. Nobody has to tell the rate. This is delay-based congestion control of the kind of TCP Vegas, above whatever the kernel does.
 //!
+//! On a long path a lost packet holds everything up for a round trip: there `loss` lets less stand in the queue, and `pace` spreads what may be on its
+//! way over a round trip.
+//!
 //! A middlebox that ends TCP acknowledges what it has not delivered: then `hidden` bounds what the server has not told to have arrived.
 //!
 //! A sender that fills queues until they overflow makes octets wait however few of ours are on their way: then `rival` keeps a share for them. What
@@ -14,12 +17,16 @@
 //! A value: octets and time in, an allowance out. Who counts the octets and looks at the clock is the driver.
 
 mod hidden;
+mod loss;
+mod pace;
 mod rival;
 
 use alloc::collections::VecDeque;
 
 use self::{
     hidden::{Hidden, Told},
+    loss::{Heard, Losses},
+    pace::Pace,
     rival::{Rival, Sight},
 };
 use crate::time::{Duration, Instant};
@@ -28,8 +35,12 @@ use crate::time::{Duration, Instant};
 const INITIAL_ALLOWANCE: u64 = 32 << 10;
 /// Never fewer segments: a receiver that sees only one waits for another before it acknowledges (RFC 1122 section 4.2.3.2), which looks like a queue.
 const MIN_SEGMENTS: u64 = 2;
+/// Never fewer packets where they are smaller than that: the receiver acknowledges what is more than a segment.
+const MIN_PACKETS: u64 = 3;
 /// A rate is measured over at least so long.
 const SAMPLE: Duration = Duration::from_millis(40);
+/// And over so many packets, as far as they come soon.
+const SAMPLE_PACKETS: u32 = 4;
 /// With nothing on the way for so long the sender paused; less is only a look that came late.
 const PAUSE: Duration = Duration::from_millis(4);
 /// The best rate of so long counts.
@@ -46,6 +57,18 @@ const TRY_AT_LEAST: Duration = Duration::from_secs(120);
 const STALL: Duration = Duration::from_secs(1);
 /// While a governor holds back, it wants to be asked again after so long.
 const LOOK_AFTER: Duration = Duration::from_millis(3);
+/// A path is long from this round trip on.
+const LONG: Duration = Duration::from_millis(100);
+/// On a long path the start grows by half in a round trip, or by so many targets.
+const START_TARGETS: u32 = 3;
+/// A packet should leave the link within so long: what comes behind it waits, and what is in it arrives at its end.
+const PACKET: Duration = Duration::from_millis(30);
+/// Who has larger segments sends to itself.
+const LARGE_SEGMENT: u64 = 9_000;
+/// It carries no less than that: its headers take their share.
+const LEAST_PACKET: u64 = 480;
+/// What leaves the kernel within so long does not pile up there.
+const UNSENT: Duration = Duration::from_millis(8);
 /// What may be on its way beyond the allowance when it must not wait: a second of compressed audio.
 const URGENT: u64 = 16 << 10;
 /// Marks on the way at once; more octets between two of them when there are more.
@@ -96,6 +119,9 @@ pub struct Governor {
     starting: bool,
     rival: Rival,
     hidden: Hidden,
+    losses: Losses,
+    sacked: u64,
+    pace: Pace,
     is_clogged: bool,
     /// Octets that were handed over beyond the allowance, and not made up for by acknowledgements since.
     beyond: u64,
@@ -123,8 +149,18 @@ impl Governor {
             rates: VecDeque::new(),
             starting: true,
             rival: Rival::default(),
+            losses: Losses::default(),
+            sacked: 0,
+            pace: Pace::default(),
             is_clogged: false,
             beyond: 0,
+        }
+    }
+
+    /// The kernel measured this round trip while the connection was made.
+    pub fn connected(&mut self, now: Instant, round_trip: Duration) {
+        if self.shortest.is_none() && round_trip >= LONG {
+            self.shortest = Some((round_trip, now));
         }
     }
 
@@ -144,6 +180,7 @@ impl Governor {
             self.beyond += octets;
         }
         self.sent += octets;
+        self.pace.sent(octets);
         let spacing = self.in_flight() / MAX_MARKS as u64;
         if self.marks.len() < MAX_MARKS && self.marks.back().is_none_or(|mark| self.sent - mark.until >= spacing) {
             let (acknowledged, since) = (self.acknowledged, self.acknowledged_at);
@@ -162,8 +199,15 @@ impl Governor {
         self.hidden.arrived(now, Told { octets, at_ms }, self.in_flight());
     }
 
+    /// About so many octets of what is not acknowledged have arrived, behind a packet that is missing (RFC 2018); to be called in front of
+    /// [`Governor::outstanding`].
+    pub fn sacked(&mut self, octets: u64) {
+        self.sacked = octets;
+    }
+
     /// So much of all that was handed over is not acknowledged.
     pub fn outstanding(&mut self, now: Instant, octets: u64) {
+        let octets = octets.saturating_sub(self.sacked);
         let acknowledged = self.sent.saturating_sub(octets).max(self.acknowledged);
         if acknowledged > self.acknowledged {
             if now.saturating_since(self.acknowledged_at) > STALL.max(self.base() * 4) {
@@ -180,11 +224,17 @@ impl Governor {
         }
         match newest {
             // What came back during a whole round trip; a shorter time says more about the packets than about the path.
-            Some(ref mark) if now.saturating_since(mark.since) >= SAMPLE => {
+            Some(ref mark) if now.saturating_since(mark.since) >= self.sample_time() => {
                 self.measured(now, now.saturating_since(mark.since), acknowledged - mark.acknowledged);
                 self.sample_from = Some((now, acknowledged));
             }
             _ => self.sample(now),
+        }
+        if self.is_paced() {
+            let (octets, soon) = (self.in_a_round_trip(), self.enough_for(UNSENT));
+            self.pace.pass(now, octets, self.base(), soon.max(self.segment));
+        } else {
+            self.pace = Pace::default();
         }
         if newest.is_some() {
             self.doubt(now);
@@ -206,22 +256,66 @@ impl Governor {
         self.rival.floor() > 0
     }
 
-    /// With a rival, so much of what was handed over has not left the kernel yet.
+    /// Whether it should be told what has not left the kernel: beside a rival, and on a long path, where a lost packet shuts the kernel's window.
+    pub fn wants_unsent(&self) -> bool {
+        self.has_rival() || self.is_long()
+    }
+
+    /// So much of what was handed over has not left the kernel yet.
     pub fn unsent(&mut self, octets: u64) {
-        self.is_clogged = octets > MIN_SEGMENTS * self.segment;
+        // When the window opens all of it leaves at once: a short queue has no room for more.
+        let most =
+            if self.is_paced() { self.enough_for(UNSENT).max(self.segment) } else { MIN_SEGMENTS * self.segment };
+        self.is_clogged = octets > most;
+    }
+
+    /// Whether what the kernel knows of single packets is wanted, for [`Governor::sacked`] and [`Governor::retransmitted`].
+    pub fn wants_receipts(&self) -> bool {
+        self.is_long()
+    }
+
+    /// The kernel retransmitted so many packets since the connection began (TCP_INFO's tcpi_total_retrans, tcp(7)).
+    pub fn retransmitted(&mut self, now: Instant, packets: u64) {
+        let is_full = self.is_clogged || self.in_flight() >= self.own_allowance() / 4 * 3;
+        let (round_trip, delay) = (self.base(), self.own_delay());
+        let overrun = self.losses.heard(Heard { now, packets, round_trip, delay, is_full }, self.target);
+        self.starting &= !overrun;
+    }
+
+    /// How fast the kernel should send at most, in octets a second, where that matters: when a missing packet has come its window opens for many at
+    /// once, which a short queue has no room for. A little faster than what is handed over, which does not wait for it.
+    pub fn pace(&self) -> Option<u64> {
+        let micros = u64::try_from(self.base().as_micros()).unwrap_or(u64::MAX);
+        self.is_paced().then(|| self.in_a_round_trip().saturating_mul(1_250_000) / micros.max(1))
     }
 
     /// How many octets may be handed over now.
     pub fn room(&mut self) -> u64 {
         let room = self.allowance().saturating_sub(self.in_flight());
         self.held_back |= room == 0;
+        let room = if self.is_paced() { room.min(self.pace.room()) } else { room };
         room.min(self.hidden.room())
     }
 
     /// How many octets may be handed over now of what comes at a rate of its own and must not wait, such as live audio: it does not wait
     /// for a queue that is not its own. Bounded all the same, for a path that is slower than even that.
     pub fn urgent_room(&self) -> u64 {
+        if self.is_clogged && self.is_paced() {
+            // In the kernel it would wait as long, and nothing could be left out any more.
+            return 0;
+        }
         URGENT.saturating_sub(self.beyond.max(self.hidden.beyond()))
+    }
+
+    /// What one packet should carry: all that it can, or an equal part of that where the link takes long for a packet; not on a long path, where
+    /// it is a small part of the delay, and the kernel's window counts packets.
+    pub fn packet(&self) -> u64 {
+        if self.is_long() || self.starting || self.segment > LARGE_SEGMENT {
+            return self.segment;
+        }
+        let within = |rate: u64| u64::try_from(u128::from(rate) * PACKET.as_micros() / 1_000_000).unwrap_or(u64::MAX);
+        let most = self.rate().map_or(self.segment, within).max(LEAST_PACKET);
+        self.segment / self.segment.div_ceil(most).min(self.segment / LEAST_PACKET).max(1)
     }
 
     /// When a governor that gave no room wants to be asked again.
@@ -254,9 +348,9 @@ impl Governor {
     /// What may be on its way.
     pub fn allowance(&self) -> u64 {
         if let Some(Doubt { before, trying_until: Some(_), .. }) = self.doubt {
-            return self.enough_for(before + self.target).max(MIN_SEGMENTS * self.segment);
+            return self.enough_for(before + self.target).max(self.least());
         }
-        match self.is_clogged && self.has_rival() {
+        match self.is_clogged && self.wants_unsent() {
             true => 0,
             false => self.own_allowance().max(self.rival.floor()),
         }
@@ -264,14 +358,62 @@ impl Governor {
 
     /// What may be on its way when nobody else uses the link.
     fn own_allowance(&self) -> u64 {
-        let initial = INITIAL_ALLOWANCE.max(10 * self.segment);
+        let base = self.base();
+        let initial = match self.is_long() {
+            true => 10 * self.segment,
+            false => INITIAL_ALLOWANCE.max(10 * self.segment),
+        };
         if self.rates.is_empty() {
             return initial;
         }
-        let base = self.base();
-        let standing = if self.starting { base.max(self.target) } else { self.target };
-        let least = if self.starting { initial } else { MIN_SEGMENTS * self.segment };
+        let standing = match self.starting {
+            // What comes too much in the round trip before the queue is seen is about half of the growth.
+            true if self.is_long() => (base / 2).max(START_TARGETS * self.target).min(base),
+            true => base.max(self.target),
+            false => self.standing(),
+        };
+        let least = if self.starting { initial } else { self.least() };
+        if self.is_long() && self.losses.overran() {
+            // What was too much has to leave the queue, and what is missing needs room in it.
+            return (self.enough_for(base) / 8 * 7).max(self.least());
+        }
         self.enough_for(base + standing).max(least)
+    }
+
+    /// So much may be on its way in any case.
+    fn least(&self) -> u64 {
+        match self.packet() {
+            packet if packet < self.segment => MIN_PACKETS * packet,
+            _ => MIN_SEGMENTS * self.segment,
+        }
+    }
+
+    /// What is to stand in front of the link.
+    fn standing(&self) -> Duration {
+        match self.is_long() {
+            true => self.losses.standing(self.target, self.packet_time(), self.base()),
+            false => self.target,
+        }
+    }
+
+    /// How long the link takes for a packet, and a little more.
+    fn packet_time(&self) -> Duration {
+        Duration::from_micros(self.segment * 1_000_000 / self.own_rate().unwrap_or(0).max(1) + 1_000)
+    }
+
+    /// On a long path a recovery holds everything up for long, live audio too, and a small error in the rate is many packets too much.
+    fn is_long(&self) -> bool {
+        self.base() >= LONG
+    }
+
+    /// What may leave in a round trip: what may be on its way, and a little more, or the pace itself would look like a slower link.
+    fn in_a_round_trip(&self) -> u64 {
+        self.own_allowance() + 2 * self.segment
+    }
+
+    /// Beside somebody else's queue the round trip is not the path's.
+    fn is_paced(&self) -> bool {
+        self.is_long() && !self.has_rival() && self.doubt.is_none()
     }
 
     /// What the path delivers in that time.
@@ -313,6 +455,10 @@ impl Governor {
 
     fn round_trip(&mut self, now: Instant, measured: Duration) {
         self.latest = measured;
+        if self.sacked > 0 {
+            // Octets that were sent later may have arrived earlier: the shortest may be too short.
+            return;
+        }
         let is_old = |at: Instant| now.saturating_since(at) > ROUND_TRIP_MEMORY;
         if self.shortest.is_none_or(|(shortest, _)| measured <= shortest) {
             self.shortest = Some((measured, now));
@@ -323,8 +469,8 @@ impl Governor {
             }
             if self.shortest.is_some_and(|(_, at)| is_old(at)) {
                 // What stands in the queue by our own will is no part of the path.
-                let before = self.base();
-                self.shortest = self.next_shortest.take().map(|(next, at)| (next.saturating_sub(self.target), at));
+                let (before, standing) = (self.base(), self.standing().min(self.target));
+                self.shortest = self.next_shortest.take().map(|(next, at)| (next.saturating_sub(standing), at));
                 if self.base() > before + before / 4 + self.target {
                     let before = self.doubt.map_or(before, |doubt| doubt.before);
                     let doubt = Doubt { before, try_at: now + TRY_AFTER, pause: TRY_AFTER, trying_until: None };
@@ -332,7 +478,11 @@ impl Governor {
                 }
             }
         }
-        if self.starting && self.own_delay() > self.target / 2 {
+        // On a long path packets leave in pairs, at a pace: one behind the other is no queue.
+        let pair = if self.is_long() { 2 * self.packet_time() } else { Duration::ZERO };
+        // What waits in the kernel waits for no link.
+        let is_held = self.is_clogged && self.is_long();
+        if self.starting && !is_held && self.own_delay() > (self.target / 2 + pair).min(self.target) {
             self.starting = false;
         }
     }
@@ -344,16 +494,31 @@ impl Governor {
         };
         let elapsed = now.saturating_since(from);
         let delivered = self.acknowledged - acknowledged;
-        if elapsed < SAMPLE || delivered == 0 {
+        let least = self.sample_time();
+        if elapsed < least || delivered == 0 {
             return;
         }
         self.sample_from = Some((now, self.acknowledged));
         self.measured(now, elapsed, delivered);
     }
 
+    /// A rate is measured over at least so long: one packet more or less says little, and on a long path a small error of the rate is a long queue.
+    fn sample_time(&self) -> Duration {
+        let packets = if self.rates.is_empty() { Duration::ZERO } else { SAMPLE_PACKETS * self.packet_time() };
+        match self.is_long() {
+            true => self.base() / 2,
+            false => packets.clamp(SAMPLE, RATE_MEMORY / 2),
+        }
+    }
+
     fn measured(&mut self, now: Instant, elapsed: Duration, delivered: u64) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
         let rate = u64::try_from(u128::from(delivered) * 1_000_000 / u128::from(micros)).unwrap_or(u64::MAX);
+        // Where there are no selective acknowledgements, what was behind a lost packet comes all at once.
+        let rate = match self.own_rate() {
+            Some(known) if self.losses.recovers(now) => rate.min(known + known / 4),
+            _ => rate,
+        };
         // Who had nothing to send learns only that the path is at least that fast.
         let counts = core::mem::take(&mut self.held_back) || self.own_rate().is_none_or(|known| rate > known);
         if !counts {
@@ -635,6 +800,17 @@ mod tests {
         path.run(&mut governor, Duration::from_secs(15), 1_200);
         let wait = path.longest_wait();
         assert!(wait < 200 * MS, "{wait:?}");
+    }
+
+    #[test]
+    fn packets_are_smaller_where_a_whole_one_takes_long_and_sound_would_wait_for_it() {
+        for (rate, one_way, packet) in [(31_250, 5, 724), (16_000, 5, 482), (250_000, 5, 1_448), (31_250, 300, 1_448)] {
+            let mut path = Path::new(rate, MS * one_way);
+            let mut governor = Governor::new(40 * MS, 1_448);
+            governor.connected(path.now, 2 * MS * one_way);
+            path.run(&mut governor, Duration::from_secs(20), 700);
+            assert_eq!(governor.packet(), packet, "{rate} B/s, {one_way} ms: {:?}", governor.rate());
+        }
     }
 
     #[test]

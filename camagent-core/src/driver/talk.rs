@@ -29,6 +29,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 const WRAPPING: usize = 22 + 8;
 /// On a busy path live audio waits so long for a record that has room beside it: a packet of its own is half header.
 const AUDIO_PATIENCE: Duration = Duration::from_millis(15);
+/// However slow the path is, a record has room for so much.
+const SMALLEST_RECORD: usize = 400;
 /// In a burst with less room than this no further record is begun.
 const LEAST_RECORD: usize = 1_024;
 /// Messages that are read before others get a turn.
@@ -66,9 +68,13 @@ pub(super) struct Talk {
 
 impl Talk {
     pub(super) fn new(connection: Connection, server: usize, shared: &Shared, queue_target: Duration) -> Self {
+        let mut governor = Governor::new(queue_target, connection.segment());
+        if let Some(round_trip) = connection.round_trip() {
+            governor.connected(clock::now(), round_trip);
+        }
         Self {
             burst: Burst::new(clock::now()),
-            governor: Governor::new(queue_target, connection.segment()),
+            governor,
             segment: usize::try_from(connection.segment()).unwrap_or(MAX_RECORD),
             counted: connection.sent(),
             connection,
@@ -94,8 +100,9 @@ impl Talk {
         if self.segment > MAX_RECORD / 2 {
             return of_rate.clamp(LEAST_RECORD, MAX_RECORD);
         }
-        let packets = ((of_rate + self.segment / 2) / self.segment).max(1);
-        (packets * self.segment).saturating_sub(WRAPPING).clamp(LEAST_RECORD, MAX_RECORD)
+        let packet = usize::try_from(self.governor.packet()).unwrap_or(self.segment);
+        let packets = ((of_rate + packet / 2) / packet).max(1);
+        (packets * packet).saturating_sub(WRAPPING).clamp(SMALLEST_RECORD, MAX_RECORD)
     }
 
     /// Whether a close is on its way.
@@ -203,12 +210,19 @@ impl Driver {
             talk.counted += octets;
             talk.burst.sent(now, usize::try_from(octets).unwrap_or(usize::MAX));
             talk.governor.sent(now, octets);
-            talk.governor.outstanding(now, talk.connection.outstanding());
+            let outstanding = talk.connection.outstanding();
+            let receipts = if talk.governor.wants_receipts() { talk.connection.receipts(outstanding) } else { None };
+            talk.governor.sacked(receipts.map_or(0, |receipts| receipts.sacked));
+            talk.governor.outstanding(now, outstanding);
+            if let Some(receipts) = receipts {
+                talk.governor.retransmitted(now, receipts.retransmitted);
+            }
             talk.governor.handed_over(now, self.session.record_octets());
             if let Some(told) = self.session.take_arrived() {
                 talk.governor.arrived(now, told.octets, told.at_ms);
             }
-            if talk.governor.has_rival() {
+            talk.connection.pace(talk.governor.pace());
+            if talk.governor.wants_unsent() {
                 talk.governor.unsent(talk.connection.unsent());
             }
             self.uplink = Uplink {

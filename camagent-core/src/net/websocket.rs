@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -50,8 +51,19 @@ pub(crate) struct Connection {
     /// Its octets.
     traffic: Rc<Traffic>,
     ends: Option<(SocketAddr, SocketAddr)>,
+    /// The fastest that the kernel may send, as it was told.
+    paced: u32,
     /// The server's address, for people.
     pub(crate) address: String,
+}
+
+/// What a kernel knows of the packets of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receipts {
+    /// About so many of the octets that are not acknowledged have arrived behind a packet that is missing (RFC 2018).
+    pub(crate) sacked: u64,
+    /// Packets that were ever retransmitted.
+    pub(crate) retransmitted: u64,
 }
 
 /// What the server said.
@@ -101,7 +113,7 @@ pub(super) async fn connect(
         }
     };
     let (socket, _) = upgrade(config, server, socket).await?;
-    Ok(Connection { socket, connection, traffic: own, ends, address: place })
+    Ok(Connection { socket, connection, traffic: own, ends, paced: u32::MAX, address: place })
 }
 
 /// The opening handshake with the token; the server's answer speaks our sub-protocol.
@@ -162,6 +174,48 @@ impl Connection {
         // SAFETY: as in `outstanding`.
         let told = unsafe { libc::ioctl(self.connection.as_raw_fd(), SIOCOUTQNSD as _, &raw mut octets) };
         if told == 0 { u64::try_from(octets).unwrap_or(0) } else { 0 }
+    }
+
+    /// What the kernel knows of single packets (TCP_INFO, tcp(7)), when so many octets were [outstanding](Self::outstanding) just before.
+    pub(crate) fn receipts(&self, outstanding: u64) -> Option<Receipts> {
+        let words = self.kernel_words()?;
+        let [unacked, sacked, retransmitted] = [6, 7, 25].map(|at: usize| u64::from(words[at]));
+        // Packets are of different sizes.
+        let sacked = match sacked {
+            0 => 0,
+            _ => outstanding.saturating_sub(self.unsent()) * sacked.min(unacked) / unacked.max(1),
+        };
+        Some(Receipts { sacked, retransmitted })
+    }
+
+    /// The round trip that the kernel measured (TCP_INFO, tcp(7)).
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        Some(Duration::from_micros(self.kernel_words()?[17].into()))
+    }
+
+    /// The beginning of `struct tcp_info` of linux/tcp.h, in words; libc does not have it for every target.
+    fn kernel_words(&self) -> Option<[u32; 26]> {
+        let mut words = [0_u32; 26];
+        let size = libc::socklen_t::try_from(size_of_val(&words)).ok()?;
+        let mut length = size;
+        let (socket, value) = (self.connection.as_raw_fd(), words.as_mut_ptr().cast());
+        // SAFETY: the descriptor is open as long as this value lives, and the call writes no more than `length` octets.
+        let told = unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut length) };
+        (told == 0 && length == size).then_some(words)
+    }
+
+    /// The kernel sends no faster from now on, in octets a second (SO_MAX_PACING_RATE, socket(7)). A kernel that cannot does not.
+    pub(crate) fn pace(&mut self, rate: Option<u64>) {
+        let rate = rate.map_or(u32::MAX, |rate| u32::try_from(rate).unwrap_or(u32::MAX));
+        // Not for every little difference.
+        if rate.abs_diff(self.paced) <= self.paced / 32 {
+            return;
+        }
+        self.paced = rate;
+        let size = libc::socklen_t::try_from(size_of_val(&rate)).unwrap_or(0);
+        let (socket, value) = (self.connection.as_raw_fd(), (&raw const rate).cast());
+        // SAFETY: the descriptor is open as long as this value lives, and the call reads `size` octets.
+        unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, value, size) };
     }
 
     /// Octets that one packet carries at most (TCP_MAXSEG, tcp(7)).
