@@ -24,6 +24,8 @@ const ACK_BYTES: u64 = 64 << 10;
 const FIRST_RESERVE: usize = 64 << 10;
 /// Acknowledgements of epochs that tracks have left, waiting to be sent. One that has no room is told by the resume points.
 const MOST_LEFT: usize = 128;
+/// Epochs of a track of which it is remembered how far they came, beside the present one.
+const MOST_EPOCHS: usize = 8;
 
 /// A frame that arrived whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +124,10 @@ struct Track {
 /// Takes an agent's media frames of one session.
 #[derive(Debug, Default)]
 pub struct Receiver {
+    /// Those that were announced in this session.
     tracks: BTreeMap<u32, Track>,
+    /// Where epochs stand that are not the present ones of their tracks, of earlier sessions too.
+    points: Vec<ResumePoint>,
     /// What became stored of epochs that their tracks have left.
     left: VecDeque<Mack>,
     lanes: Lanes,
@@ -135,14 +140,31 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver that goes on where an earlier session of the same boot ended.
     pub fn new(limits: Limits, points: &[ResumePoint]) -> Self {
-        let tracks = points.iter().map(|point| (point.track, Track::new(point.epoch, point.next)));
-        Self { tracks: tracks.collect(), limits, ..Self::default() }
+        Self { points: points.to_vec(), limits, ..Self::default() }
     }
 
-    /// Where each track stands, for the next session of the same boot.
+    /// Where each track stands, for the next session of the same boot: its newest epochs.
     pub fn points(&self) -> Vec<ResumePoint> {
         let point = |(&track, state): (&u32, &Track)| ResumePoint { track, epoch: state.epoch, next: state.next };
-        self.tracks.iter().map(point).collect()
+        let now = self.tracks.iter().map(point);
+        let is_other =
+            |point: &&ResumePoint| self.tracks.get(&point.track).is_none_or(|state| state.epoch != point.epoch);
+        now.chain(self.points.iter().filter(is_other).copied()).collect()
+    }
+
+    /// Takes note of where an epoch stands that its track leaves.
+    fn note_left(&mut self, track: u32, epoch: u64, next: u64) {
+        let of_epoch = |point: &&mut ResumePoint| (point.track, point.epoch) == (track, epoch);
+        match self.points.iter_mut().find(of_epoch) {
+            Some(point) => point.next = next,
+            None => self.points.push(ResumePoint { track, epoch, next }),
+        }
+        let of_track = || self.points.iter().filter(|point| point.track == track).map(|point| point.epoch);
+        if of_track().count() > MOST_EPOCHS
+            && let Some(oldest) = of_track().min()
+        {
+            self.points.retain(|point| (point.track, point.epoch) != (track, oldest));
+        }
     }
 
     /// Frames that came a second time and were dropped.
@@ -281,16 +303,20 @@ impl Receiver {
             let (allowed, got) = (u64::from(self.limits.tracks) - 1, u64::from(info.track));
             return Err(Error::Limit { limit: "TRACK track", allowed, got });
         }
-        let track = self.tracks.entry(info.track).or_insert(Track::new(info.epoch, info.next));
+        let left = self.tracks.get(&info.track).filter(|track| track.epoch < info.epoch);
+        if let Some((epoch, next)) = left.map(|track| (track.epoch, track.next)) {
+            self.note_left(info.track, epoch, next);
+            self.tracks.remove(&info.track);
+        }
+        let known = self.points.iter().find(|point| (point.track, point.epoch) == (info.track, info.epoch));
+        let next = known.map_or(info.next, |point| point.next);
+        let track = self.tracks.entry(info.track).or_insert(Track::new(info.epoch, next));
         if info.epoch < track.epoch {
             return violation(
                 "TRACK epoch",
                 "not older than the last one",
                 format!("{} < {}", info.epoch, track.epoch),
             );
-        }
-        if info.epoch > track.epoch {
-            (track.epoch, track.next, track.persisted) = (info.epoch, info.next, 0);
         }
         // Frames that only an earlier server received are no hole of this one's making: the count goes on where the agent is.
         track.next = track.next.max(info.next);

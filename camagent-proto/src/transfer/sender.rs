@@ -59,6 +59,8 @@ struct Epoch {
     received: u64,
     /// All below are stored.
     persisted: u64,
+    /// What is below comes from the backlog, in this session.
+    begun: u64,
     /// All below that were lost are counted: a repeat of the same SKIP after a reconnect counts once.
     counted: u64,
     partial: Option<Partial>,
@@ -183,6 +185,7 @@ impl Sender {
                     next,
                     received,
                     persisted: 0,
+                    begun: 0,
                     counted,
                     partial: None,
                     broken: None,
@@ -247,9 +250,11 @@ impl Sender {
         self.since = now;
         for track in &mut self.tracks {
             track.advice.restart();
-            let point = points.iter().find(|point| point.track == track.number);
+            let of_track = || points.iter().filter(|point| point.track == track.number);
+            let newest = of_track().map(|point| point.epoch).max();
             for epoch in &mut track.epochs {
                 let id = epoch.info.epoch;
+                let point = of_track().find(|point| point.epoch == id);
                 epoch.announced = false;
                 epoch.partial = None;
                 // What the journal has forgotten was sent to its end.
@@ -258,9 +263,9 @@ impl Sender {
                     epoch.persisted = journal.find(track.number, id, 0).map_or(end, |entry| entry.sequence);
                 }
                 let known = match point {
+                    Some(point) => point.next.min(end),
                     // A newer epoch was begun only after all of this one had been sent, on a transport that keeps the order.
-                    Some(point) if point.epoch > id => end,
-                    Some(point) if point.epoch == id => point.next.min(end),
+                    None if !track.is_recorded && newest > Some(id) => end,
                     // Who was restarted has what it stored. What the journal had to drop since is told by a SKIP.
                     _ if track.is_recorded => epoch.persisted.min(end),
                     _ => epoch.received,
@@ -268,11 +273,14 @@ impl Sender {
                 if track.is_recorded {
                     epoch.received = epoch.received.min(known);
                 }
+                // What is stored is not wanted again, whatever the backlog has still to bring below it.
+                let known = if track.is_recorded { known.max(epoch.persisted.min(end)) } else { known };
                 epoch.hear(known);
                 let sent_after_all = epoch.take_back();
                 self.counts.frames_skipped = self.counts.frames_skipped.saturating_sub(sent_after_all);
                 self.counts.frames_late = self.counts.frames_late.saturating_sub(sent_after_all);
                 epoch.next = journal.live_from(track.number, id, epoch.received).max(epoch.received);
+                epoch.begun = if epoch.next > epoch.received { epoch.next } else { 0 };
                 let freed = epoch.freed(track.is_recorded);
                 journal.received(track.number, id, freed);
                 // What was let go counts as stored, should the server begin to record.
@@ -422,7 +430,9 @@ impl Sender {
             // The epoch that is being sent: the first that has something left, else the newest.
             let Some(index) = (0..track.epochs.len()).find(|&index| {
                 let epoch = &track.epochs[index];
-                index + 1 == track.epochs.len() || epoch.next < journal.end(number, epoch.info.epoch)
+                // Of one that is not stored yet the server has to know that it is asked.
+                let is_unheard = track.is_recorded && !epoch.announced && epoch.persisted < epoch.next;
+                index + 1 == track.epochs.len() || is_unheard || epoch.next < journal.end(number, epoch.info.epoch)
             }) else {
                 continue;
             };
@@ -455,7 +465,7 @@ impl Sender {
                 // What went to the backlog is brought from there, and is no hole.
                 let goes_on = journal.live_from(number, epoch.info.epoch, epoch.next);
                 if goes_on > epoch.next {
-                    (epoch.next, epoch.announced) = (goes_on, false);
+                    (epoch.next, epoch.begun, epoch.announced) = (goes_on, goes_on, false);
                     return Some(true);
                 }
                 return Some(skip(number, epoch, first_kept, SkipReason::OverBudget, record, &mut self.counts));
@@ -635,11 +645,11 @@ fn skip(
     written
 }
 
-/// Forgets epochs that are over: a newer one exists and everything of them was received.
+/// Forgets epochs that are over: a newer one exists and everything of them was received, or comes from the backlog.
 fn retire(track: &mut Track, journal: &mut dyn Journal) {
     while track.epochs.len() > 1 {
         let oldest = &track.epochs[0];
-        if oldest.freed(track.is_recorded) < journal.end(track.number, oldest.info.epoch) {
+        if oldest.freed(track.is_recorded).max(oldest.begun) < journal.end(track.number, oldest.info.epoch) {
             break;
         }
         track.epochs.pop_front();

@@ -17,6 +17,8 @@ struct Entries {
     generation: u64,
     boot: [u8; 16],
     points: Vec<ResumePoint>,
+    /// The furthest that each track ever was.
+    shown: Vec<ResumePoint>,
     newest_event: u64,
 }
 
@@ -26,15 +28,16 @@ pub struct Turn<'a> {
 }
 
 impl Ledger {
-    /// A newer connection takes over. Gives the positions at which its boot goes on: none for a boot that is new here.
+    /// A newer connection takes over. Gives the positions at which its boot goes on, and the furthest at which each track was: none for a boot
+    /// that is new here.
     #[must_use]
-    pub fn take_over(&self, generation: u64, boot: [u8; 16]) -> Vec<ResumePoint> {
+    pub fn take_over(&self, generation: u64, boot: [u8; 16]) -> (Vec<ResumePoint>, Vec<ResumePoint>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.boot != boot {
             *entries = Entries { boot, ..Entries::default() };
         }
         entries.generation = generation;
-        entries.points.clone()
+        (entries.points.clone(), entries.shown.clone())
     }
 
     /// A turn to deliver; none when a newer connection took over.
@@ -48,6 +51,13 @@ impl Ledger {
 impl Turn<'_> {
     /// Remembers how far tracks were received.
     pub fn received(&mut self, points: Vec<ResumePoint>) {
+        for point in &points {
+            match self.entries.shown.iter_mut().find(|shown| shown.track == point.track) {
+                Some(shown) if (shown.epoch, shown.next) < (point.epoch, point.next) => *shown = *point,
+                Some(_) => {}
+                None => self.entries.shown.push(*point),
+            }
+        }
         self.entries.points = points;
     }
 
@@ -68,13 +78,18 @@ mod tests {
     fn an_older_connection_has_no_turn_and_a_boot_goes_on_where_it_was() {
         let ledger = Ledger::default();
         let point = ResumePoint { track: 1, epoch: 2, next: 30 };
-        assert!(ledger.take_over(1, [1; 16]).is_empty());
+        assert!(ledger.take_over(1, [1; 16]).0.is_empty());
         let mut turn = ledger.turn(1).expect("the newest");
         turn.received(vec![point]);
         assert!(turn.is_new_event(1) && !turn.is_new_event(1));
         drop(turn);
-        assert_eq!(ledger.take_over(2, [1; 16]), [point]);
+        let same = (vec![point], vec![point]);
+        assert_eq!(ledger.take_over(2, [1; 16]), same);
         assert!(ledger.turn(1).is_none());
-        assert!(ledger.take_over(3, [2; 16]).is_empty(), "another boot counts anew");
+        // What could not be stored comes once more, and is not shown once more.
+        let again = ResumePoint { next: 20, ..point };
+        ledger.turn(2).expect("the newest").received(vec![again]);
+        assert_eq!(ledger.take_over(3, [1; 16]), (vec![again], vec![point]));
+        assert_eq!(ledger.take_over(4, [2; 16]), (vec![], vec![]), "another boot counts anew");
     }
 }

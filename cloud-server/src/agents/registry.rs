@@ -76,6 +76,8 @@ pub struct Membership {
     pub boot: [u8; 16],
     /// Where its tracks go on.
     pub resume: Vec<ResumePoint>,
+    /// How far they were shown: it goes back before that only for what could not be stored.
+    pub shown: Vec<ResumePoint>,
     /// What guards the delivery of its frames.
     pub ledger: Ledger,
     /// Orders for the connection.
@@ -167,7 +169,7 @@ impl Agents {
         }
         agent.status.generation += 1;
         let generation = agent.status.generation;
-        let resume = agent.ledger.take_over(generation, joining.boot);
+        let (resume, shown) = agent.ledger.take_over(generation, joining.boot);
         let replaced = agent.orders.replace(sender.clone());
         if let Some(older) = &replaced {
             let reason = if duplicate {
@@ -209,7 +211,7 @@ impl Agents {
             self.events.emit(Event::DuplicateIdentity { agent: agent.clone() });
         }
         self.events.emit(Event::AgentOnline { agent, generation, address: joining.address });
-        Membership { generation, boot: joining.boot, resume, ledger, orders, visits }
+        Membership { generation, boot: joining.boot, resume, shown, ledger, orders, visits }
     }
 
     /// More cameras of the agent.

@@ -23,7 +23,7 @@ use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
 use crate::clock::month;
 use crate::event::Event;
-use crate::ingest::Persisted;
+use crate::ingest::{News, Persisted};
 use crate::live::Found;
 use crate::metrics::Direction;
 
@@ -94,8 +94,8 @@ enum Happened {
     Gone,
     Order(Option<Order>),
     Demand(Told),
-    /// More is persisted.
-    Persisted(Vec<Persisted>),
+    /// More is persisted, or something is wanted again.
+    Persisted(News),
     /// The protocol has something to tell.
     Events,
     /// A deadline of the protocol or of a visitor has come: the next turn sees it.
@@ -175,15 +175,21 @@ impl Connection {
                         self.protocol.request_key_frame(KeyFrame { camera, source });
                     }
                 }
-                Happened::Persisted(progress) => {
+                Happened::Persisted(news) => {
                     let now = self.now();
-                    for Persisted { key, next, is_past } in progress {
+                    for Persisted { key, next, is_past } in news.persisted {
                         if is_past {
                             let key = EpochKey { boot: BootId(key.boot), track: key.track, epoch: key.epoch };
                             self.protocol.known(now, &key, next, next);
                         } else {
                             self.protocol.persisted(now, key.track, key.epoch, next);
                         }
+                    }
+                    if news.wants_again && self.failed.is_none() {
+                        // The next session resumes where they are missing.
+                        let detail = "frames that could not be stored are wanted again".to_owned();
+                        self.protocol.refuse(CloseCode::Overloaded, detail);
+                        self.moor();
                     }
                 }
                 Happened::Events => {}
@@ -539,14 +545,11 @@ impl Connection {
                 now_us,
             },
         );
-        let mut media = Media::new(&self.agent, member.generation, register.boot_id.0, &self.gateway, &member.resume);
-        let mut resume = member.resume.clone();
-        if let Some(ingest) = &self.gateway.ingest {
-            // After a restart of the server only the store knows how far this boot came.
-            let known: Vec<u32> = resume.iter().map(|point| point.track).collect();
-            let stored = ingest.resume_points(&self.agent, register.boot_id.0);
-            resume.extend(stored.into_iter().filter(|point| !known.contains(&point.track)));
-        }
+        let mut media = Media::new(&self.agent, member.generation, register.boot_id.0, &self.gateway, &member.shown);
+        let resume = match &self.gateway.ingest {
+            Some(ingest) => ingest.resume(&self.agent, register.boot_id.0, &member.resume),
+            None => member.resume.clone(),
+        };
         if register.monotonic_us > 0 {
             let now = i64::try_from(self.gateway.clock.monotonic_us()).unwrap_or(i64::MAX);
             media.clock_offset(now.saturating_sub(i64::try_from(register.monotonic_us).unwrap_or(i64::MAX)));

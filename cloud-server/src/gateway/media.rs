@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::Gateway;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
-use crate::ingest::{Flow, GapReason, Ingest, Input, Losses, Persisted, TrackKey, Watched};
+use crate::ingest::{Flow, GapReason, Ingest, Input, Losses, News, TrackKey, Watched};
 use crate::live::timeline::Stamps;
 use crate::live::{Hub, PublishedFrame, Publisher, TrackFormat, Want};
 
@@ -89,7 +89,7 @@ impl Media {
             hub: Arc::clone(&gateway.hub),
             events: Arc::clone(&gateway.events),
             clock: gateway.clock,
-            progress: ingest.as_ref().map(|ingest| ingest.watch()),
+            progress: ingest.as_ref().map(|ingest| ingest.watch(agent)),
             ingest,
             flows: HashMap::new(),
             past: HashMap::new(),
@@ -147,8 +147,8 @@ impl Media {
         Some(index)
     }
 
-    /// Waits until more is persisted. Cancel safe.
-    pub(super) fn persisted(&self) -> impl Future<Output = Vec<Persisted>> + use<> {
+    /// Waits until more is persisted, or something is wanted again. Cancel safe.
+    pub(super) fn persisted(&self) -> impl Future<Output = News> + use<> {
         let progress = self.progress.clone();
         async move {
             match progress {
@@ -396,7 +396,7 @@ impl Media {
             && let Some(flow) = self.flows.get(&track).filter(|flow| flow.key.epoch == epoch)
         {
             // What is withheld is told by the ingest, once, and not for each frame.
-            let _ = ingest.offer(input(Arc::clone(flow)));
+            let _ = ingest.offer_live(input(Arc::clone(flow)));
         }
     }
 

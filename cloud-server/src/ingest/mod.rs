@@ -11,6 +11,7 @@
 //! * `log` the append-only file of what is persisted, and of the ledger
 //! * `clock` from the camera's clock to UTC, for a whole source at once
 //! * `writer` one open segment
+//! * `standing` what of each track is persisted, waits, or could not be taken and is asked for again
 //! * `recorder` the value that does all of it: frames and time in, files and progress out
 //! * `thread` the thread that a disk may hold up, and the bounded queue in front of it
 //!
@@ -27,6 +28,7 @@ pub mod ranges;
 mod recorder;
 pub mod segment;
 pub mod sim_disk;
+pub mod standing;
 mod thread;
 mod writer;
 
@@ -40,7 +42,7 @@ pub use ledger::{Gap, GapReason};
 pub use losses::Losses;
 pub use recorder::{KEPT, OPEN, Progress, Recorder, SET_ASIDE, Settings, Told};
 pub use segment::{Run, SegmentInfo};
-pub use thread::{Ingest, Leaves, Offered, Persisted, Watched};
+pub use thread::{Ingest, Leaves, News, Offered, Persisted, Watched};
 
 /// The numbering that a frame's sequence counts in: (agent, boot, track, epoch).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

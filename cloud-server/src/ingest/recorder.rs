@@ -83,6 +83,17 @@ pub enum Told {
     Open(String, SegmentInfo),
     /// A file is complete: its name, and what it holds.
     Closed(String, SegmentInfo),
+    /// Frames came that were not taken: of a track, from, behind the last. They are wanted again.
+    Refused {
+        /// The track.
+        key: TrackKey,
+        /// The first.
+        first: u64,
+        /// Behind the last.
+        next: u64,
+        /// They could be read; otherwise they are wanted when [`Recorder::is_readable`] says so.
+        is_readable: bool,
+    },
     /// Frames are missing, as far as that is known now: a gap that began at the same number for the same reason is replaced. And how
     /// many of them are news.
     Gap(Gap, u64),
@@ -342,6 +353,13 @@ impl<D: Disk> Recorder<D> {
     /// Frames `first..next` came and could not be taken. They are not persisted, so an agent with a journal sends them again.
     pub fn handle_lost(&mut self, flow: &Arc<Flow>, first: u64, next: u64) {
         self.note_gap(flow, first, next, GapReason::STORAGE);
+        self.told.push_back(Told::Refused { key: flow.key.clone(), first, next, is_readable: true });
+    }
+
+    /// Whether what a decoder must know of a track is here.
+    pub fn is_readable(&self, key: &TrackKey) -> bool {
+        self.contents.tracks.get(key).is_some_and(|known| !known.config.is_empty())
+            || self.writers.iter().any(|(own, _)| own.key == *key)
     }
 
     /// The time of [`Recorder::poll_timeout`] has come.
@@ -525,6 +543,8 @@ impl<D: Disk> Recorder<D> {
                     reader.and_then(|reader| reader.parameters().cloned().map(|parameters| (reader, parameters)))
                 else {
                     // What a decoder must know comes with the past. Until then this is not stored, and the agent keeps it.
+                    let (key, next) = (flow.key.clone(), sequence + 1);
+                    self.told.push_back(Told::Refused { key, first: sequence, next, is_readable: false });
                     return;
                 };
                 self.close_oldest(flow);

@@ -1,7 +1,7 @@
 //! The thread that writes, and the queue in front of it. A disk may be as slow as it likes: whoever brings frames waits for nothing
 //! but a short lock, and the queue has a bound. What does not fit into it is not recorded now and never persisted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use tokio::sync::{Notify, mpsc};
 use super::disk::Disk;
 use super::ledger::{GapReason, Ledger, Scope};
 use super::losses::Losses;
-use super::ranges::Ranges;
 use super::recorder::{Recorder, Told};
 use super::segment::{Run, SegmentInfo};
+use super::standing::Standing;
 use super::{Flow, Input, TrackKey};
 use crate::clock::Clock;
 use crate::config::Recordings;
@@ -96,7 +96,9 @@ struct State {
     /// Files that are in no index yet.
     open: BTreeMap<String, SegmentInfo>,
     watched: Vec<std::sync::Weak<Watched>>,
-    persisted: BTreeMap<TrackKey, Ranges>,
+    standing: Standing,
+    /// Agents that are asked for what could not be taken.
+    asked: BTreeSet<String>,
     ledger: Ledger,
     stalled: Option<String>,
 }
@@ -112,8 +114,18 @@ pub struct Persisted {
     pub is_past: bool,
 }
 
+/// What a connection is to tell its agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// More is persisted.
+    pub persisted: Vec<Persisted>,
+    /// Frames that could not be taken when they came can be now: the agent is to resume where [`Ingest::resume`] says.
+    pub wants_again: bool,
+}
+
 /// Progress for one connection, which says what it follows.
 pub struct Watched {
+    agent: String,
     state: Arc<Mutex<State>>,
     follows: Mutex<Vec<Follow>>,
     notify: Notify,
@@ -131,31 +143,36 @@ impl Watched {
     pub fn follow(&self, key: TrackKey, from: u64, is_past: bool) {
         let mut follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
         follows.retain(|follow| follow.key != key || follow.is_past != is_past);
-        follows.push(Follow { key, from, told: from, is_past });
+        // Of the past the answer was told already; of a live track all that came before may be persisted by now.
+        let told = if is_past { from } else { 0 };
+        follows.push(Follow { key, from, told, is_past });
         drop(follows);
         self.notify.notify_one();
     }
 
     /// Waits for progress. Cancel safe.
-    pub async fn changed(&self) -> Vec<Persisted> {
+    pub async fn changed(&self) -> News {
         loop {
             let news = self.news();
-            if !news.is_empty() {
+            if news != News::default() {
                 return news;
             }
             self.notify.notified().await;
         }
     }
 
-    fn news(&self) -> Vec<Persisted> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn news(&self) -> News {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = Vec::new();
+        let mut news = News { persisted: Vec::new(), wants_again: state.asked.remove(&self.agent) };
         for follow in follows.iter_mut() {
-            let next = state.persisted.get(&follow.key).map_or(follow.from, |ranges| ranges.gap_from(follow.from));
+            let next = match follow.is_past {
+                true => state.standing.persisted_from(&follow.key, follow.from),
+                false => state.standing.live_persisted(&follow.key, follow.from),
+            };
             if next > follow.told {
                 follow.told = next;
-                news.push(Persisted { key: follow.key.clone(), next, is_past: follow.is_past });
+                news.persisted.push(Persisted { key: follow.key.clone(), next, is_past: follow.is_past });
             }
         }
         news
@@ -181,7 +198,7 @@ impl Ingest {
         });
         {
             let mut state = ingest.lock_state();
-            state.persisted = recorder.all_ranges();
+            state.standing = Standing::new(recorder.all_ranges());
             state.ledger = recorder.ledger().clone();
             // Readers see recovered files before the server says that it started.
             let recovered = recorder.told().filter_map(|told| match told {
@@ -274,11 +291,23 @@ impl Ingest {
         self.lock_queue().bytes
     }
 
-    /// Progress, for one connection.
+    /// Hands over something of a live track.
+    pub fn offer_live(&self, input: Input) -> Offered {
+        if let Input::Frame { flow, sequence, .. } = &input {
+            self.lock_state().standing.came(&flow.key, *sequence);
+        }
+        self.offer(input)
+    }
+
+    /// Progress, for one connection of an agent.
     #[must_use]
-    pub fn watch(&self) -> Arc<Watched> {
-        let watched =
-            Arc::new(Watched { state: Arc::clone(&self.state), follows: Mutex::default(), notify: Notify::new() });
+    pub fn watch(&self, agent: &str) -> Arc<Watched> {
+        let watched = Arc::new(Watched {
+            agent: agent.to_owned(),
+            state: Arc::clone(&self.state),
+            follows: Mutex::default(),
+            notify: Notify::new(),
+        });
         let mut state = self.lock_state();
         state.watched.retain(|watched| watched.strong_count() > 0);
         state.watched.push(Arc::downgrade(&watched));
@@ -288,22 +317,22 @@ impl Ingest {
     /// The first number from `from` on that is not persisted.
     #[must_use]
     pub fn persisted_from(&self, key: &TrackKey, from: u64) -> u64 {
-        self.lock_state().persisted.get(key).map_or(from, |ranges| ranges.gap_from(from))
+        self.lock_state().standing.persisted_from(key, from)
     }
 
-    /// Where a boot's tracks go on: behind what is persisted of their newest epochs.
+    /// Where a session of an agent's boot goes on. `received` is what connections of this process received; of what they do not know the store
+    /// says how far it came. What could not be taken is wanted again.
     #[must_use]
-    pub fn resume_points(&self, agent: &str, boot: [u8; 16]) -> Vec<ResumePoint> {
-        let state = self.lock_state();
-        let own = state.persisted.iter().filter(|(key, _)| key.agent == agent && key.boot == boot);
-        // In the order of epochs: the newest of a track is the last.
-        let newest: BTreeMap<u32, ResumePoint> = own
-            .map(|(key, ranges)| {
-                let next = ranges.first().map_or(0, |first| ranges.gap_from(first));
-                (key.track, ResumePoint { track: key.track, epoch: key.epoch, next })
-            })
-            .collect();
-        newest.into_values().collect()
+    pub fn resume(&self, agent: &str, boot: [u8; 16], received: &[ResumePoint]) -> Vec<ResumePoint> {
+        let mut state = self.lock_state();
+        let mut points = received.to_vec();
+        let is_known = |stored: &ResumePoint| {
+            received.iter().any(|point| (point.track, point.epoch) == (stored.track, stored.epoch))
+        };
+        points.extend(state.standing.points(agent, boot).into_iter().filter(|stored| !is_known(stored)));
+        state.standing.resume(agent, boot, &mut points);
+        state.asked.remove(agent);
+        points
     }
 
     /// Files that no index has yet: those that are being written, and those that are complete and on their way.
@@ -341,6 +370,7 @@ impl Ingest {
             let now_us = clock.monotonic_us();
             losses.tell(now_us, events);
             recorder.set_utc(clock.utc_us());
+            self.ask(now_us, recorder);
             if recorder.poll_timeout().is_some_and(|at| at <= now_us) {
                 recorder.handle_timeout(now_us);
                 continue;
@@ -382,6 +412,20 @@ impl Ingest {
         losses.tell(u64::MAX, events);
     }
 
+    /// Asks for what could not be taken, once the disk keeps up again.
+    fn ask<D: Disk>(&self, now_us: u64, recorder: &Recorder<D>) {
+        let keeps_up = !recorder.is_stalled() && self.lock_queue().bytes <= self.config.queue_bytes / 2;
+        let mut state = self.lock_state();
+        if !keeps_up || state.standing.is_content() {
+            return;
+        }
+        let agents = state.standing.ask(now_us, |key| recorder.is_readable(key));
+        if !agents.is_empty() {
+            state.asked.extend(agents);
+            state.watched.iter().filter_map(std::sync::Weak::upgrade).for_each(|watched| watched.notify.notify_one());
+        }
+    }
+
     fn tell<D: Disk>(
         &self,
         recorder: &mut Recorder<D>,
@@ -395,11 +439,14 @@ impl Ingest {
                 Told::Persisted(ranges) => {
                     let mut state = self.lock_state();
                     for (key, first, next) in ranges {
-                        state.persisted.entry(key).or_default().insert(first, next);
+                        state.standing.persisted(&key, first, next);
                     }
                     let watched: Vec<_> = state.watched.iter().filter_map(std::sync::Weak::upgrade).collect();
                     drop(state);
                     watched.iter().for_each(|watched| watched.notify.notify_one());
+                }
+                Told::Refused { key, first, next, is_readable } => {
+                    self.lock_state().standing.refused(&key, first, next, is_readable);
                 }
                 Told::Open(name, info) => drop(self.lock_state().open.insert(name, info)),
                 Told::Closed(name, info) => {

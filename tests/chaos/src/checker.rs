@@ -75,6 +75,10 @@ struct Frame {
     /// It was safe on the card when its run ended.
     is_promised: bool,
     taken: bool,
+    /// It came live, and not as part of the past.
+    taken_live: bool,
+    /// The server said that it is stored.
+    acknowledged: bool,
     /// When it was told as never coming.
     skipped: Option<(Reason, usize)>,
     stored: u32,
@@ -106,6 +110,8 @@ const SAFE_WITHIN_US: u64 = 2_000_000;
 /// A card that failed is used again after this time.
 const CARD_AGAIN_US: u64 = 12_000_000;
 
+/// Numbers of tracks are below, numbers of lanes are not.
+const FIRST_LANE: u32 = 65_536;
 /// The server's word for a frame that it could not read.
 const UNREADABLE: u64 = 1 << 32;
 
@@ -126,6 +132,8 @@ struct Checker {
     shown: BTreeMap<(u32, u32, u32), (u64, u64)>,
     /// What was acknowledged last on a connection.
     said: BTreeMap<(u32, u32, Lane), (u64, u64)>,
+    /// Where a track began on a connection.
+    begun: BTreeMap<(u32, u32, Lane), u64>,
     verdict: Verdict,
     is_settled: bool,
     card_is_bad: bool,
@@ -191,6 +199,7 @@ impl Checker {
             Event::Announced { connection, lane, next } => {
                 let said = self.said.entry((connection, lane.track, lane)).or_default();
                 said.0 = said.0.max(next);
+                self.begun.insert((connection, lane.track, lane), next);
             }
             Event::Gap { lane, first, reason, .. } if reason == UNREADABLE => {
                 self.unexplained(at, format!("the server cannot read {lane} frame {first}"));
@@ -212,6 +221,8 @@ impl Checker {
                     is_promised: false,
                     may_be_evicted: false,
                     taken: false,
+                    taken_live: false,
+                    acknowledged: false,
                     skipped: None,
                     stored: 0,
                 };
@@ -222,8 +233,8 @@ impl Checker {
                 self.acknowledged(at, (connection, number, lane), received, persisted);
             }
             Event::Live { process, frame, digest, is_backfill } => self.live(at, process, frame, digest, is_backfill),
-            Event::Taken { frame } => match self.frame(frame) {
-                Some(known) => known.taken = true,
+            Event::Taken { frame, is_backfill } => match self.frame(frame) {
+                Some(known) => (known.taken, known.taken_live) = (true, known.taken_live || !is_backfill),
                 None => self.unexplained(at, format!("the server takes {frame}, which nobody pushed")),
             },
             Event::Skipped { lane, first, last, reason } => self.skipped(at, now_us, lane, first, last, reason),
@@ -340,6 +351,13 @@ impl Checker {
         }
         let Some(state) = self.lanes.get_mut(&lane) else { return };
         state.persisted = state.persisted.max(persisted);
+        // Of a track it means what came live: what is below its beginning and did not come from there is the lanes' to say.
+        let begun = if place.1 < FIRST_LANE { self.begun.get(&place).copied().unwrap_or(0) } else { 0 };
+        let told = usize::try_from(persisted).unwrap_or(usize::MAX).min(state.frames.len());
+        let since = usize::try_from(before.1).unwrap_or(usize::MAX).min(told);
+        for (sequence, frame) in (before.1..).zip(&mut state.frames[since..told]) {
+            frame.acknowledged |= sequence >= begun || frame.taken_live;
+        }
         let from = usize::try_from(before.0).unwrap_or(usize::MAX);
         let to = usize::try_from(received.max(persisted)).unwrap_or(usize::MAX);
         let known = state.frames.get(from.min(state.frames.len())..to.min(state.frames.len())).unwrap_or_default();
@@ -458,7 +476,7 @@ impl Checker {
                 });
                 let is_told = frame.skipped.is_some_and(|(reason, _)| reason != Reason::Live);
                 let has_cause = is_told || was_in_memory;
-                if sequence < state.persisted && !is_told {
+                if frame.acknowledged && !is_told {
                     lost.push((frame.at, format!("{lane} frame {sequence} was acknowledged as stored, and is not")));
                 } else if has_cause {
                     self.verdict.explained += 1;

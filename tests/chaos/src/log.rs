@@ -185,6 +185,8 @@ pub enum Event {
     Taken {
         /// The frame.
         frame: FrameId,
+        /// Whether it came as backfill.
+        is_backfill: bool,
     },
     /// The agent said that frames will never come, and the server took note.
     Skipped {
@@ -317,7 +319,7 @@ impl fmt::Display for Event {
             Self::Live { frame, is_backfill, .. } => {
                 write!(f, "viewers get {frame}{}", if *is_backfill { " (backfill)" } else { "" })
             }
-            Self::Taken { frame } => write!(f, "server takes {frame}"),
+            Self::Taken { frame, .. } => write!(f, "server takes {frame}"),
             Self::Skipped { lane, first, last, reason } => {
                 write!(f, "server hears that {lane} frames {first} to {last} never come: {reason:?}")
             }

@@ -40,6 +40,8 @@ pub struct ServerHost {
     generation: u64,
     boot: u32,
     points: Vec<ResumePoint>,
+    /// The furthest that each track ever was.
+    shown: BTreeMap<u32, (u64, u64)>,
     /// Frames that came, for bugs that show now and then.
     count: u64,
 }
@@ -92,6 +94,7 @@ impl ServerHost {
             generation: 0,
             boot: 0,
             points: Vec::new(),
+            shown: BTreeMap::new(),
             count: 0,
         }
     }
@@ -171,25 +174,26 @@ impl ServerHost {
         }
         if member.generation == Some(self.generation) {
             self.points = member.session.resume_points();
+            for point in &self.points {
+                let shown = self.shown.entry(point.track).or_default();
+                *shown = (point.epoch, point.next).max(*shown);
+            }
         }
         after
     }
 
-    fn join(&mut self, now: Instant, member: &mut Member, id: &BootId, store: &Store, bug: Option<Bug>) {
+    fn join(&mut self, now: Instant, member: &mut Member, id: &BootId, store: &mut Store, bug: Option<Bug>) {
         let boot = boot_of(id);
         if boot != self.boot || bug == Some(Bug::ForgetResumePoint) {
-            (self.boot, self.points) = (boot, Vec::new());
+            (self.boot, self.points, self.shown) = (boot, Vec::new(), BTreeMap::new());
         }
         if bug == Some(Bug::AckBeforeReceived) {
             self.points.iter_mut().for_each(|point| point.next += 1);
         }
         self.generation += 1;
         (member.generation, member.boot) = (Some(self.generation), boot);
-        member.shown = self.points.iter().map(|point| (point.track, (point.epoch, point.next))).collect();
-        // After a restart only the store knows how far this boot came.
-        let mut resume = self.points.clone();
-        let stored = store.resume_points(boot).into_iter();
-        resume.extend(stored.filter(|stored| self.points.iter().all(|point| point.track != stored.track)));
+        member.shown = self.shown.clone();
+        let resume = store.resume(boot, &self.points);
         let sources = ["main", "sub"].map(|source| SourceState {
             camera: "gate".into(),
             source: source.into(),
@@ -226,7 +230,10 @@ impl ServerHost {
             Delivery::Track(info) => {
                 let lane = Lane { boot, track: info.track, epoch: info.epoch };
                 log.note(now_us, Event::Announced { connection: member.connection, lane, next: info.next });
-                member.follow(lane, info.next, false);
+                if store.records() {
+                    member.follow(lane, info.next, false);
+                    store.has_news = true;
+                }
                 store.announce(now_us, boot, &info);
             }
             Delivery::Frame(frame) => {
@@ -266,10 +273,10 @@ impl ServerHost {
             let digest = camera::digest(&payload);
             log.note(now_us, Event::Live { process: self.process, frame: id, digest, is_backfill });
         }
-        log.note(now_us, Event::Taken { frame: id });
+        log.note(now_us, Event::Taken { frame: id, is_backfill });
         let server_us = offset_us.map(|offset| frame.head.arrival_us as i64 + offset);
         let late_us = server_us.map_or(0, |at| self.clock(now_us).as_micros() as i64 - at);
-        store.take(now_us, id, frame.head, self.utc_us(now_us) - late_us, payload, bug);
+        store.take(now_us, id, frame.head, self.utc_us(now_us) - late_us, payload, !is_backfill, bug);
         if let Some(left) = &mut self.killed_behind {
             *left = left.saturating_sub(1);
         }
@@ -335,6 +342,13 @@ impl Member {
         Some(transmit)
     }
 
+    /// What could not be stored is wanted again: the next session resumes where it is missing.
+    pub fn ask_again(&mut self) {
+        if self.generation.is_some() {
+            self.session.refuse(CloseCode::Overloaded, "frames that could not be stored are wanted again".into());
+        }
+    }
+
     /// Another connection of the agent took over.
     pub fn leave(&mut self) {
         if self.generation.is_some() {
@@ -345,14 +359,18 @@ impl Member {
     /// Follows what is persisted of a lane from a number on; the same again begins anew there.
     fn follow(&mut self, lane: Lane, from: u64, is_past: bool) {
         self.follows.retain(|follow| (follow.lane, follow.is_past) != (lane, is_past));
-        self.follows.push(Follow { lane, from, told: from, is_past });
+        let told = if is_past { from } else { 0 };
+        self.follows.push(Follow { lane, from, told, is_past });
     }
 
     /// What became persisted is told on this connection.
     pub fn tell(&mut self, now: Instant, store: &Store) {
         for follow in &mut self.follows {
             let Follow { lane, from, told, is_past } = follow;
-            let next = store.persisted_from(*lane, *from);
+            let next = match is_past {
+                true => store.persisted_from(*lane, *from),
+                false => store.live_persisted(*lane, *from),
+            };
             if next <= *told {
                 continue;
             }

@@ -15,7 +15,7 @@ use camagent_proto::{
     message::ResumePoint,
 };
 use cloud_server::ingest::{
-    Flow, GapReason, Input, Recorder, Settings, Told, TrackKey, disk::Disk as _, ranges::Ranges, segment,
+    Flow, GapReason, Input, Recorder, Settings, Told, TrackKey, disk::Disk as _, segment, standing::Standing,
 };
 
 use crate::{
@@ -39,10 +39,14 @@ pub struct Store {
     flows: BTreeMap<Lane, Arc<Flow>>,
     waiting: VecDeque<Input>,
     waiting_octets: usize,
-    /// What is persisted, as the recorder told.
-    persisted: BTreeMap<Lane, Ranges>,
+    /// How the tracks stand, as the recorder told.
+    standing: Standing,
     /// Whether there is progress that nobody was told of yet.
     pub has_news: bool,
+    /// Whether frames that could not be taken are wanted now.
+    pub wants_again: bool,
+    /// When it is next looked whether something is to be asked for again.
+    ask_us: u64,
 }
 
 impl Store {
@@ -64,7 +68,7 @@ impl Store {
         let remember = Duration::from_secs(90 * 86_400);
         let settings = Settings { segment: Duration::from_secs(10), new_epoch, remember };
         let Ok(recorder) = Recorder::open(disk, settings, utc_us) else { return false };
-        self.persisted = recorder.all_ranges().iter().map(|(key, ranges)| (lane(key), ranges.clone())).collect();
+        self.standing = Standing::new(recorder.all_ranges());
         self.recorder = Some(recorder);
         self.hear(now_us, log);
         true
@@ -75,7 +79,8 @@ impl Store {
         self.recorder = None;
         self.flows.clear();
         self.waiting.clear();
-        (self.waiting_octets, self.has_news) = (0, false);
+        self.standing = Standing::default();
+        (self.waiting_octets, self.has_news, self.wants_again) = (0, false, false);
     }
 
     /// Names the store, as agents are told.
@@ -84,27 +89,36 @@ impl Store {
         epoch.map(|epoch| epoch.iter().map(|octet| format!("{octet:02x}")).collect()).unwrap_or_default()
     }
 
-    /// Where a boot's tracks go on: the newest epoch of each.
-    pub fn resume_points(&self, boot: u32) -> Vec<ResumePoint> {
-        let first = Lane { boot, track: 0, epoch: 0 };
-        let own = self.persisted.range(first..).take_while(|(lane, _)| lane.boot == boot);
-        let newest: BTreeMap<u32, ResumePoint> = own
-            .map(|(lane, ranges)| {
-                let next = ranges.first().map_or(0, |first| ranges.gap_from(first));
-                (lane.track, ResumePoint { track: lane.track, epoch: lane.epoch, next })
-            })
-            .collect();
-        newest.into_values().collect()
+    /// Where a session of a boot goes on, as the ingest says it.
+    pub fn resume(&mut self, boot: u32, received: &[ResumePoint]) -> Vec<ResumePoint> {
+        let mut points = received.to_vec();
+        if self.records() {
+            let is_known = |stored: &ResumePoint| {
+                received.iter().any(|own| (own.track, own.epoch) == (stored.track, stored.epoch))
+            };
+            let stored = self.standing.points("gate", boot_id(boot).0);
+            points.extend(stored.into_iter().filter(|stored| !is_known(stored)));
+            self.standing.resume("gate", boot_id(boot).0, &mut points);
+            self.wants_again = false;
+        }
+        points
     }
 
     /// The first number of a lane from `from` on that is not persisted.
     pub fn persisted_from(&self, lane: Lane, from: u64) -> u64 {
-        self.persisted.get(&lane).map_or(from, |ranges| ranges.gap_from(from))
+        self.standing.persisted_from(&key(lane), from)
+    }
+
+    /// Below which number all that came live of a lane is persisted.
+    pub fn live_persisted(&self, lane: Lane, from: u64) -> u64 {
+        self.standing.live_persisted(&key(lane), from)
     }
 
     /// Whether nothing waits for the disk.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.recorder.as_ref().is_none_or(|recorder| !recorder.is_stalled())
+        self.waiting.is_empty()
+            && self.standing.is_content()
+            && self.recorder.as_ref().is_none_or(|recorder| !recorder.is_stalled())
     }
 
     /// Whether the disk died in the middle of something, and with it whoever used it.
@@ -119,7 +133,7 @@ impl Store {
             return;
         };
         let flow = Flow {
-            key: TrackKey { agent: "gate".into(), boot: boot_id(boot).0, track: info.track, epoch: info.epoch },
+            key: key(lane),
             camera: info.camera.clone(),
             source: info.source.clone(),
             codec,
@@ -133,8 +147,18 @@ impl Store {
         self.offer(now_us, Input::Track { flow, next: info.next });
     }
 
-    /// Takes a frame.
-    pub fn take(&mut self, now_us: u64, id: FrameId, head: FrameHead, utc_us: i64, payload: Bytes, bug: Option<Bug>) {
+    /// Takes a frame; `is_live` when it is none of the past.
+    #[allow(clippy::too_many_arguments, reason = "a frame, how it came, and what goes wrong")]
+    pub fn take(
+        &mut self,
+        now_us: u64,
+        id: FrameId,
+        head: FrameHead,
+        utc_us: i64,
+        payload: Bytes,
+        is_live: bool,
+        bug: Option<Bug>,
+    ) {
         if self.disk.is_none() {
             let copies = self.frames.entry(id).or_default();
             if copies.is_empty() || bug == Some(Bug::DoubleAppend) {
@@ -143,8 +167,10 @@ impl Store {
             return;
         }
         if bug == Some(Bug::AckBeforeSync) {
-            self.persisted.entry(id.lane).or_default().insert(id.sequence, id.sequence + 1);
+            self.standing.persisted(&key(id.lane), id.sequence, id.sequence + 1);
             self.has_news = true;
+        } else if is_live {
+            self.standing.came(&key(id.lane), id.sequence);
         }
         let Some(flow) = self.flows.get(&id.lane).cloned() else { return };
         self.offer(now_us, Input::Frame { flow, sequence: id.sequence, head, utc_us, payload });
@@ -176,7 +202,8 @@ impl Store {
 
     /// When it has something to do.
     pub fn due(&self) -> Option<u64> {
-        self.recorder.as_ref()?.poll_timeout()
+        let ask_us = (!self.standing.is_content()).then_some(self.ask_us);
+        self.recorder.as_ref()?.poll_timeout().into_iter().chain(ask_us).min()
     }
 
     /// Does what is due.
@@ -194,6 +221,18 @@ impl Store {
             recorder.handle(now_us, input);
         }
         self.hear(now_us, log);
+        if self.ask_us <= now_us {
+            self.ask_us = now_us + 1_000_000;
+            self.ask(now_us);
+        }
+    }
+
+    /// As the ingest's thread: asks for what could not be taken, once the disk keeps up again.
+    fn ask(&mut self, now_us: u64) {
+        let Some(recorder) = self.recorder.as_ref().filter(|recorder| !recorder.is_stalled()) else { return };
+        if self.waiting_octets <= QUEUE / 2 {
+            self.wants_again |= !self.standing.ask(now_us, |key| recorder.is_readable(key)).is_empty();
+        }
     }
 
     fn hear(&mut self, now_us: u64, log: &mut Log) {
@@ -205,9 +244,12 @@ impl Store {
                 Told::Progress(_) => {}
                 Told::Persisted(ranges) => {
                     for (key, first, next) in ranges {
-                        self.persisted.entry(lane(&key)).or_default().insert(first, next);
+                        self.standing.persisted(&key, first, next);
                     }
                     self.has_news = true;
+                }
+                Told::Refused { key, first, next, is_readable } => {
+                    self.standing.refused(&key, first, next, is_readable);
                 }
                 Told::Gap(gap, _) => {
                     let (first, next, reason) = (gap.first, gap.next, gap.reason.number());
@@ -254,6 +296,10 @@ impl Store {
             }
         }
     }
+}
+
+fn key(lane: Lane) -> TrackKey {
+    TrackKey { agent: "gate".into(), boot: boot_id(lane.boot).0, track: lane.track, epoch: lane.epoch }
 }
 
 fn lane(key: &TrackKey) -> Lane {

@@ -131,6 +131,7 @@ impl World<'_> {
             }
         }
         if rest_us.is_none() {
+            self.note_unrest();
             self.log.note(self.now, Event::NotSettled);
         }
         self.store.list(self.now, &mut self.log);
@@ -146,6 +147,21 @@ impl World<'_> {
         let (session, mut journal) = agent.parts(self.now, None, &mut self.log);
         let is_settled = session.is_established() && session.is_settled(&mut journal);
         is_settled && agent.is_card_empty() && self.store.is_idle()
+    }
+
+    /// Writes down who has something left to do.
+    fn note_unrest(&mut self) {
+        if !self.store.is_idle() {
+            self.log.note(self.now, Event::Fault("the server waits for something to store"));
+        }
+        let Some(agent) = &mut self.agent else { return };
+        if !agent.is_card_empty() {
+            self.log.note(self.now, Event::Fault("the agent's card holds something for the server"));
+        }
+        let (session, mut journal) = agent.parts(self.now, None, &mut self.log);
+        if !session.is_established() || !session.is_settled(&mut journal) {
+            self.log.note(self.now, Event::Fault("the agent has something to send, or no session"));
+        }
     }
 
     /// Everything that is due now.
@@ -220,6 +236,13 @@ impl World<'_> {
                 let now = server.clock(self.now);
                 let members = self.connections.iter_mut().filter_map(|connection| connection.member.as_mut());
                 members.for_each(|member| member.tell(now, &self.store));
+            }
+            if std::mem::take(&mut self.store.wants_again) {
+                self.log.note(self.now, Event::Fault("the server wants again what it could not store"));
+                self.connections
+                    .iter_mut()
+                    .filter_map(|connection| connection.member.as_mut())
+                    .for_each(Member::ask_again);
             }
         }
     }
