@@ -58,7 +58,7 @@ close_codes! {
     4009 Replaced "replaced",
     /// The server is going away; come back as `goaway` said.
     4010 Draining "draining",
-    /// The server has too much to do now.
+    /// The server has too much to do now, or wants again what it could not store.
     4011 Overloaded "overloaded",
     /// A limit was exceeded; the text names it.
     4012 LimitExceeded "limit_exceeded",

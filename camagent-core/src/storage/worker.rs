@@ -77,6 +77,8 @@ pub(crate) struct Worker {
     unsynced: u64,
     session: u64,
     cursor: Cursor,
+    /// What it has stored of lanes of former runs, and the folder does not know yet.
+    stored_past: BTreeMap<LaneKey, u64>,
     /// What the server has stored of lanes of this run.
     stored: BTreeMap<(u32, u64), u64>,
     live_freed: BTreeMap<(u32, u64), u64>,
@@ -113,6 +115,7 @@ impl Worker {
             unsynced: 0,
             session: 0,
             cursor: Cursor::new(),
+            stored_past: BTreeMap::new(),
             stored: BTreeMap::new(),
             live_freed: BTreeMap::new(),
             read_below: BTreeMap::new(),
@@ -162,8 +165,14 @@ impl Worker {
                 *known = next.max(*known);
             } else {
                 let lane = LaneKey { boot: key.boot, track: key.track, epoch: key.epoch };
-                self.with_flash(now, shelf, |flash, disk| flash.free(disk, &lane, next));
+                let known = self.stored_past.entry(lane).or_default();
+                *known = next.max(*known);
             }
+        }
+        // While the card is away this waits: nobody says it again in this session.
+        while let Some((&lane, &next)) = self.stored_past.first_key_value().filter(|_| self.flash.is_some()) {
+            self.stored_past.pop_first();
+            self.with_flash(now, shelf, |flash, disk| flash.free(disk, &lane, next));
         }
         for (of, next) in orders.live_freed {
             let known = self.live_freed.entry(of).or_default();
@@ -174,6 +183,7 @@ impl Worker {
         }
         if orders.is_lost {
             self.stored.clear();
+            self.stored_past.clear();
             if let Some(flash) = &mut self.flash {
                 flash.rewind();
             }

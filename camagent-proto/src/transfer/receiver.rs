@@ -304,8 +304,12 @@ impl Receiver {
             return Err(Error::Limit { limit: "TRACK track", allowed, got });
         }
         let left = self.tracks.get(&info.track).filter(|track| track.epoch < info.epoch);
-        if let Some((epoch, next)) = left.map(|track| (track.epoch, track.next)) {
+        if let Some((epoch, next, persisted)) = left.map(|track| (track.epoch, track.next, track.persisted)) {
             self.note_left(info.track, epoch, next);
+            // What became stored just before is told still.
+            if persisted > 0 && self.left.len() < MOST_LEFT {
+                self.left.push_back(Mack { track: info.track, epoch, received: persisted, persisted });
+            }
             self.tracks.remove(&info.track);
         }
         let known = self.points.iter().find(|point| (point.track, point.epoch) == (info.track, info.epoch));
@@ -494,6 +498,29 @@ mod tests {
         receiver.handle(Instant::ZERO, track(2, 0)).unwrap();
         receiver.persisted(Instant::ZERO, 0, 1, 3);
         assert_eq!(acknowledged(&mut receiver), [mack(1, 3, 3), mack(2, 0, 0)]);
+        receiver.handle(Instant::ZERO, frame(0, 1, b"a")).unwrap();
+        receiver.persisted(Instant::ZERO, 0, 2, 1);
+        receiver.handle(Instant::ZERO, track(3, 0)).unwrap();
+        assert_eq!(
+            acknowledged(&mut receiver),
+            [mack(2, 1, 1), mack(3, 0, 0)],
+            "the epoch was left before it was told"
+        );
+    }
+
+    #[test]
+    fn a_session_goes_on_in_every_epoch_that_is_not_done() {
+        let points = [2, 1].map(|epoch| ResumePoint { track: 0, epoch, next: epoch * 10 });
+        let mut receiver = Receiver::new(Limits::default(), &points);
+        receiver.handle(Instant::ZERO, track(1, 10)).unwrap();
+        assert!(matches!(receiver.handle(Instant::ZERO, frame(10, 1, b"a")), Ok(Some(Delivery::Frame(_)))));
+        receiver.handle(Instant::ZERO, track(2, 0)).unwrap();
+        assert_eq!(receiver.handle(Instant::ZERO, frame(19, 1, b"a")), Ok(None), "it has this one");
+        assert_eq!(
+            receiver.points().iter().map(|point| (point.epoch, point.next)).collect::<Vec<_>>(),
+            [(2, 20), (1, 11)]
+        );
+        assert!(receiver.handle(Instant::ZERO, track(1, 10)).is_err(), "epochs do not go back in a session");
     }
 
     #[test]
