@@ -185,12 +185,12 @@ impl Journal {
         let chain = &self.chains[track as usize];
         let (mut at, mut first) = (chain.first, None);
         while let Some((number, slot)) = at.and_then(|number| Some((number, self.slot(number)?))) {
-            // What is safe on flash goes without a loss, and so does all before a key frame.
+            // What is safe on flash goes without a loss, and all before the newest key frame is another group.
             let is_safe = (slot.epoch, slot.sequence) < chain.safe;
             first = match first {
                 None if is_safe => None,
                 None => Some((number, slot.start)),
-                Some(_) if slot.head.key => return false,
+                Some(_) if slot.head.key => Some((number, slot.start)),
                 known => known,
             };
             at = slot.next;
@@ -548,6 +548,14 @@ mod tests {
         assert_eq!(journal.find(1, 1, 0).map(|entry| entry.sequence), Some(0), "the sound would be gone for nothing");
         assert_eq!(journal.push(0, key(false), &[2; 100]), Kept::Yes { evicted: 1 }, "with it there is room");
         assert_eq!(journal.find(0, 1, 2).map(|entry| entry.length), Some(100));
+        // An older group would go for it, and then its own.
+        let mut journal = self::journal(1_000);
+        journal.push(0, key(true), &[0; 100]);
+        journal.push(0, key(true), &[1; 600]);
+        journal.push(0, key(false), &[2; 300]);
+        assert_eq!(journal.push(0, key(false), &[3; 200]), Kept::CutAtTail);
+        assert_eq!(journal.frames(), 3);
+        assert_eq!(journal.push(0, key(false), &[3; 100]), Kept::Yes { evicted: 1 });
     }
 
     #[test]

@@ -542,6 +542,10 @@ impl<D: Disk> Recorder<D> {
                 let Some((reader, parameters)) =
                     reader.and_then(|reader| reader.parameters().cloned().map(|parameters| (reader, parameters)))
                 else {
+                    if self.track(flow).taken.gap_from(0) >= sequence {
+                        // It came, or never will, and there was nothing: the key frame is lost.
+                        return self.skip(flow, sequence, sequence + 1, GapReason::UNREADABLE);
+                    }
                     // What a decoder must know comes with the past. Until then this is not stored, and the agent keeps it.
                     let (key, next) = (flow.key.clone(), sequence + 1);
                     self.told.push_back(Told::Refused { key, first: sequence, next, is_readable: false });

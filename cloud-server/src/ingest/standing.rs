@@ -131,7 +131,12 @@ impl Standing {
         for key in &self.refusing {
             let asked_us = self.asked_us.get(&key.agent);
             let is_due = asked_us.is_none_or(|asked| now_us.saturating_sub(*asked) >= AGAIN_AFTER_US);
-            let has = self.tracks.get(key).is_some_and(|track| !track.refused.is_empty() || is_readable(key));
+            let has = |track: &Track| {
+                // With all before it there, nothing comes any more that makes it readable: it is known then what it is.
+                let is_alone = track.unreadable.first().is_some_and(|first| track.persisted.gap_from(0) >= first);
+                !track.refused.is_empty() || is_alone || is_readable(key)
+            };
+            let has = self.tracks.get(key).is_some_and(has);
             if is_due && has && agents.last() != Some(&key.agent) {
                 agents.push(key.agent.clone());
             }
@@ -178,6 +183,10 @@ mod tests {
         assert!(standing.is_content() && standing.ask(0, |_| true).is_empty());
         standing.refused(&key(1), 40, 50, false);
         assert!(standing.ask(7_000_000, |_| false).is_empty(), "it could not be read still");
+        let mut hopeless = Standing::default();
+        hopeless.refused(&key(1), 40, 50, false);
+        hopeless.persisted(&key(1), 0, 40);
+        assert_eq!(hopeless.ask(7_000_000, |_| false), ["a"], "nothing comes any more that would make it readable");
         assert_eq!(standing.ask(7_000_000, |_| true), ["a"]);
         assert!(standing.ask(8_000_000, |_| true).is_empty(), "the agent was just asked");
         let mut points = [ResumePoint { track: 0, epoch: 1, next: 60 }];

@@ -201,9 +201,7 @@ impl Checker {
                 said.0 = said.0.max(next);
                 self.begun.insert((connection, lane.track, lane), next);
             }
-            Event::Gap { lane, first, reason, .. } if reason == UNREADABLE => {
-                self.unexplained(at, format!("the server cannot read {lane} frame {first}"));
-            }
+            Event::Gap { lane, first, next, reason } if reason == UNREADABLE => self.unreadable(at, lane, first, next),
             Event::Session { boot } => {
                 if let Some(boot) = self.boots.get_mut(&boot) {
                     (boot.session_us, boot.alone_us) = (Some(now_us), None);
@@ -248,6 +246,22 @@ impl Checker {
             | Event::ServerPowerCut { .. }
             | Event::Gap { .. }
             | Event::Fault(_) => {}
+        }
+    }
+
+    /// The server can only fail to read pictures that refer to a lost one.
+    fn unreadable(&mut self, at: usize, lane: Lane, first: u64, next: u64) {
+        for sequence in first..next {
+            let frames = self.lanes.get_mut(&lane).map(|state| state.frames.as_mut_slice()).unwrap_or_default();
+            let to = usize::try_from(sequence).unwrap_or(usize::MAX).saturating_add(1).min(frames.len());
+            let group = frames[..to].iter().rposition(|frame| frame.key).unwrap_or(0);
+            let is_lost = |frame: &Frame| frame.skipped.is_some_and(|(reason, _)| reason != Reason::Live);
+            match frames[group..to].split_last_mut() {
+                Some((last, before)) if before.iter().any(is_lost) => {
+                    last.skipped = Some((Reason::Other(UNREADABLE), at))
+                }
+                _ => self.unexplained(at, format!("the server cannot read {lane} frame {sequence}")),
+            }
         }
     }
 
