@@ -103,6 +103,18 @@ enum State {
     Over,
 }
 
+/// Resume points that fit into `registered` beside its sources.
+const MOST_POINTS: usize = 256;
+
+/// All points, or those of the newest epochs when they are too many: of the others the agent goes by what was acknowledged.
+fn that_fit(mut points: Vec<ResumePoint>) -> Vec<ResumePoint> {
+    if points.len() > MOST_POINTS {
+        points.sort_unstable_by_key(|point| (point.track, u64::MAX - point.epoch));
+        points.dedup_by_key(|point| point.track);
+    }
+    points
+}
+
 /// The server's end of one connection.
 #[derive(Debug)]
 pub struct Server {
@@ -317,7 +329,8 @@ impl Server {
                 self.streams_of = Some(accept.session_id.clone());
             }
         }
-        self.receiver = Receiver::new(self.config.limits, &accept.resume);
+        let resume = that_fit(accept.resume);
+        self.receiver = Receiver::new(self.config.limits, &resume);
         self.arrivals = Arrivals::new(wants_arrived);
         let features = [(TUNNEL_RESUME, resumes), (ARRIVED, wants_arrived)];
         self.state = State::Established;
@@ -333,7 +346,7 @@ impl Server {
             heartbeat_interval_ms: interval_ms,
             limits: self.config.limits,
             sources,
-            resume: accept.resume,
+            resume,
             data_used_bytes: accept.data_used_bytes,
             storage_epoch: accept.storage_epoch,
             streams,
