@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use super::disk::Disk;
 use super::ledger::{GapReason, Ledger, Scope};
 use super::losses::Losses;
+use super::ranges::Ranges;
 use super::recorder::{Recorder, Told};
 use super::segment::{Run, SegmentInfo};
 use super::standing::Standing;
