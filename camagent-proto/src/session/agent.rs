@@ -1,12 +1,10 @@
 //! The agent's role. It outlives its connections: what it knows of tracks, commands and events goes on with the next one.
 
-use alloc::{
-    collections::VecDeque,
-    format,
-    string::{String, ToString},
-    vec,
-    vec::Vec,
-};
+mod hear;
+mod streams;
+mod transmit;
+
+use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 
 use bytes::Bytes;
 
@@ -14,18 +12,17 @@ use super::{
     CommandToken, Transmit,
     memory::{Arrival, Commands, Events},
     outbox::Outbox,
-    streams::{MAX_SESSION, resumes},
 };
 use crate::{
     error::{CloseCode, Error},
-    frame::{Arrived, Frame, MAX_RECORD, RecordReader, RecordWriter, TrackInfo},
+    frame::{Arrived, MAX_RECORD, TrackInfo},
     message::{
-        ARRIVED, BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway,
-        Heartbeat, KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState,
-        StreamsPoint, TUNNEL_RESUME, TunnelLimits, check_name,
+        BootId, Camera, Cameras, Command, CommandError, CommandResult, CommandStatus, Event, Goaway, Heartbeat,
+        KeyFrame, MAX_INTEGER, MAX_REGISTER, MAX_TEXT, Message, Register, Registered, SourceState, TunnelLimits,
+        check_name,
     },
-    mux::{Mux, NoStreams, Pace, StreamEvent, Streams},
-    scheduler::{Class, Scheduler},
+    mux::{Mux, Pace, StreamEvent},
+    scheduler::Scheduler,
     stats::Statistics,
     time::{Duration, Instant},
     transfer::{Journal, Sender, TransferCounts},
@@ -34,15 +31,6 @@ use crate::{
 
 /// After a heartbeat this long without a single octet from the server, the connection counts as dead.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Frames of unknown kinds that a peer may send in a session.
-const MAX_UNKNOWN: u64 = 1_000;
-/// Commands that a server may give in ten seconds.
-const MAX_COMMANDS: u64 = 200;
-/// Times in ten seconds that a server may ask the agent to leave.
-const MAX_GOAWAYS: u64 = 10;
-/// Wishes of one kind that a server may have in ten seconds, and those for each source of the agent when that is more: behind `registered`
-/// it names them all.
-const MAX_WISHES: (u64, u64) = (1_000, 20);
 
 /// What an agent tells of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -287,26 +275,6 @@ impl Agent {
         self.streams_of.is_some()
     }
 
-    /// Gives up the streams that have waited for a connection for too long. Whether there were some: then there is no
-    /// [`AgentEvent::StreamsLost`].
-    pub fn expire_streams(&mut self, now: Instant) -> bool {
-        let is_over = self.streams_until.is_some_and(|until| until <= now) && self.streams_of.is_some();
-        if is_over {
-            self.drop_streams();
-        }
-        is_over
-    }
-
-    /// Until when streams wait for a connection, while there is none.
-    pub fn streams_until(&self) -> Option<Instant> {
-        self.streams_until
-    }
-
-    fn drop_streams(&mut self) {
-        (self.streams_of, self.streams_until) = (None, None);
-        self.tunnels = Mux::acceptor(self.config.tunnels, TunnelLimits::default(), Instant::ZERO);
-    }
-
     /// A text message has come.
     pub fn handle_text(&mut self, now: Instant, text: &str, journal: &mut dyn Journal) {
         if self.hears() {
@@ -369,95 +337,6 @@ impl Agent {
             let (track, bits_per_second) = self.sender.take_bitrate()?;
             Some(AgentEvent::TargetBitrate { track, bits_per_second })
         })
-    }
-
-    /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice. A record has no more
-    /// than `target` octets, unless one frame of it alone has more.
-    pub fn poll_transmit(
-        &mut self,
-        now: Instant,
-        journal: &mut dyn Journal,
-        streams: &mut dyn Streams,
-        target: usize,
-    ) -> Option<Transmit> {
-        if self.state != State::Established || self.outbox.is_closing() {
-            return self.outbox.pop();
-        }
-        let mut record = self.tunnels.record(self.record_limit, target);
-        for class in self.scheduler.order() {
-            if class == Class::Control
-                && record.is_empty()
-                && let Some(message) = self.next_message()
-            {
-                return Some(message);
-            }
-            self.fill(class, now, &mut record, journal, streams);
-        }
-        self.finish(record)
-    }
-
-    fn finish(&mut self, record: RecordWriter) -> Option<Transmit> {
-        if record.is_empty() {
-            self.tunnels.give_back(record);
-            return None;
-        }
-        let record = record.finish();
-        self.tunnels.sent(&record);
-        self.records += record.len() as u64;
-        Some(Transmit::Binary(record))
-    }
-
-    /// Of what [`Agent::poll_transmit`] would give, what must not wait even for a path that is busy: control within its share, and, if
-    /// `audio_too`, live audio. Both come at rates of their own, so that they cannot fill the path.
-    pub fn poll_urgent(
-        &mut self,
-        now: Instant,
-        journal: &mut dyn Journal,
-        target: usize,
-        audio_too: bool,
-    ) -> Option<Transmit> {
-        if self.state != State::Established || self.outbox.is_closing() {
-            return self.outbox.pop();
-        }
-        let mut record = self.tunnels.record(self.record_limit, target);
-        if self.scheduler.control_goes_first() {
-            if let Some(message) = self.next_message() {
-                return Some(message);
-            }
-            self.fill(Class::Control, now, &mut record, journal, &mut NoStreams);
-        }
-        if audio_too {
-            self.fill(Class::Audio, now, &mut record, journal, &mut NoStreams);
-        }
-        self.finish(record)
-    }
-
-    /// The next control message or event.
-    fn next_message(&mut self) -> Option<Transmit> {
-        let next = self.outbox.pop().or_else(|| {
-            let event = self.happenings.next_to_send()?;
-            Some(Transmit::Text(Message::Event(event).to_text()))
-        })?;
-        self.scheduler.sent(Class::Control, next.octets());
-        Some(next)
-    }
-
-    /// Puts what a class has into the rest of a record.
-    fn fill(
-        &mut self,
-        class: Class,
-        now: Instant,
-        record: &mut RecordWriter,
-        journal: &mut dyn Journal,
-        streams: &mut dyn Streams,
-    ) {
-        let before = record.octets();
-        match class {
-            Class::Control => self.tunnels.fill_control(now, record),
-            Class::Audio | Class::Video | Class::Backfill => self.sender.fill(class, now, record, journal),
-            Class::Tunnels => self.tunnels.fill(record, streams),
-        }
-        self.scheduler.sent(class, record.octets() - before);
     }
 
     /// A track begins, or a new epoch of it; its frames are read from the journal. A frame that waited for longer than `budget` while there was a
@@ -576,159 +455,6 @@ impl Agent {
         }
     }
 
-    fn resumes(&self) -> bool {
-        self.config.tunnels.streams > 0 && resumes(&self.config.tunnels)
-    }
-
-    fn features(&self) -> Vec<String> {
-        let mut features = vec![ARRIVED.into()];
-        if self.resumes() {
-            features.push(TUNNEL_RESUME.into());
-        }
-        features
-    }
-
-    /// The streams that could go on.
-    fn streams_point(&self) -> Option<StreamsPoint> {
-        let session = self.streams_of.clone()?;
-        Some(StreamsPoint { session, received: self.tunnels.received_frames()? })
-    }
-
-    /// The server has said whether the streams go on.
-    fn settle_streams(&mut self, now: Instant, registered: &Registered) -> Result<(), Error> {
-        let had = self.streams_point();
-        if let Some(point) = &registered.streams {
-            self.streams_until = None;
-            if had.is_some_and(|had| had.session == point.session) && self.tunnels.resume(point.received) {
-                return Ok(());
-            }
-            self.lose_streams();
-            let got = format!("{point:?}");
-            return Err(Error::Violation { place: "registered streams", expected: "those of register", got });
-        }
-        if self.streams_of.is_some() {
-            self.lose_streams();
-        }
-        self.tunnels = Mux::acceptor(self.config.tunnels, registered.limits.tunnels, now);
-        let is_on = registered.features.iter().any(|feature| feature == TUNNEL_RESUME) && self.resumes();
-        if is_on && registered.session_id.len() <= MAX_SESSION {
-            self.tunnels.keep();
-            self.streams_of = Some(registered.session_id.clone());
-        }
-        Ok(())
-    }
-
-    fn lose_streams(&mut self) {
-        self.drop_streams();
-        self.events_out.push_back(AgentEvent::StreamsLost);
-    }
-
-    fn message(&mut self, now: Instant, message: Message, journal: &mut dyn Journal) -> Result<(), Error> {
-        match (&self.state, message) {
-            (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
-            (_, Message::Goaway(goaway)) => {
-                self.asked.goaways.count(now, "goaway in ten seconds", MAX_GOAWAYS)?;
-                self.events_out.push_back(AgentEvent::Goaway(goaway));
-                Ok(())
-            }
-            (State::Registering { .. }, Message::Registered(registered)) => self.registered(now, registered, journal),
-            (State::Registering { .. }, other) => Err(unexpected("registered", &other)),
-            (_, Message::HeartbeatAck(ack)) => {
-                let sent = match ack.sent_us {
-                    // Several under way cannot be told apart.
-                    0 => (self.bare.0 == 1).then_some(self.bare.1),
-                    sent_us => Some(Instant::from_micros(sent_us)),
-                };
-                if ack.sent_us == 0 {
-                    self.bare.0 = self.bare.0.saturating_sub(1);
-                }
-                if let Some(sent) = sent {
-                    self.round_trip = now.saturating_since(sent);
-                    self.tunnels.set_round_trip(self.round_trip);
-                }
-                Ok(())
-            }
-            (_, Message::Command(command)) => {
-                self.asked.commands.count(now, "commands in ten seconds", MAX_COMMANDS)?;
-                self.command(command);
-                Ok(())
-            }
-            (_, Message::EventAck(ack)) => {
-                self.happenings.kept(ack.sequence);
-                Ok(())
-            }
-            (_, Message::SourceState(state)) => {
-                let allowed = self.wishes();
-                self.asked.source_states.count(now, "source_state in ten seconds", allowed)?;
-                self.retain(&state);
-                self.events_out.push_back(AgentEvent::SourceWanted(state));
-                Ok(())
-            }
-            (_, Message::KeyFrame(key_frame)) => {
-                let allowed = self.wishes();
-                self.asked.key_frames.count(now, "key_frame in ten seconds", allowed)?;
-                self.events_out.push_back(AgentEvent::KeyFrame(key_frame));
-                Ok(())
-            }
-            (_, other) => Err(unexpected("a message of a server", &other)),
-        }
-    }
-
-    /// How many wishes of one kind a server may have in ten seconds.
-    fn wishes(&self) -> u64 {
-        let sources: usize = self.config.cameras.iter().map(|camera| camera.sources.len()).sum();
-        MAX_WISHES.0.max(MAX_WISHES.1 * sources as u64)
-    }
-
-    /// A server that names sources which the agent does not have costs no memory.
-    fn retain(&mut self, state: &SourceState) {
-        let mut cameras = self.config.cameras.iter().filter(|camera| camera.id == state.camera);
-        if cameras.any(|camera| camera.sources.iter().any(|source| source.name == state.source)) {
-            self.sender.set_retention(&state.camera, &state.source, state.retention);
-        }
-    }
-
-    fn registered(&mut self, now: Instant, registered: Registered, journal: &mut dyn Journal) -> Result<(), Error> {
-        if !version::SUPPORTED.contains(&registered.version) {
-            return Err(Error::Incompatible {
-                supported: format!("{:?}", version::SUPPORTED),
-                offered: registered.version.to_string(),
-            });
-        }
-        self.settle_streams(now, &registered)?;
-        self.state = State::Established;
-        self.record_limit = usize::try_from(registered.limits.record_bytes).unwrap_or(MAX_RECORD);
-        self.wanted_interval = match registered.heartbeat_interval_ms {
-            0 => Duration::MAX,
-            wanted => Duration::from_millis(wanted.max(1_000)),
-        };
-        self.heartbeat_interval = self.config.heartbeat_interval.min(self.wanted_interval);
-        for state in &registered.sources {
-            self.retain(state);
-        }
-        let lost = !registered.storage_epoch.is_empty()
-            && !self.storage_epoch.is_empty()
-            && self.storage_epoch != registered.storage_epoch;
-        if !registered.storage_epoch.is_empty() {
-            self.storage_epoch.clone_from(&registered.storage_epoch);
-        }
-        self.sender.rewind(now, &registered.resume, &registered.limits, journal, lost);
-        self.happenings.rewind();
-        // The first heartbeat goes out at once: it tells both ends how far apart they and their clocks are.
-        self.heartbeat_at = now;
-        self.events_out.push_back(AgentEvent::Registered(registered));
-        self.handle_timeout(now);
-        Ok(())
-    }
-
-    fn command(&mut self, command: Command) {
-        match self.commands.arrived(&command) {
-            Arrival::New(token) => self.events_out.push_back(AgentEvent::Command(token, command)),
-            Arrival::Running => {}
-            Arrival::Done(result) => self.outbox.message(&Message::CommandResult(result)),
-        }
-    }
-
     fn heartbeat(&mut self, now: Instant) {
         self.heartbeat_at = now + self.heartbeat_interval;
         // While one waits for its answer, more of them only pile up behind it.
@@ -749,42 +475,6 @@ impl Agent {
         };
         self.outbox.message(&Message::Heartbeat(heartbeat));
         self.asked_at = Some(now);
-    }
-
-    fn record(&mut self, now: Instant, record: Bytes, journal: &mut dyn Journal) -> Result<(), Error> {
-        if self.state != State::Established {
-            return Err(Error::Violation { place: "session", expected: "registered first", got: "a record".into() });
-        }
-        let mut reader = RecordReader::new(record)?;
-        while let Some(frame) = reader.next_frame()? {
-            match self.tunnels.handle(now, frame)? {
-                None => {}
-                Some(Frame::Mack(mack)) => self.sender.acknowledged(&mack, journal)?,
-                Some(Frame::Arrived(arrived)) => {
-                    if arrived.octets > self.records {
-                        let got = format!("{} of {}", arrived.octets, self.records);
-                        return Err(Error::Violation { place: "ARRIVED", expected: "no more than was sent", got });
-                    }
-                    self.arrived = Some(arrived);
-                }
-                Some(other) => {
-                    return Err(Error::Violation {
-                        place: "record of a server",
-                        expected: "MACK, ARRIVED, or a tunnel's",
-                        got: format!("frame {:#x}", other.number()),
-                    });
-                }
-            }
-        }
-        self.count_unknown(reader.skipped())
-    }
-
-    fn count_unknown(&mut self, count: u64) -> Result<(), Error> {
-        self.unknown += count;
-        if self.unknown > MAX_UNKNOWN {
-            return Err(Error::Limit { limit: "unknown frames and messages", allowed: MAX_UNKNOWN, got: self.unknown });
-        }
-        Ok(())
     }
 
     fn silent(&mut self, awaited: &'static str, waited: Duration) {
@@ -836,8 +526,4 @@ fn bounded(result: CommandResult) -> CommandResult {
             message: format!("the answer has {length} octets, at most {MAX_TEXT} fit"),
         }),
     }
-}
-
-fn unexpected(expected: &'static str, got: &Message) -> Error {
-    Error::Violation { place: "session", expected, got: got.kind().into() }
 }
