@@ -7,7 +7,7 @@ use std::{
 };
 
 use camagent_chaos::{
-    campaign::{Sum, explain},
+    campaign::{Sum, explain, told},
     planted::Bug,
     real,
 };
@@ -25,6 +25,7 @@ and the exit code is 1 when L, D or U is not 0. The first runs that fail are sho
 --runs N          how many runs (1000); `--seed S --runs 1` is run S again, exactly
 --plant-bug NAME  breaks one rule on purpose: the checker has to find it
 --list-bugs       names them, one a line
+--log             prints all that happened in the run of the seed
 
        cargo xtask chaos --real [--minutes M] [--seed S] [--worlds W] [--keep]
 the same with real processes: the C example pushes, camagent-cloud records, both are killed, frozen and cut off at random;
@@ -43,6 +44,7 @@ struct Options {
     seed: u64,
     runs: u64,
     bug: Option<Bug>,
+    is_told: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let mut options = Options { seed: 1, runs: 1_000, bug: None };
+    let mut options = Options { seed: 1, runs: 1_000, bug: None, is_told: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -71,6 +73,10 @@ fn main() -> ExitCode {
                 let is_known = options.bug.is_some();
                 is_known.then_some(()).ok_or_else(|| format!("there is no bug {name:?}; --list-bugs names them"))
             }
+            "--log" => {
+                options.is_told = true;
+                Ok(())
+            }
             "--list-bugs" => {
                 Bug::ALL.iter().for_each(|bug| println!("{}", bug.name()));
                 return ExitCode::SUCCESS;
@@ -85,6 +91,10 @@ fn main() -> ExitCode {
             eprintln!("chaos: {problem}");
             return ExitCode::FAILURE;
         }
+    }
+    if options.is_told {
+        print!("{}", told(options.seed, options.bug));
+        return ExitCode::SUCCESS;
     }
     simulate(&options)
 }
