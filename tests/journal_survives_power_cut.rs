@@ -32,7 +32,8 @@ fn picture(number: u64) -> Vec<u8> {
 fn config(server: &str, folder: &Path) -> Config {
     let text = json!({
         "agent": {"agent_id": "cam", "cloud_server_url": server, "cloud_server_token": "t"},
-        "streaming": {"buffer_size": 1 << 20},
+        // A busy disk may stand for some seconds: then what is pushed so fast waits in memory.
+        "streaming": {"buffer_size": 16 << 20},
         "network": {"reconnect_interval": 1},
         "storage": {"path": folder, "max_bytes": 64 << 20},
     });

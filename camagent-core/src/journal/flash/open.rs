@@ -222,8 +222,13 @@ impl Flash {
         }
         for lost in &summary.lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
-            if let Some(info) = summary.tracks.get(&(lost.track, lost.epoch)).filter(|_| lost.boot == boot) {
+            let of_segment = summary.tracks.get(&(lost.track, lost.epoch)).filter(|_| lost.boot == boot);
+            if let Some(info) = of_segment.or(lost.info.as_ref()) {
                 self.lanes.entry(key).or_insert_with(|| Lane::new(info, lost.first));
+                // All else of an older run may be gone.
+                if self.boots.iter().all(|(known, _)| *known != lost.boot) {
+                    self.boots.insert(0, (lost.boot, None));
+                }
             }
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.lose(lost.first, lost.last, lost.reason);

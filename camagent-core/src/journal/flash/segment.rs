@@ -67,6 +67,8 @@ pub(crate) struct Lost {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) reason: SkipReason,
+    /// What the track was, of another run than the segment's: the files that say so may be gone.
+    pub(crate) info: Option<TrackInfo>,
 }
 
 /// One record.
@@ -256,6 +258,10 @@ fn put_lost(lost: &Lost, out: &mut Vec<u8>) {
     for value in [u64::from(lost.track), lost.epoch, lost.first, lost.last, lost.reason.number()] {
         varint::put(value, out);
     }
+    varint::put(u64::from(lost.info.is_some()), out);
+    if let Some(info) = &lost.info {
+        info.write(out);
+    }
 }
 
 fn get_lost(reader: &mut Reader) -> Result<Lost, camagent_proto::Error> {
@@ -263,7 +269,11 @@ fn get_lost(reader: &mut Reader) -> Result<Lost, camagent_proto::Error> {
     let track = reader.integer32("LOST track")?;
     let [epoch, first, last, reason] = integers(reader, "LOST")?;
     let last = last.max(first);
-    Ok(Lost { boot, track, epoch, first, last, reason: SkipReason::from_number(reason) })
+    let info = match reader.integer("LOST info")? {
+        0 => None,
+        _ => Some(TrackInfo::read(reader)?).filter(|info| (info.track, info.epoch) == (track, epoch)),
+    };
+    Ok(Lost { boot, track, epoch, first, last, reason: SkipReason::from_number(reason), info })
 }
 
 /// The octets before the first record.
@@ -497,7 +507,24 @@ pub(super) mod tests {
             Record::Track(info(3, 2)),
             Record::Frame { epoch: 2, frame },
             Record::Clock(Clock { boot_us: 5, utc_us: 1_700_000_000_000_000 }),
-            Record::Lost(Lost { boot, track: 3, epoch: 2, first: 4, last: 8, reason: SkipReason::OverBudget }),
+            Record::Lost(Lost {
+                boot,
+                track: 3,
+                epoch: 2,
+                first: 4,
+                last: 8,
+                reason: SkipReason::OverBudget,
+                info: None,
+            }),
+            Record::Lost(Lost {
+                boot: BootId([9; 16]),
+                track: 3,
+                epoch: 1,
+                first: 0,
+                last: 0,
+                reason: SkipReason::Corrupt,
+                info: Some(info(3, 1)),
+            }),
             Record::End { track: 3, epoch: 2, next: 10 },
         ];
         let mut summary = Summary::default();

@@ -323,7 +323,8 @@ impl Flash {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.lose(first, last, reason);
         let LaneKey { boot, track, epoch } = key;
-        self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason }));
+        let info = Some(&lane.info).filter(|_| boot != self.config.boot).cloned();
+        self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason, info }));
     }
 
     /// Whether damages were found since the last call of [`Flash::take_damages`].
@@ -429,8 +430,9 @@ impl Flash {
         // What it said of others that are lost has to be said again.
         for lost in lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
-            if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) {
-                self.notes.push(Record::Lost(lost));
+            if let Some(lane) = self.lanes.get(&key).filter(|lane| lane.freed <= lost.last) {
+                let info = Some(&lane.info).filter(|_| lost.boot != self.config.boot).cloned();
+                self.notes.push(Record::Lost(Lost { info, ..lost }));
             }
         }
         // Why they are missing is on the card before they are.

@@ -438,6 +438,30 @@ fn why_frames_had_to_go_is_on_the_card_before_they_go() {
 }
 
 #[test]
+fn what_had_to_go_of_an_older_run_is_known_to_the_runs_after() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 2 << 20);
+    (0..10).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.seal(&mut disk).unwrap();
+    // The second run needs all the room.
+    let (mut flash, _) = open(&card, 2, 2 << 20);
+    let mut sequence = 0;
+    while flash.counts().frames_evicted < 200 {
+        append(&mut flash, &mut disk, 2, 0, sequence).unwrap();
+        sequence += 1;
+    }
+    card.cut_power();
+    for boot in 3..=4 {
+        let (mut flash, _) = open(&card, boot, 2 << 20);
+        let lane = flash.lane(&key(1, 0)).expect("it is not forgotten");
+        assert_eq!((lane.oldest, lane.end, &lane.lost[..]), (0, 10, &[(0, 9, SkipReason::OverBudget)][..]));
+        assert!(flash.boots().iter().any(|(known, _)| *known == key(1, 0).boot));
+        flash.free(&mut disk, &key(1, 0), if boot == 4 { 10 } else { 0 }).unwrap();
+    }
+}
+
+#[test]
 fn a_full_card_makes_room_and_says_why() {
     let card = SimDisk::new(1, 1 << 20);
     let mut disk = card.clone();
