@@ -1,9 +1,9 @@
 //! What an encoder should produce, so that its frames are carried instead of left out.
 //!
-//! A track whose oldest frame never waits for less than a moment brings more than its share of the uplink. Its encoder is then asked for somewhat
-//! less than what was delivered of it, so that what waits drains. As soon as nothing waits, it is asked for a tenth more each second, up to what it
-//! produced by itself. This is additive feedback of the kind of RFC 8298 section 4.1.2, from the queue in the agent: the queue in front
-//! of the uplink is the governor's.
+//! A track whose oldest frame never waits for less than a moment brings more than its share of the uplink, and so does one of which something was
+//! left out as too late: behind that hardly anything waits until the next key frame. Its encoder is then asked for somewhat less than what was
+//! delivered of it, so that what waits drains. As soon as nothing waits, it is asked for a tenth more each second, up to what it produced by itself.
+//! This is additive feedback of the kind of RFC 8298 section 4.1.2, from the queue in the agent: the queue in front of the uplink is the governor's.
 //!
 //! A value: measurements in, at most one change a second out.
 
@@ -37,6 +37,8 @@ pub(super) struct Advice {
     since: Option<Instant>,
     sent: u64,
     least_waited: Option<Duration>,
+    /// Something was left out as too late.
+    left_out: bool,
     /// Windows in a row in which the track was carried.
     calm: u32,
 }
@@ -47,9 +49,14 @@ impl Advice {
         self.sent += octets;
     }
 
+    /// Frames of the track were left out as too late.
+    pub(super) fn left_out(&mut self) {
+        self.left_out = true;
+    }
+
     /// A new session: what was measured counts no more, what was asked for does.
     pub(super) fn restart(&mut self) {
-        (self.since, self.sent, self.least_waited) = (None, 0, None);
+        (self.since, self.sent, self.least_waited, self.left_out) = (None, 0, None, false);
     }
 
     /// A look at the track: how long its oldest frame has waited, and what its encoder produces, in octets a second. A change is told in bits a
@@ -70,13 +77,16 @@ impl Advice {
     }
 
     fn judge(&mut self, waited: Duration, delivered: u64, produced: u64) {
-        self.calm = if waited <= CARRIED { self.calm.saturating_add(1) } else { 0 };
-        if waited > SHORT {
+        let is_short = waited > SHORT || core::mem::take(&mut self.left_out);
+        self.calm = if waited <= CARRIED && !is_short { self.calm.saturating_add(1) } else { 0 };
+        if is_short {
+            // Where something is left out little is delivered for a while: that says less than what always waits.
+            let step = if waited > SHORT || self.wanted.is_none() { STEP_DOWN } else { DRAINING };
             if self.wanted.is_none() {
                 self.natural = produced.max(delivered);
             }
             let present = self.wanted.unwrap_or(self.natural);
-            let wanted = (delivered * DRAINING / 100).max(present * STEP_DOWN / 100).max(LEAST);
+            let wanted = (delivered * DRAINING / 100).max(present * step / 100).max(LEAST);
             self.wanted = Some(wanted.min(present.max(LEAST)));
         } else if self.calm > 1
             && let Some(wanted) = self.wanted
@@ -165,6 +175,27 @@ mod tests {
             }
             (carried as f64 / (link as f64 * duration.as_secs_f64()), longest)
         }
+    }
+
+    #[test]
+    fn what_is_left_out_is_too_much_though_little_waits_behind_it() {
+        let (mut advice, mut now) = (Advice::default(), Instant::from_micros(1));
+        let mut told = Vec::new();
+        for step in 0..250_u32 {
+            now = now + STEP;
+            advice.sent(1_000);
+            if step % 30 == 29 {
+                advice.left_out();
+            }
+            told.extend(advice.look(now, Duration::ZERO, 50_000));
+        }
+        assert!(told.first().is_some_and(|bits| *bits < 400_000), "{told:?}");
+        (0..1_000).for_each(|_| {
+            now = now + STEP;
+            advice.sent(2_000);
+            told.extend(advice.look(now, Duration::ZERO, 50_000));
+        });
+        assert_eq!(told.last(), Some(&0), "all of it is carried again");
     }
 
     #[test]

@@ -512,6 +512,7 @@ impl Sender {
             waited: waited(entry),
             needs_key: epoch.is_cut_off(entry.sequence),
         };
+        let is_cut_off = epoch.is_cut_off(entry.sequence);
         let verdict = match track.is_audio {
             true => late::audio(waiting(&entry), budget),
             false => late::video(waiting(&entry), budget, || {
@@ -543,6 +544,10 @@ impl Sender {
             return Some(false);
         }
         if end > before {
+            // What only refers to it says nothing new.
+            if reason == SkipReason::Late && !is_cut_off {
+                track.advice.left_out();
+            }
             self.counts.frames_late += end - before;
             if epoch.unheard.len() == MAX_UNHEARD {
                 epoch.unheard.pop_front();
