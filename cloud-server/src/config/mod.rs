@@ -106,15 +106,22 @@ impl Config {
         relay.or_else(tunnels)
     }
 
-    /// The same with every port 0 and all data in `data_dir`: for tests that start a server in their process.
+    /// The same with every port 0 and all data in `data_dir`: for tests that start a server in their process. Tunnels
+    /// begin at a port of the folder's own and not at 0: a port that the system chooses is one of those that any
+    /// outgoing connection of another test may hold when the server is started again.
     #[must_use]
     pub fn for_tests(data_dir: &Path) -> Self {
         let mut config = Self::default();
         config.listen.http.set_port(0);
         config.listen.tls = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         config.listen.rtsp.set_port(0);
-        config.tunnels.first_rtsp_port = 0;
-        config.tunnels.first_port = 0;
+        let own = data_dir
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(*byte)));
+        config.tunnels.first_rtsp_port = 10_000 + own % 20_000;
+        config.tunnels.first_port = config.tunnels.first_rtsp_port;
         config.storage.data_dir = data_dir.to_owned();
         config
     }

@@ -1,5 +1,6 @@
-//! Which port a new tunnel gets: the first free one upwards from the configured, never one of the kernel's ephemeral
-//! range, because any outgoing connection may hold those just when the server restarts.
+//! Which port a new tunnel gets: the first free one upwards from the configured. Ports of the kernel's ephemeral range
+//! come last, because any outgoing connection may hold those just when the server restarts; where an administrator has
+//! widened that range over everything, they are all there is.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -32,10 +33,13 @@ impl Ports {
         let first = if is_rtsp { self.first_rtsp } else { self.first_other };
         // Some more tries when the system chooses one that is promised to another tunnel.
         let of_the_system = std::iter::repeat_n(0, if first == 0 { 16 } else { 0 });
-        let upwards = (first..=u16::MAX).filter(move |port| {
-            first > 0 && !self.ephemeral.contains(port) && !self.own.contains(port) && !taken.contains(port)
-        });
-        of_the_system.chain(upwards)
+        let upwards = move |is_ephemeral: bool| {
+            (first..=u16::MAX).filter(move |port| {
+                let free = !self.own.contains(port) && !taken.contains(port);
+                first > 0 && free && self.ephemeral.contains(port) == is_ephemeral
+            })
+        };
+        of_the_system.chain(upwards(false)).chain(upwards(true))
     }
 }
 
@@ -54,7 +58,9 @@ mod tests {
         let taken = [8554, 18_001].into();
         assert_eq!(ports.candidates(true, &taken).take(3).collect::<Vec<_>>(), [8556, 8557, 8558]);
         assert_eq!(ports.candidates(false, &taken).take(3).collect::<Vec<_>>(), [18_000, 18_002, 65_001]);
-        let ports = Ports { first_rtsp: 0, ..ports };
+        let wide = Ports { ephemeral: 1024..=65_535, ..ports };
+        assert_eq!(wide.candidates(false, &taken).take(2).collect::<Vec<_>>(), [18_000, 18_002], "all there is");
+        let ports = Ports { first_rtsp: 0, ..wide };
         assert!(ports.candidates(true, &taken).all(|port| port == 0));
         assert_eq!(ports.candidates(true, &taken).count(), 16);
     }
