@@ -83,14 +83,12 @@ impl Options {
     /// Reads the arguments behind the program's name. The error says what is not understood.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut arguments = arguments.into_iter().peekable();
-        if arguments.next_if(|first| first.as_os_str() == OsStr::new("doctor")).is_some() {
-            return Self::parse_doctor(arguments);
-        }
         let (mut config, mut log_file, mut checks) = (None, None, false);
         while let Some(argument) = arguments.next() {
             match argument.to_str() {
                 Some("--help" | "-h") => return Ok(Options::Help),
                 Some("--version" | "-V") => return Ok(Options::Version),
+                Some("doctor") if log_file.is_none() && !checks => return Self::parse_doctor(config, arguments),
                 Some("--check-config") => checks = true,
                 Some("--config") => set(&mut config, "--config", arguments.next().unwrap_or_default())?,
                 Some("--log-file") => {
@@ -115,9 +113,12 @@ impl Options {
 }
 
 impl Options {
-    /// What follows `doctor`.
-    fn parse_doctor(mut arguments: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let (mut config, mut how, mut as_json) = (None, Examination::default(), false);
+    /// What follows `doctor`; the file may have been named before it.
+    fn parse_doctor(
+        mut config: Option<PathBuf>,
+        mut arguments: impl Iterator<Item = OsString>,
+    ) -> Result<Self, String> {
+        let (mut how, mut as_json) = (Examination::default(), false);
         while let Some(argument) = arguments.next() {
             match argument.to_str() {
                 Some("--help" | "-h") => return Ok(Options::DoctorHelp),
@@ -188,6 +189,9 @@ mod tests {
         let how = Examination { register: true, patience: Duration::from_secs(3) };
         let all = ["doctor", "--json", "--register", "--wait", "3", "--config", DEFAULT_CONFIG];
         assert_eq!(parse(&all), Ok(Options::Doctor { config, how, as_json: true }));
+        let doctor =
+            |config: &str| Options::Doctor { config: config.into(), how: Examination::default(), as_json: false };
+        assert_eq!(parse(&["--config", "a", "doctor"]), Ok(doctor("a")));
         assert_eq!(parse(&["doctor", "--json", "--help"]), Ok(Options::DoctorHelp));
         assert!(DOCTOR_USAGE.contains(DEFAULT_CONFIG));
         assert!(USAGE.contains(DEFAULT_CONFIG) && USAGE.contains(DEFAULT_LOG_FILE));
@@ -205,6 +209,8 @@ mod tests {
             (&["a"], "\"a\" is not understood"),
             (&["--json", "doctor"], "\"--json\" is not understood"),
             (&["doctor", "--check-config"], "--check-config"),
+            (&["--check-config", "doctor"], "\"doctor\" is not understood"),
+            (&["--config", "a", "doctor", "--config", "b"], "twice"),
             (&["doctor", "--wait", "soon"], "--wait is \"soon\", allowed is 1 to 300"),
         ] {
             let wrong = parse(arguments).unwrap_err();

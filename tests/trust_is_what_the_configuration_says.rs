@@ -54,6 +54,7 @@ async fn a_name_that_is_not_in_the_certificate_is_refused() {
     json["agent"]["cloud_server_url"] = format!("wss://127.0.0.2:{}/agent", server.addresses().tls.port()).into();
     let reason = outcome(&json).await.unwrap_err();
     assert!(reason.contains("certificate") && reason.contains("127.0.0.2"), "{reason}");
+    assert!(reason.contains("agent.cloud_server_url"), "says what to do: {reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +62,7 @@ async fn the_systems_authorities_do_not_know_a_servers_own_certificate() {
     let (server, json) = setting("127.0.0.1:0").await;
     let reason = outcome(&json).await.unwrap_err();
     assert!(reason.contains("certificate"), "{reason}");
+    assert!(reason.contains("agent.ca_file") && reason.contains("agent.server_pin"), "says what to do: {reason}");
     assert_eq!(server.event_count("agent_online"), 0);
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use camagent_proto::version::SUBPROTOCOL;
 use futures_util::{SinkExt, StreamExt};
-use rustls::{CertificateError, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -22,7 +22,7 @@ use crate::{
     clock::rfc3339,
     config::{Config, Proxy, Trust},
     error::Error,
-    net::{ServerTime, Socket, Tls, build_time, pass, upgrade},
+    net::{ServerTime, Socket, Tls, build_time, pass, tls_advice, upgrade},
 };
 
 /// Addresses that are tried; a name with more has some trouble of its own.
@@ -339,7 +339,7 @@ async fn encrypt<T: FnMut(&Check)>(
     let session = match timeout(patience, tls.connector().connect(name.clone(), socket)).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) => {
-            let advice = tls_advice(config, &error);
+            let advice = tls_advice(config.servers[0].host(), &error);
             report.fail("tls", "", error.to_string(), advice);
             return None;
         }
@@ -375,38 +375,6 @@ async fn encrypt<T: FnMut(&Check)>(
         None => report.ok("tls", "", found),
     }
     Some(Box::new(session))
-}
-
-fn tls_advice(config: &Config, error: &io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let pin = "`camagent-cloud` prints its pin when it starts: agent.server_pin";
-    match inner {
-        Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
-            CertificateError::UnknownIssuer => {
-                format!("no known authority made this certificate: name it in agent.ca_file, or pin the server's key ({pin})")
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
-                "the certificate is for another name than {}: write its name into agent.cloud_server_url, or pin the server's key ({pin})",
-                config.servers[0].host()
-            ),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "renew the server's certificate; if it is good, the clock of this machine is wrong".into()
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the clock of this machine is wrong, or the certificate was made with a wrong one".into()
-            }
-            _ => format!("the server's certificate is not usable: replace it, or pin the server's key ({pin})"),
-        },
-        // What the pinned verifier says.
-        Some(rustls::Error::General(_)) => {
-            "either the server has a new key, then its pin goes into agent.server_pin, or this is another server: compare with what `camagent-cloud` prints at its start".into()
-        }
-        Some(rustls::Error::InvalidMessage(_)) => "what answers there speaks no TLS: is this the server's `tls` port? Its `http` port takes ws:// only".into(),
-        Some(rustls::Error::PeerIncompatible(_) | rustls::Error::AlertReceived(_)) => {
-            "the server refuses this agent's TLS: it must offer TLS 1.3".into()
-        }
-        _ => "the connection broke during the handshake: a firewall that inspects TLS, or no TLS server".into(),
-    }
 }
 
 fn upgrade_advice(config: &Config, error: &Error) -> String {

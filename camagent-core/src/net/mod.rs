@@ -2,6 +2,7 @@
 //! when.
 //! What does not belong here: what is said over it (`driver`, `camagent_proto`).
 
+mod advice;
 mod backoff;
 mod base64;
 mod counted;
@@ -23,6 +24,7 @@ pub(crate) use tls::{ServerTime, Tls};
 pub(crate) use websocket::{Connection, Incoming};
 #[cfg(feature = "doctor")]
 pub(crate) use {
+    advice::tls_advice,
     proxy::pass,
     tls::build_time,
     websocket::{Socket, upgrade},

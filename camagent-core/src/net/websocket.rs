@@ -25,7 +25,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Traffic, counted::Counted, dial::dial, proxy, retry_after, tls::Tls};
+use super::{Traffic, advice::tls_advice, counted::Counted, dial::dial, proxy, retry_after, tls::Tls};
 use crate::{
     burst::MAX_BURST,
     config::{Config, ServerUrl},
@@ -109,7 +109,11 @@ pub(super) async fn connect(
                 .map_err(|error| Error::Tls(format!("{}: {error}", server.host())))?;
             let limit = |session: &mut rustls::ClientConnection| session.set_buffer_limit(Some(TLS_BUFFER));
             let session = tls.connector().connect_with(name, socket, limit).await;
-            Box::new(session.map_err(|error| Error::Tls(format!("{place}: {error}")))?)
+            let session = session.map_err(|error| {
+                let advice = tls_advice(server.host(), &error);
+                Error::Tls(format!("{place}: {error}; {advice}"))
+            });
+            Box::new(session?)
         }
     };
     let (socket, _) = upgrade(config, server, socket).await?;
