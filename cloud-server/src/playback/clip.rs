@@ -11,6 +11,7 @@ use bytes::Bytes;
 use camagent_media::fmp4::{Chunk, MOVIE_TIMESCALE, Movie, MovieSample, MovieTrack, timescale};
 use camagent_media::{Codec, Parameters};
 
+use super::pace::Pace;
 use super::samples::{self, Sample, SampleTable};
 use crate::error::Error;
 use crate::record::coverage::is_video;
@@ -22,6 +23,9 @@ pub const LONGEST_US: i64 = 3 * 3_600 * 1_000_000;
 const LOOK_BACK_US: i64 = 600 * 1_000_000;
 /// Pictures and sound alternate in pieces of this length.
 const INTERLEAVE_US: i64 = 1_000_000;
+
+/// A difference between where sound should be and where it says it is that is no hole.
+const SOUND_JITTER_US: i64 = 60_000;
 
 /// Why there is no clip.
 #[derive(Debug)]
@@ -106,6 +110,7 @@ impl Clip {
             return Err(damage.map_or(ClipError::Nothing, ClipError::Failed));
         }
         reach_key(archive, camera, source, from_us, &mut files, &mut tables).await?;
+        even(&files, &mut tables);
         let (mut video, mut audio) = (Kind::default(), Kind::default());
         for (file, table) in tables.into_iter().enumerate() {
             let is_video = table.parameters.codec().is_video();
@@ -150,7 +155,7 @@ impl Clip {
 
     fn build(files: Vec<Found>, kinds: [Kind; 2], start_us: i64, end_us: i64) -> Self {
         let kinds: Vec<_> = kinds.into_iter().filter(|kind| !kind.samples.is_empty()).collect();
-        let tracks = kinds.iter().map(|kind| track(kind, start_us)).collect();
+        let tracks = kinds.iter().map(|kind| track(kind, &files, start_us)).collect();
         let (mut chunks, mut pieces): (Vec<Chunk>, Vec<Piece>) = (Vec::new(), Vec::new());
         let mut next = vec![0; kinds.len()];
         let mut until_us = i64::MIN;
@@ -224,6 +229,16 @@ impl Clip {
     }
 }
 
+/// Dates all samples anew, the earliest file first.
+fn even(files: &[Found], tables: &mut [SampleTable]) {
+    let mut both: Vec<_> = files.iter().zip(tables).collect();
+    both.sort_by_key(|(file, _)| file.start_us());
+    let mut pace = Pace::default();
+    for (file, table) in both {
+        table.samples.iter_mut().for_each(|sample| pace.place(&file.key, sample));
+    }
+}
+
 /// When the first picture cannot be decoded by itself, the files before it are looked through for a key frame.
 async fn reach_key(
     archive: &Archive,
@@ -270,14 +285,26 @@ fn lead_in(samples: &mut Vec<Placed>, from_us: i64) {
     }
 }
 
-fn track(kind: &Kind, start_us: i64) -> MovieTrack {
+/// Whether nothing is missing between two samples.
+fn goes_on(files: &[Found], one: &Placed, other: &Placed) -> bool {
+    files[one.file].key == files[other.file].key && other.sample.sequence.wrapping_sub(one.sample.sequence) <= 1
+}
+
+fn track(kind: &Kind, files: &[Found], start_us: i64) -> MovieTrack {
     let timescale = kind.entries.first().map_or(90_000, timescale);
     let base_us = kind.samples.first().map_or(0, |placed| placed.sample.utc_us);
     let is_sound = kind.entries.first().is_some_and(|entry| !matches!(entry.codec(), Codec::H264 | Codec::H265));
     let mut places: Vec<i64> = Vec::with_capacity(kind.samples.len());
+    let mut before: Option<&Placed> = None;
     for placed in &kind.samples {
-        let at = ticks(placed.sample.utc_us - base_us, timescale);
-        places.push(places.last().map_or(0, |last| at.max(last + 1)));
+        let own = ticks(placed.sample.utc_us - base_us, timescale);
+        let last = places.last().copied().unwrap_or(-1);
+        // Sound is pushed unevenly, but it is one flow: where a file ends and the next goes on with it too.
+        let expected = before.filter(|before| is_sound && goes_on(files, before, placed));
+        let expected = expected.map(|before| last + ticks(before.sample.lasts_us, timescale));
+        let near = ticks(SOUND_JITTER_US, timescale);
+        places.push(expected.filter(|at| (own - at).abs() <= near).unwrap_or(own).max(last + 1));
+        before = Some(placed);
     }
     let mut samples = Vec::with_capacity(places.len());
     for (index, placed) in kind.samples.iter().enumerate() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use camagent_media::Parameters;
 
+use super::pace::Pace;
 use super::samples::{PartReader, ReadPart, Sample};
 use crate::error::Result;
 use crate::ingest::TrackKey;
@@ -20,6 +21,8 @@ use crate::record::{Archive, Found};
 const SEAM_US: i64 = 2_000_000;
 /// How far before the first moment a key frame is looked for.
 pub const LOOK_BACK_US: i64 = 30_000_000;
+/// What a look changes the pace by at most: a looker comes twice a second, and a fifth of a thousandth is no jump.
+const FOLLOW_US: i64 = 100;
 /// Bytes of a track that are taken at once.
 const MOST_BYTES: u64 = 8 << 20;
 
@@ -68,6 +71,7 @@ pub struct Reel {
     begun: bool,
     files: BTreeMap<(TrackKey, u64), (Arc<Parameters>, PartReader)>,
     kinds: [Kind; 2],
+    pace: Pace,
 }
 
 impl Reel {
@@ -81,6 +85,7 @@ impl Reel {
             begun: false,
             files: BTreeMap::new(),
             kinds: [Kind::default(), Kind::default()],
+            pace: Pace::default(),
         }
     }
 
@@ -101,6 +106,7 @@ impl Reel {
         let back_us = if self.begun { 2 * SEAM_US } else { LOOK_BACK_US };
         let (from_us, to_us) = (now_us.saturating_sub(back_us), until_us.saturating_add(SEAM_US));
         let rows = archive.find(&self.camera, &self.source, from_us, to_us).await?;
+        self.pace.follow(FOLLOW_US);
         let name = |row: &Found| (row.key.clone(), row.runs.first().map_or(0, |run| run.first));
         self.files.retain(|known, _| rows.iter().any(|row| name(row) == *known));
         for row in rows {
@@ -115,7 +121,7 @@ impl Reel {
             let Some((parameters, reader)) = self.files.get_mut(&name) else { continue };
             let row = Arc::new(row);
             loop {
-                let part = match reader.next(archive, &row).await {
+                let mut part = match reader.next(archive, &row).await {
                     Ok(Some(part)) => part,
                     Ok(None) => break,
                     Err(error) => {
@@ -124,6 +130,7 @@ impl Reel {
                     }
                 };
                 let is_beyond = part.utc_us >= to_us;
+                part.samples.iter_mut().for_each(|sample| self.pace.place(&row.key, sample));
                 self.kinds[usize::from(!parameters.codec().is_video())].add(&row, parameters, part);
                 if is_beyond {
                     break;
@@ -301,6 +308,7 @@ mod tests {
         let sample = |(index, utc_us): (usize, &i64)| Sample {
             sequence: first + index as u64,
             utc_us: *utc_us,
+            camera_us: *utc_us,
             composition_us: 0,
             lasts_us: 40,
             key: index == 0,

@@ -16,6 +16,8 @@ pub struct Sample {
     pub sequence: u64,
     /// UTC of decoding, microseconds since 1970.
     pub utc_us: i64,
+    /// The same on the camera's clock, with the pace of the file.
+    pub camera_us: i64,
     /// Presentation minus decoding, microseconds.
     pub composition_us: i64,
     /// How long it lasts, microseconds.
@@ -44,6 +46,8 @@ pub struct PartReader {
     pub parameters: Parameters,
     /// Where the next part begins.
     at: u64,
+    /// What the camera's clock showed when the file's began.
+    began_us: Option<i64>,
 }
 
 /// Samples of one part.
@@ -66,7 +70,7 @@ impl PartReader {
         loop {
             let data = archive.read(row, 0..look).await?;
             match read_start(&data).map_err(|reason: Unusable| wrong(row, reason.to_string()))? {
-                Ok((_, parameters, at)) => return Ok(Self { parameters, at: at as u64 }),
+                Ok((_, parameters, at)) => return Ok(Self { parameters, at: at as u64, began_us: None }),
                 Err(cut) if cut.needed > look && look < row.bytes => look = cut.needed,
                 Err(_) => return Err(wrong(row, "its head is cut".to_owned())),
             }
@@ -91,6 +95,12 @@ impl PartReader {
             }
         };
         let mut samples = Vec::with_capacity(part.samples.len());
+        let start_us = micros(i64::try_from(part.decode_time).unwrap_or(i64::MAX));
+        let composition_us = part.samples.first().map(|sample| micros(i64::from(sample.composition)));
+        // Later heads tell when a frame of sound was pushed, which is uneven; ticks of the file are not.
+        let own_us = |composition_us: i64| head.pts_us.saturating_sub(composition_us).saturating_sub(start_us);
+        self.began_us = self.began_us.or_else(|| composition_us.map(own_us));
+        let camera_us = self.began_us.unwrap_or_default().saturating_add(start_us);
         let (mut ticks, mut byte) = (0_i64, at + moof_at + part.data_at);
         let mut counts = head.samples.iter().copied();
         let (mut sequence, mut left) = (head.first, counts.next().unwrap_or(1));
@@ -103,6 +113,7 @@ impl PartReader {
             samples.push(Sample {
                 sequence,
                 utc_us: head.utc_us.saturating_add(micros(ticks)),
+                camera_us: camera_us.saturating_add(micros(ticks)),
                 composition_us: micros(i64::from(sample.composition)),
                 lasts_us: micros(i64::from(sample.duration)),
                 key: sample.key,

@@ -33,12 +33,12 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
   outage  a tunnel's connection that dies without a word: seconds until the camera's service answers again, through
           camagent, rathole and chisel over the emulated link; needs root
   journal the agent's journal: pushing while card and network stand still, opening 32 GB, what is written to a card, live
-          pictures while the past is sent; needs root. Works: push, open, wear, backfill
+          pictures while the past is sent, an outage that nobody sees; needs root. Works: push, open, wear, backfill, bridged
 
 --json      one JSON object a line instead of a table
 --joins N   join: joins at each group length, at least 100 (200 without it)
 --rounds N  tunnel, uplink, outage: rounds in which everybody has a turn (5 without it, outage 10; less is not kept);
-            journal: rounds (5 without it; less is not kept)
+            journal: rounds (as many as are kept without it; less is not kept)
 --seconds N tunnel, uplink: how long each load lasts (tunnel: 3 without it); outage: the longest wait (90)
 --only WHO  tunnel, uplink, outage: one contender alone; not kept in the page
 --work WORK uplink, journal: one work alone
@@ -124,7 +124,10 @@ fn main() -> ExitCode {
             Err(error) => complain(&error),
         },
         Some("journal") => match journal::run(&journal::Amount { rounds, work, gigabytes }) {
-            Ok(sections) => finish(&sections, json),
+            Ok((sections, failures)) => {
+                let kept = finish(&sections, json);
+                if failures.is_empty() { kept } else { complain(&failures.join("; ")) }
+            }
             Err(error) => complain(&error),
         },
         Some("outage") => {

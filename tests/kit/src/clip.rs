@@ -39,14 +39,15 @@ pub fn pictures(codec: Codec, stream: &[u8]) -> Vec<Picture> {
     pictures
 }
 
-/// The frames of an ADTS stream (ISO/IEC 14496-3 1.A.2.2), headers included.
+/// The whole frames of an ADTS stream (ISO/IEC 14496-3 1.A.2.2), headers included.
 pub fn adts_frames(stream: &[u8]) -> Vec<Vec<u8>> {
     let (mut frames, mut rest) = (Vec::new(), stream);
     while rest.len() > 7 {
         assert_eq!((rest[0], rest[1] & 0xf6), (0xff, 0xf0), "an ADTS header");
         let length = usize::from(rest[3] & 3) << 11 | usize::from(rest[4]) << 3 | usize::from(rest[5]) >> 5;
-        frames.push(rest[..length].to_vec());
-        rest = &rest[length..];
+        let Some((frame, behind)) = rest.split_at_checked(length) else { break };
+        frames.push(frame.to_vec());
+        rest = behind;
     }
     frames
 }

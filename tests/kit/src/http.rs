@@ -21,6 +21,11 @@ impl Api {
         Self { address, token: token.map(str::to_owned) }
     }
 
+    /// The token.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// `GET`: status and body.
     pub async fn get(&self, path: &str) -> (u16, Value) {
         self.ask("GET", path, None).await

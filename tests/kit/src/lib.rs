@@ -14,7 +14,8 @@
 //! * [`accelerator`] a middlebox that takes everything at once and lets it go slowly
 //! * [`link`] a TCP link that counts, cuts, resets and swallows; [`proxy`] somebody else's HTTP proxy
 //! * [`rtsp`], [`depacketize`], [`viewer`] an RTSP viewer that keeps every unit with its time; [`program`] other
-//!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges
+//!   people's programs; [`players`] ffmpeg, GStreamer and retina as judges; [`copied`] ffmpeg of whole streams with their times;
+//!   [`bridged`] an outage that both see nothing of
 //! * [`daemon`] the program `camagentd`, running
 //! * [`c_library`] the C library as a vendor has it, and C programs linked with it
 //! * [`raw_agent`], [`raw_server`] either end of the WebSocket, saying whatever a test wants said
@@ -22,11 +23,13 @@
 
 pub mod accelerator;
 pub mod allocations;
+pub mod bridged;
 pub mod c_library;
 pub mod camera;
 pub mod card;
 pub mod clip;
 pub mod cloud_process;
+pub mod copied;
 pub mod daemon;
 pub mod depacketize;
 pub mod emulator;

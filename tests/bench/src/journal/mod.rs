@@ -2,6 +2,7 @@
 //! behind it stands still, opening a large folder, what is written to a card, and live pictures while the past is sent.
 
 mod backfill;
+mod bridged;
 mod open;
 mod picture;
 mod push;
@@ -23,19 +24,42 @@ pub(crate) struct Amount {
 
 type Run = fn(&Amount) -> Result<(Measured, bool), String>;
 
-const WORKS: &[(&str, Run)] =
-    &[("push", push::run), ("open", open::run), ("wear", wear::run), ("backfill", backfill::run)];
+/// Each alone: what else runs would be measured too.
+const ALONE: &[(&str, Run)] = &[("push", push::run), ("open", open::run)];
+/// All at once: they wait nearly all the time.
+const TOGETHER: &[(&str, Run)] = &[("wear", wear::run), ("backfill", backfill::run), ("bridged", bridged::run)];
 
-/// Measures every work that is asked for; each is a section of its own, with whether enough was measured to be kept.
-pub(crate) fn run(amount: &Amount) -> Result<Vec<(Measured, bool)>, String> {
+/// Sections with whether enough was measured to be kept, and the works that failed.
+type Results = (Vec<(Measured, bool)>, Vec<String>);
+
+/// Measures every work that is asked for; each is a section of its own, and one that fails costs no other.
+pub(crate) fn run(amount: &Amount) -> Result<Results, String> {
     be_first();
     let is_wanted = |name: &str| amount.work.as_deref().is_none_or(|wanted| wanted == name);
-    let works: Vec<_> = WORKS.iter().filter(|(name, _)| is_wanted(name)).collect();
-    if works.is_empty() {
-        let names: Vec<_> = WORKS.iter().map(|(name, _)| *name).collect();
+    let [alone, together] = [ALONE, TOGETHER].map(|works| works.iter().filter(|(name, _)| is_wanted(name)));
+    let mut all: Vec<_> = alone.map(|(name, run)| run(amount).map_err(|error| format!("{name}: {error}"))).collect();
+    all.extend(std::thread::scope(|scope| {
+        let threads: Vec<_> = together.map(|(name, run)| (name, scope.spawn(|| run(amount)))).collect();
+        let end = |thread: std::thread::ScopedJoinHandle<'_, Result<(Measured, bool), String>>| {
+            thread.join().unwrap_or_else(|_| Err("it panicked, the lines above say why".to_owned()))
+        };
+        threads
+            .into_iter()
+            .map(|(name, thread)| end(thread).map_err(|error| format!("{name}: {error}")))
+            .collect::<Vec<_>>()
+    }));
+    if all.is_empty() {
+        let names: Vec<_> = ALONE.iter().chain(TOGETHER).map(|(name, _)| *name).collect();
         return Err(format!("--work is one of {}", names.join(", ")));
     }
-    works.into_iter().map(|(name, run)| run(amount).map_err(|error| format!("{name}: {error}"))).collect()
+    let (mut sections, mut failures) = (Vec::new(), Vec::new());
+    for result in all {
+        match result {
+            Ok(section) => sections.push(section),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Ok((sections, failures))
 }
 
 /// What `part` of sorted values did not exceed.
