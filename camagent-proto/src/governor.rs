@@ -14,6 +14,8 @@
 //! A sender that fills queues until they overflow makes octets wait however few of ours are on their way: then `rival` keeps a share for them. What
 //! comes at a rate of its own, such as live audio, need not wait for the allowance at all.
 //!
+//! The past has time: of its own octets so few are on their way that a live picture finds a queue of some milliseconds ([`Governor::past_room`]).
+//!
 //! A value: octets and time in, an allowance out. Who counts the octets and looks at the clock is the driver.
 
 mod hidden;
@@ -33,6 +35,10 @@ use crate::time::{Duration, Instant};
 
 /// Before anything is known, so much may be on its way, or ten segments (RFC 6928) when these are more.
 const INITIAL_ALLOWANCE: u64 = 32 << 10;
+/// Of the queue that may stand, the past has this part.
+const PAST_PART: u32 = 6;
+/// A short queue that always stands looks like a part of the path: so often the past lets it drain, for two round trips.
+const DRAIN_EVERY: Duration = Duration::from_secs(10);
 /// Never fewer segments: a receiver that sees only one waits for another before it acknowledges (RFC 1122 section 4.2.3.2), which looks like a queue.
 const MIN_SEGMENTS: u64 = 2;
 /// Never fewer packets where they are smaller than that: the receiver acknowledges what is more than a segment.
@@ -125,6 +131,8 @@ pub struct Governor {
     is_clogged: bool,
     /// Octets that were handed over beyond the allowance, and not made up for by acknowledgements since.
     beyond: u64,
+    /// When the past began to let the queue drain, and until when it does.
+    draining: Option<(Instant, Instant)>,
 }
 
 impl Governor {
@@ -154,6 +162,7 @@ impl Governor {
             pace: Pace::default(),
             is_clogged: false,
             beyond: 0,
+            draining: None,
         }
     }
 
@@ -297,6 +306,29 @@ impl Governor {
         room.min(self.hidden.room())
     }
 
+    /// How many octets of the past may be handed over now, which leaves the queue short for what is live. On a path of which little is
+    /// known, a long one, and beside somebody else's queue, it is as much as of everything.
+    pub fn past_room(&mut self, now: Instant) -> u64 {
+        let room = self.room();
+        if self.starting || self.rates.is_empty() || self.is_long() || self.has_rival() || self.doubt.is_some() {
+            return room;
+        }
+        let is_draining = self.draining.is_some_and(|(_, until)| now < until);
+        let most = match is_draining {
+            true => self.enough_for(self.base()) / 8 * 7,
+            false => self.enough_for(self.base() + self.past_standing()),
+        };
+        let own = most.max(self.least()).saturating_sub(self.in_flight());
+        if own == 0 {
+            // What comes back then is all that the path delivers.
+            self.held_back = true;
+            if self.draining.is_none_or(|(began, _)| now.saturating_since(began) > DRAIN_EVERY) {
+                self.draining = Some((now, now + 2 * self.latest));
+            }
+        }
+        own.min(room)
+    }
+
     /// How many octets may be handed over now of what comes at a rate of its own and must not wait, such as live audio: it does not wait
     /// for a queue that is not its own. Bounded all the same, for a path that is slower than even that.
     pub fn urgent_room(&self) -> u64 {
@@ -396,6 +428,11 @@ impl Governor {
         }
     }
 
+    /// What is to stand there when only the past is sent.
+    fn past_standing(&self) -> Duration {
+        (self.target / PAST_PART).max(2 * self.packet_time()).min(self.target)
+    }
+
     /// How long the link takes for a packet, and a little more.
     fn packet_time(&self) -> Duration {
         Duration::from_micros(self.segment * 1_000_000 / self.own_rate().unwrap_or(0).max(1) + 1_000)
@@ -469,7 +506,9 @@ impl Governor {
             }
             if self.shortest.is_some_and(|(_, at)| is_old(at)) {
                 // What stands in the queue by our own will is no part of the path.
-                let (before, standing) = (self.base(), self.standing().min(self.target));
+                let was_drained = self.draining.is_some_and(|(began, _)| !is_old(began));
+                let standing = if was_drained { Duration::ZERO } else { self.standing().min(self.target) };
+                let before = self.base();
                 self.shortest = self.next_shortest.take().map(|(next, at)| (next.saturating_sub(standing), at));
                 if self.base() > before + before / 4 + self.target {
                     let before = self.doubt.map_or(before, |doubt| doubt.before);
@@ -574,6 +613,16 @@ mod tests {
 
         /// A sender with endless octets in records of `record`.
         fn run(&mut self, governor: &mut Governor, duration: Duration, record: u64) {
+            self.run_with(governor, duration, record, |governor, _| governor.room() > 0);
+        }
+
+        fn run_with(
+            &mut self,
+            governor: &mut Governor,
+            duration: Duration,
+            record: u64,
+            may_send: impl Fn(&mut Governor, Instant) -> bool,
+        ) {
             let until = self.now + duration;
             while self.now < until {
                 self.now = self.now + MS;
@@ -592,7 +641,7 @@ mod tests {
                 // The driver looks every few milliseconds.
                 if (self.now.as_micros() / 1_000).is_multiple_of(3) {
                     governor.outstanding(self.now, self.outstanding);
-                    while governor.room() > 0 && self.queue + record <= self.queue_limit {
+                    while may_send(governor, self.now) && self.queue + record <= self.queue_limit {
                         governor.sent(self.now, record);
                         self.outstanding += record;
                         self.queue += record;
@@ -625,6 +674,34 @@ mod tests {
                 let bound = 60 * MS + Duration::from_micros(3 * record * 1_000_000 / rate);
                 let wait = path.longest_wait();
                 assert!(used > 0.93 && wait < bound, "{rate} B/s, {one_way} ms: {used:.3} used, waits {wait:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_past_keeps_the_link_busy_and_leaves_the_queue_to_what_is_live() {
+        for rate in [125_000, 750_000, 2_500_000] {
+            for one_way in [2, 10, 30] {
+                let mut path = Path::new(rate, MS * one_way);
+                let mut governor = Governor::new(40 * MS, 1_200);
+                // As the driver does: less than a packet is not worth it.
+                let past = |governor: &mut Governor, now| governor.past_room(now) >= 1_024;
+                path.run_with(&mut governor, Duration::from_secs(5), 1_200, past);
+                path.longest_wait();
+                let before = path.delivered;
+                // Longer than the shortest round trip is remembered, twice.
+                path.run_with(&mut governor, Duration::from_secs(90), 1_200, past);
+                let used = (path.delivered - before) as f64 / (rate * 90) as f64;
+                // Half of the queue that live frames may make, and three packets.
+                let bound = 20 * MS + Duration::from_micros(3 * 1_200 * 1_000_000 / rate);
+                let wait = path.longest_wait();
+                assert!(used > 0.95 && wait < bound, "{rate} B/s, {one_way} ms: {used:.3} used, waits {wait:?}");
+                path.rate = rate / 3;
+                path.run_with(&mut governor, Duration::from_secs(3), 1_200, past);
+                path.longest_wait();
+                path.run_with(&mut governor, Duration::from_secs(5), 1_200, past);
+                let wait = path.longest_wait();
+                assert!(wait < 3 * bound, "{rate} B/s, {one_way} ms: slower, waits {wait:?}");
             }
         }
     }

@@ -250,11 +250,16 @@ impl Driver {
             talk.held_since = None;
             let burst = talk.burst.size().min(room.max(talk.record_size()));
             self.session.tunnels().set_quantum(burst);
+            let past_room = match self.session.has_past(&mut self.shared.journal()) {
+                true => usize::try_from(talk.governor.past_room(now)).unwrap_or(usize::MAX),
+                false => usize::MAX,
+            };
             let mut chosen = 0;
             // A little is left over rather than a record of a few octets.
             while chosen == 0 || chosen + LEAST_RECORD < burst {
                 let target = (burst - chosen).min(talk.record_size());
                 let mut journal = self.shared.journal();
+                self.session.set_past_room(past_room.saturating_sub(chosen));
                 let mut sides = self.tunnels.sides(cx, talk.burst.size(), now);
                 let Some(transmit) = self.session.poll_transmit(now, &mut journal, &mut sides, target) else { break };
                 chosen += transmit.octets();
@@ -262,6 +267,7 @@ impl Driver {
                 talk.connection.send(transmit).map_err(lost)?;
             }
             if chosen == 0 {
+                talk.look_at = self.session.is_past_held().then(|| now + talk.governor.look_after());
                 return Ok(());
             }
         }

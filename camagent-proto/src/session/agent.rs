@@ -142,6 +142,9 @@ pub struct Agent {
     round_trip: Duration,
     unknown: u64,
     asked: Asked,
+    /// Octets of the past that the path takes now, and whether some wait for more room.
+    past_room: usize,
+    is_past_held: bool,
     /// Octets of the records of this session.
     records: u64,
     /// The newest that the server told of them.
@@ -165,6 +168,8 @@ impl Agent {
             storage_epoch: String::new(),
             commands: Commands::default(),
             happenings: Events::default(),
+            past_room: usize::MAX,
+            is_past_held: false,
             statistics: Statistics::default(),
             tells_statistics: true,
             bare: (0, Instant::ZERO),

@@ -175,6 +175,11 @@ impl Backfill {
         self.is_paused = is_paused;
     }
 
+    /// Whether it is neither paused nor capped now.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_paused && self.cap.look_at.is_none() && self.cap.rate != Some(0)
+    }
+
     /// When the cap lets something pass again.
     pub(super) fn look_at(&self) -> Option<Instant> {
         self.cap.look_at

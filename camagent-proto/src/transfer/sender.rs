@@ -8,7 +8,7 @@ use alloc::{collections::VecDeque, format, string::String, vec::Vec};
 
 use super::{
     Entry, Journal,
-    backfill::Backfill,
+    backfill::{Backfill, Backlog, Look},
     bitrate::Advice,
     flow::Flows,
     late::{self, Verdict, Waiting},
@@ -350,6 +350,12 @@ impl Sender {
             return;
         }
         while record.room() > 64 && self.step(class, now, record, journal) {}
+    }
+
+    /// Whether frames of the past could be sent if there were room.
+    pub fn has_past(&self, journal: &mut dyn Journal) -> bool {
+        let has_frame = |backlog: &mut dyn Backlog| matches!(backlog.look(), Look::Frame(..));
+        self.backfill.is_open() && journal.backlog().is_some_and(has_frame)
     }
 
     /// A change of what a track's encoder should produce, in bits a second; 0: what it likes.

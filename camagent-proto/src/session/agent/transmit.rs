@@ -10,7 +10,25 @@ use crate::{
     transfer::Journal,
 };
 
+/// Less of the past is not worth a record.
+const LEAST_PAST: usize = 1_024;
+
 impl Agent {
+    /// Whether frames of the past could be sent now, if there were room.
+    pub fn has_past(&self, journal: &mut dyn Journal) -> bool {
+        self.sender.has_past(journal)
+    }
+
+    /// The path takes so many octets of the past now; they are for what nobody else wants.
+    pub fn set_past_room(&mut self, octets: usize) {
+        self.past_room = octets;
+    }
+
+    /// Whether the last [`Agent::poll_transmit`] left out frames of the past for which there was no room.
+    pub fn is_past_held(&self) -> bool {
+        self.is_past_held
+    }
+
     /// What is to be written next. To be asked only when the transport takes it at once: nothing queues behind this choice. A record has no more
     /// than `target` octets, unless one frame of it alone has more.
     pub fn poll_transmit(
@@ -23,6 +41,7 @@ impl Agent {
         if self.state != State::Established || self.outbox.is_closing() {
             return self.outbox.pop();
         }
+        self.is_past_held = false;
         let mut record = self.tunnels.record(self.record_limit, target);
         for class in self.scheduler.order() {
             if class == Class::Control
@@ -30,6 +49,16 @@ impl Agent {
                 && let Some(message) = self.next_message()
             {
                 return Some(message);
+            }
+            if class == Class::Backfill && self.past_room < target {
+                if self.past_room < LEAST_PAST {
+                    self.is_past_held = true;
+                    continue;
+                }
+                if record.is_empty() {
+                    self.tunnels.give_back(record);
+                    record = self.tunnels.record(self.record_limit, self.past_room);
+                }
             }
             self.fill(class, now, &mut record, journal, streams);
         }
