@@ -422,3 +422,60 @@ async fn who_only_looks_makes_no_index() {
     look(folder.path(), true).await;
     assert_eq!(look(folder.path(), false).await.problems, [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_that_cannot_be_put_in_its_place_keeps_no_other() {
+    let folder = recorded().await;
+    let folder = folder.path();
+    // Where the oldest file belongs is a folder with something in it.
+    let oldest = kept(folder).first().expect("there").clone();
+    std::fs::rename(&oldest, folder.join("open/left.mp4")).expect("moved");
+    std::fs::create_dir(&oldest).expect("made");
+    std::fs::write(oldest.join("letter.txt"), b"dear reader").expect("written");
+    let before = files(&folder.join("recordings")).len();
+
+    let running = Running::with(|config| record_into(config, folder)).await;
+    let mut agent = joined(&running).await;
+    agent.push_until(28 * SECOND).await.expect("sends");
+    agent.all_persisted().await.expect("persisted");
+    eventually("others are put in their place", || files(&folder.join("recordings")).len() > before).await;
+    let body = covered(&running, "", |body| body["stalled"].is_string()).await;
+    let stalled = body["stalled"].as_str().expect("text");
+    assert!(stalled.starts_with("complete files that wait in open/: 1; ") && stalled.contains("left.mp4"), "{stalled}");
+    assert_eq!(running.server.events().count("disk_trouble"), 1, "told once");
+    assert_eq!(running.server.events().count("recording_stalled"), 0);
+
+    std::fs::remove_dir_all(&oldest).expect("removed");
+    covered(&running, "", |body| body["stalled"].is_null()).await;
+    assert!(oldest.is_file());
+    drop(agent);
+    assert!(running.server.stop().await);
+    assert_eq!(look(folder, false).await.problems, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_a_kill_left_without_a_row_counts_again() {
+    let folder = recorded().await;
+    let folder = folder.path();
+    let bytes = || {
+        let all = files(&folder.join("recordings"));
+        all.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum::<u64>()
+    };
+    // A row goes before its file does.
+    let Ok(Opened::Found(index)) = Index::open(folder, 0).await else { panic!("it is there") };
+    let rows = index.all().await.expect("reads");
+    for row in &rows[..rows.len() / 2] {
+        index.remove(&row.name).await.expect("removed");
+    }
+    index.close().await;
+    assert!(!look(folder, false).await.problems.is_empty());
+    let most = bytes() * 6 / 10;
+    let running = Running::with(|config| {
+        record_into(config, folder);
+        config.recordings.max_bytes_per_camera = most;
+    })
+    .await;
+    eventually("what is too much has gone", || bytes() <= most).await;
+    assert!(running.server.stop().await);
+    assert_eq!(look(folder, false).await.problems, [""; 0]);
+}

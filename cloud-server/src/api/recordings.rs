@@ -55,7 +55,7 @@ pub struct RecordingsBody {
     pub to: String,
     /// Whether frames of this source are recorded now.
     pub recording: bool,
-    /// Why nothing can be written at present: a full disk, as a rule. Null while all is well.
+    /// Why nothing can be written at present (a full disk, as a rule), or why complete files cannot be put in their place. Null while all is well.
     pub stalled: Option<String>,
     /// Times that are recorded, oldest first.
     pub ranges: Vec<RangeBody>,

@@ -22,6 +22,8 @@ use crate::event::{Event, Events};
 
 /// Memory that an input takes beside its octets.
 const INPUT_BYTES: usize = 128;
+/// Complete files that wait for whoever puts them in their place. The oldest of more is forgotten: at the next start it is found in its folder.
+const MOST_LEFT: usize = 65_536;
 /// Nothing is waited for longer at once.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -96,6 +98,8 @@ struct Missing {
 struct State {
     /// Files that are in no index yet.
     open: BTreeMap<String, SegmentInfo>,
+    /// Those of them that are complete and could not be handed over, or not be put in their place.
+    left: VecDeque<String>,
     watched: Vec<std::sync::Weak<Watched>>,
     standing: Standing,
     /// Agents that are asked for what could not be taken.
@@ -347,6 +351,26 @@ impl Ingest {
         self.lock_state().open.remove(name);
     }
 
+    /// A complete file could not be put in its place: it is to be tried again, after the others.
+    pub fn leave_behind(&self, name: String) {
+        self.lock_state().leave_behind(name, MOST_LEFT);
+    }
+
+    /// How many complete files wait for another attempt.
+    #[must_use]
+    pub fn left_behind(&self) -> usize {
+        self.lock_state().left.len()
+    }
+
+    /// The one that waits longest.
+    #[must_use]
+    pub fn take_left(&self) -> Option<(String, SegmentInfo)> {
+        let mut state = self.lock_state();
+        let name = state.left.pop_front()?;
+        let info = state.open.get(&name)?.clone();
+        Some((name, info))
+    }
+
     /// Why nothing is written at present, if so.
     #[must_use]
     pub fn stalled(&self) -> Option<String> {
@@ -452,8 +476,10 @@ impl Ingest {
                 Told::Open(name, info) => drop(self.lock_state().open.insert(name, info)),
                 Told::Closed(name, info) => {
                     self.lock_state().open.insert(name.clone(), info.clone());
-                    // Nobody there to take it: at the next start it is found in its folder.
-                    let _ = leaves.blocking_send(Leaves::Segment(name, info));
+                    // Whoever takes it may stand still; frames must not wait for that.
+                    if leaves.try_send(Leaves::Segment(name.clone(), info)).is_err() {
+                        self.leave_behind(name);
+                    }
                 }
                 Told::Gap(gap, news) => {
                     self.lock_state().ledger.put(&gap);
@@ -482,6 +508,17 @@ impl Ingest {
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn leave_behind(&mut self, name: String, most: usize) {
+        if self.left.len() >= most
+            && let Some(oldest) = self.left.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        self.left.push_back(name);
     }
 }
 
@@ -571,6 +608,8 @@ mod tests {
     use camagent_proto::frame::{FrameHead, SkipReason};
 
     use super::*;
+    use crate::ingest::Settings;
+    use crate::ingest::disk::Folder;
 
     fn flow(track: u32) -> Arc<Flow> {
         Arc::new(Flow {
@@ -619,5 +658,48 @@ mod tests {
         }
         assert_eq!(withheld, queue.withheld);
         assert!(queue.missing.is_empty() && queue.collecting.is_empty());
+    }
+
+    #[test]
+    fn who_takes_no_complete_files_holds_up_no_frames() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let settings = Settings { segment: Duration::from_millis(20), new_epoch: [5; 16], remember: Duration::MAX };
+        let disk = Folder::open(folder.path()).expect("opens");
+        let recorder = Recorder::open(disk, settings, 1).expect("opens");
+        let (sender, mut receiver) = mpsc::channel(2);
+        let config = Recordings { path: Some(folder.path().to_owned()), ..Recordings::default() };
+        let ingest = Ingest::start(config, recorder, Clock::new(), Arc::new(Events::new()), sender).expect("starts");
+        let sound =
+            Flow { codec: Codec::Pcma, framing: Framing::Raw, sample_rate: 8_000, channels: 1, ..(*flow(0)).clone() };
+        let sound = Arc::new(sound);
+        for sequence in 0..30 {
+            let Input::Frame { flow, sequence, mut head, utc_us, payload } = frame(&sound, sequence) else { continue };
+            (head.pts_us, head.dts_us) = (sequence as i64 * 20_000, sequence as i64 * 20_000);
+            assert_eq!(ingest.offer(Input::Frame { flow, sequence, head, utc_us, payload }), Offered::Taken);
+        }
+        let (done, is_done) = std::sync::mpsc::channel();
+        let stopping = Arc::clone(&ingest);
+        std::thread::spawn(move || {
+            stopping.stop();
+            done.send(()).expect("waited for");
+        });
+        is_done.recv_timeout(Duration::from_secs(60)).expect("it ends, though nobody takes files");
+        assert_eq!(ingest.persisted_from(&sound.key, 0), 30);
+        assert!(ingest.left_behind() > 5, "{} files", ingest.left_behind());
+        let mut found = ingest.left_behind();
+        while receiver.try_recv().is_ok() {
+            found += 1;
+        }
+        assert_eq!(found, ingest.open_segments().len(), "each is left to somebody, and found by readers meanwhile");
+        let (first, _) = ingest.take_left().expect("one");
+        ingest.leave_behind(first.clone());
+        assert!(ingest.take_left().expect("another").0 != first, "what failed comes last");
+    }
+
+    #[test]
+    fn files_that_nobody_takes_have_a_bound() {
+        let mut state = State::default();
+        (0..10).for_each(|number: u32| state.leave_behind(number.to_string(), 4));
+        assert_eq!(state.left, ["6", "7", "8", "9"]);
     }
 }

@@ -266,7 +266,11 @@ impl RecordingGauges {
             ("recordings_oldest_seconds", "How long ago the oldest recorded file begins", self.oldest_seconds),
             ("recordings_open_files", "Files that are being written or wait for the index", self.open_files),
             ("recordings_waiting_bytes", "Octets of frames that wait for the disk", self.waiting_bytes),
-            ("recordings_stalled", "1 while the disk takes nothing", u64::from(self.is_stalled)),
+            (
+                "recordings_stalled",
+                "1 while the disk takes nothing, or complete files cannot be put in their place",
+                u64::from(self.is_stalled),
+            ),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;

@@ -2,7 +2,6 @@
 //! the ingest: at every moment a reader finds it in one of both places. A kill before the renaming leaves it open: the next start of the server
 //! does all of it again.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt};
-use tokio::sync::mpsc;
 
 use super::coverage::is_video;
 use super::index::{Index, Opened, SegmentRow};
@@ -23,15 +21,11 @@ use crate::event::{Event, Events};
 use crate::ingest::disk::{Disk, Folder};
 use crate::ingest::ledger::Ledger;
 use crate::ingest::segment::scan;
-use crate::ingest::{Ingest, Leaves, SegmentInfo};
+use crate::ingest::{Ingest, SegmentInfo};
 use crate::metrics::RecordingGauges;
 
 pub use crate::ingest::KEPT;
 
-/// What could not be moved or entered is tried again after this time.
-const RETRY_EVERY: Duration = Duration::from_secs(5);
-/// How often old files are looked for.
-const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// The sums over all files are made anew so often.
 const TOTALS_EVERY: Duration = Duration::from_secs(10);
 /// Files that go before it is looked again whether something is complete.
@@ -46,6 +40,8 @@ pub struct Archive {
     ingest: Option<Arc<Ingest>>,
     clock: Clock,
     totals: Mutex<Option<(Instant, Totals)>>,
+    /// Why complete files could not be put in their place when that was tried last.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Bytes, files, and the beginning of the oldest.
@@ -94,6 +90,7 @@ impl Archive {
             ingest,
             clock,
             totals: Mutex::default(),
+            trouble: Mutex::default(),
         };
         if is_new {
             archive.rebuild().await?;
@@ -120,10 +117,28 @@ impl Archive {
         self.config.records(camera, source)
     }
 
-    /// Why nothing can be written at present, if so.
+    /// What is wrong at present, if anything: nothing can be written, or complete files cannot be put in their place.
     #[must_use]
     pub fn stalled(&self) -> Option<String> {
-        self.ingest.as_ref().and_then(|ingest| ingest.stalled())
+        let ingest = self.ingest.as_ref()?;
+        ingest.stalled().or_else(|| {
+            let reason = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+            Some(format!("complete files that wait in {}/: {}; {reason}", crate::ingest::OPEN, ingest.left_behind()))
+        })
+    }
+
+    /// Whether nothing can be written at present.
+    #[must_use]
+    pub fn takes_nothing(&self) -> bool {
+        self.ingest.as_ref().is_some_and(|ingest| ingest.stalled().is_some())
+    }
+
+    /// Notes why complete files wait, or that none does. True when that is news.
+    pub(super) fn note_trouble(&self, reason: Option<String>) -> bool {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = trouble.is_none() && reason.is_some();
+        *trouble = reason;
+        is_news
     }
 
     /// Files of a source that touch a time, with those that are being written, oldest first.
@@ -236,7 +251,7 @@ impl Archive {
     }
 
     /// Enters a complete file and moves it into the object store. Were it moved first, a kill in between would leave a file that no reader finds.
-    async fn keep(&self, name: &str, info: &SegmentInfo) -> Result<()> {
+    pub(super) async fn keep(&self, name: &str, info: &SegmentInfo) -> Result<()> {
         let row = SegmentRow::new(name.to_owned(), info);
         let kept = kept_name(&row);
         let path = self.folder.join(name);
@@ -279,7 +294,8 @@ impl Archive {
         Ok(())
     }
 
-    async fn enter(&self, name: String) -> Result<()> {
+    /// Enters a file that is in its place.
+    pub(super) async fn enter(&self, name: String) -> Result<()> {
         let path = self.folder.join(&name);
         let read = move || Some((scan(&std::fs::read(&path).ok()?, |_, _, _| {}), stored_us(&path)));
         match tokio::task::spawn_blocking(read).await {
@@ -292,14 +308,17 @@ impl Archive {
     }
 
     /// Lets go of some of what is too old, or too much: how many files went, and whether there may be more. A little at a time, because what is
-    /// complete waits meanwhile.
+    /// complete waits meanwhile. A file that cannot be removed keeps no other one; the error tells of the last of those.
     pub async fn let_go(&self) -> Result<(u64, bool)> {
-        let mut gone = 0;
+        let (mut gone, mut failed) = (0, None);
         if self.config.retention_days > 0 {
             let days_us = i64::from(self.config.retention_days) * 86_400 * 1_000_000;
             let before_us = self.clock.utc_us().saturating_sub(days_us);
             for row in self.index.older_than(before_us, GO_AT_ONCE).await? {
-                gone += self.remove(&row).await?;
+                match self.remove(&row).await {
+                    Ok(()) => gone += 1,
+                    Err(error) => failed = Some(error),
+                }
             }
         }
         if self.config.max_bytes_per_camera > 0 && gone < u64::from(GO_AT_ONCE) {
@@ -311,23 +330,35 @@ impl Archive {
                     if bytes <= self.config.max_bytes_per_camera || gone >= u64::from(GO_AT_ONCE) {
                         break;
                     }
-                    gone += self.remove(&row).await?;
-                    bytes = bytes.saturating_sub(row.bytes);
+                    match self.remove(&row).await {
+                        Ok(()) => {
+                            gone += 1;
+                            bytes = bytes.saturating_sub(row.bytes);
+                        }
+                        Err(error) => failed = Some(error),
+                    }
                 }
             }
         }
-        Ok((gone, gone >= u64::from(GO_AT_ONCE)))
+        match failed {
+            Some(error) => Err(error),
+            None => Ok((gone, gone >= u64::from(GO_AT_ONCE))),
+        }
     }
 
-    /// The row first: a file without a row is found by the check, a row without a file would break a clip.
-    async fn remove(&self, row: &SegmentRow) -> Result<u64> {
+    /// The row first: a file without a row is found at the next start, a row without a file would break a clip.
+    async fn remove(&self, row: &SegmentRow) -> Result<()> {
         if let Some(ingest) = &self.ingest {
             ingest.removed(row.key.clone(), row.camera.clone(), row.source.clone(), row.runs.clone());
         }
         self.index.remove(&row.name).await?;
         match self.store.delete(&row.name.as_str().into()).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(1),
-            Err(error) => Err(unreadable(&row.name, &error)),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => {
+                // What is there is found, counts, and goes when it can.
+                self.index.put(row, stored_us(&self.folder.join(&row.name))).await?;
+                Err(unreadable(&row.name, &error))
+            }
         }
     }
 
@@ -363,64 +394,4 @@ pub fn kept_name(row: &SegmentRow) -> String {
 
 fn unreadable(what: &str, error: &impl std::fmt::Display) -> Error {
     Error::Recordings { path: PathBuf::from(what), reason: error.to_string() }
-}
-
-/// Keeps what the ingest leaves, and lets go of what is old, until the ingest ends.
-pub(super) async fn run(archive: Arc<Archive>, mut leaves: mpsc::Receiver<Leaves>, events: Arc<Events>) {
-    let mut waiting: VecDeque<Leaves> = VecDeque::new();
-    let mut retention = tokio::time::interval(RETENTION_EVERY);
-    retention.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = false;
-    let mut has_more = false;
-    loop {
-        let is_due = tokio::select! {
-            leave = leaves.recv(), if waiting.len() < 1_000 => match leave {
-                Some(leave) => {
-                    waiting.push_back(leave);
-                    false
-                }
-                None => break,
-            },
-            _ = retention.tick() => true,
-            () = std::future::ready(()), if has_more => true,
-            () = tokio::time::sleep(RETRY_EVERY), if !waiting.is_empty() => false,
-        };
-        if !is_due {
-            told = drain(&archive, &mut waiting, &events, told).await;
-            continue;
-        }
-        has_more = match archive.let_go().await {
-            Ok((0, _)) => false,
-            Ok((files, has_more)) => {
-                tracing::info!(files, "old recordings are gone");
-                has_more
-            }
-            Err(error) => {
-                tell(&events, "old recordings", &error);
-                false
-            }
-        };
-    }
-    drain(&archive, &mut waiting, &events, told).await;
-}
-
-/// Keeps what waits, until something fails; that is told once.
-async fn drain(archive: &Archive, waiting: &mut VecDeque<Leaves>, events: &Events, told: bool) -> bool {
-    while let Some(leave) = waiting.front() {
-        let kept = match leave {
-            Leaves::Segment(name, info) => archive.keep(name, info).await,
-        };
-        if let Err(error) = kept {
-            if !told {
-                tell(events, "the index of recordings", &error);
-            }
-            return true;
-        }
-        waiting.pop_front();
-    }
-    false
-}
-
-fn tell(events: &Events, what: &str, error: &Error) {
-    events.emit(Event::DiskTrouble { what: what.to_owned(), reason: error.to_string() });
 }

@@ -75,8 +75,7 @@ pub async fn coverage(archive: &Archive, camera: &str, source: &str, from_us: i6
         ledger.tracks_of(camera, source).for_each(|key| known.add(ledger, key));
         known
     });
-    let wanted =
-        Wanted { from_us, to_us, now_us: archive.utc_us(), is_stalled: archive.stalled().is_some(), has_video };
+    let wanted = Wanted { from_us, to_us, now_us: archive.utc_us(), is_stalled: archive.takes_nothing(), has_video };
     Ok(compute(&found, before.as_ref(), after.as_ref(), &known, &wanted))
 }
 

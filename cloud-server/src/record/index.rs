@@ -2,6 +2,7 @@
 //! before its file goes, so that no row leads to nothing. All that is in it can be read from the files again: a damaged index,
 //! or one of a later version, is moved aside and made anew.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -242,6 +243,17 @@ impl Index {
     pub async fn all(&self) -> Result<Vec<SegmentRow>> {
         let rows = sqlx::query(select!("ORDER BY name")).fetch_all(&self.pool).await?;
         rows.iter().map(read).collect()
+    }
+
+    /// The names of the files in a folder, without those in folders below it.
+    pub async fn names_in(&self, folder: &str) -> Result<HashSet<String>> {
+        let rows = sqlx::query(
+            "SELECT name FROM segments WHERE name > ?1 || '/' AND name < ?1 || '0' AND instr(substr(name, length(?1) + 2), '/') = 0",
+        )
+        .bind(folder)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// Files that ended and were stored before a time, oldest first, at most so many.

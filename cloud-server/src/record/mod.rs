@@ -4,6 +4,7 @@
 //! * [`index`] SQLite beside the files; it can be made anew from them
 //! * [`archive`] files and index together: keep, find, read, let go
 //! * [`coverage`] which times are there, and why others are not
+//! * `keeper` the task that keeps what is complete and lets go of what is old, `sweep` what it looks for after a start
 //! * [`check`] `camagent-cloud recordings check`
 //!
 //! How files are written belongs into `ingest`, what players get into `playback`.
@@ -12,6 +13,8 @@ pub mod archive;
 pub mod check;
 pub mod coverage;
 pub mod index;
+mod keeper;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +33,7 @@ use crate::ingest::{Ingest, Recorder, Settings};
 /// What is persisted is remembered for so many days, or longer when recordings are kept longer.
 const REMEMBER_DAYS: u64 = 90;
 const REMEMBER_FOR_EVER: u64 = 36_500;
-/// Complete files that wait for the index; the ingest waits when there are more.
+/// Complete files that wait for the index; the ingest leaves behind what is more.
 const WAITING: usize = 1_024;
 
 /// A recorder at work.
@@ -72,7 +75,7 @@ pub async fn start(config: &Recordings, clock: Clock, events: Arc<Events>) -> Re
         ingest.source_recorded(&camera, &source, now_us, config.records(&camera, &source));
     }
     let archive = Arc::new(Archive::open(config, Some(Arc::clone(&ingest)), clock, &events).await?);
-    let task = tokio::spawn(archive::run(Arc::clone(&archive), receiver, Arc::clone(&events)));
+    let task = tokio::spawn(keeper::run(Arc::clone(&archive), Arc::clone(&ingest), receiver, Arc::clone(&events)));
     Ok(Some(Recording { ingest, archive, task, _lock: lock }))
 }
 
