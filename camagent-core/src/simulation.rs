@@ -7,7 +7,7 @@ use std::{io, path::Path, time::Duration};
 
 use camagent_proto::{
     Instant,
-    frame::TrackInfo,
+    frame::{SkipReason, TrackInfo},
     message::BootId,
     transfer::{Backlog, Entry, Journal},
 };
@@ -237,6 +237,10 @@ impl Journal for Reader<'_> {
 
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         self.0.end(track, epoch)
+    }
+
+    fn missing(&mut self, track: u32, epoch: u64, number: u64) -> (SkipReason, u64) {
+        self.0.missing(track, epoch, number)
     }
 
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {

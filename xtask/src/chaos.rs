@@ -20,6 +20,10 @@ and the exit code is 1 when L, D or U is not 0.
   cargo xtask chaos --seed 17 --log           all that happened in run 17
 CONTRIBUTING.md says how to read what it shows.
 
+       cargo xtask chaos --day [--seed S] [--runs N]
+A run is a day without a link, in which the agent loses its power 200 times, every second time in the middle of a write,
+while two pictures a second go to its card; then the link is back. What was safe has to be on the server, identical.
+
        cargo xtask chaos --real [--minutes M] [--seed S] [--worlds W] [--keep]
 The same with real processes: the C example pushes, camagent-cloud records, a proxy is the link between them. Both are
 killed, stopped and frozen, the link is cut, reset and swallows everything, at random; a run is one outage. Every 16

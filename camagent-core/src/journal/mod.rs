@@ -1,9 +1,10 @@
 //! The journal: frames from their arrival until the server has them, in memory that is taken once.
 //!
-//! One arena for all tracks, used as a ring; a frame's octets lie in it in one or two pieces. Only the journal evicts: when a new frame
-//! needs room, the oldest group of pictures goes first. Nothing here allocates after [`Journal::new`].
+//! One arena for all tracks, given out in pieces. Only the journal evicts: when a new frame needs room, the oldest groups of pictures are thinned to
+//! their key frames first, and then the oldest go whole. Nothing here allocates after [`Journal::new`], but the list of a track's former epochs.
 //! What does not belong here: which frames are taken (`source`), and what happens to them on the wire (`camagent_proto::transfer`).
 
+mod arena;
 pub(crate) mod flash;
 mod ring;
 

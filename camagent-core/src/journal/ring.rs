@@ -1,41 +1,77 @@
-//! The ring of octets and the ring of frames that lie in it.
+//! Frames in the order of their arrival, and of each track in the order of their numbers; their octets lie in the `arena`.
+//!
+//! When there is no room for another frame, this goes, in this order: what is safely on flash; of the oldest groups of pictures that are over all but
+//! their key frames ([`SkipReason::Thinned`]); the oldest groups whole ([`SkipReason::OverBudget`]). The group that a track is in is never thinned.
 
 use std::collections::{TryReserveError, VecDeque};
 
 use camagent_proto::{
-    frame::FrameHead,
+    frame::{FrameHead, SkipReason},
     transfer::{self, Entry},
 };
 
-use super::{Kept, MAX_TRACKS};
+use super::{
+    Kept, MAX_TRACKS,
+    arena::{Arena, Place, Spot, pieces},
+};
 
 mod pass;
 
+/// A slot, by its place in the list of all.
+type Link = Option<Index>;
+
+/// Never 0, so that a link takes no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Index(std::num::NonZeroU32);
+
+impl Index {
+    fn new(at: usize) -> Self {
+        let number = u32::try_from(at + 1).ok().and_then(std::num::NonZeroU32::new);
+        Self(number.expect("there are fewer slots than pieces of memory"))
+    }
+
+    fn at(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// Numbers from .. to.
+type Range = (u64, u64);
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
+    /// Counts all frames ever held; of a free slot the largest number.
+    number: u64,
     track: u32,
     epoch: u64,
     sequence: u64,
     head: FrameHead,
-    start: usize,
-    length: usize,
-    /// Whether the frame may still be read; the octets of others wait until the ring's tail has come to them.
-    is_alive: bool,
-    /// The next frame of the same track, as a number that counts all frames ever held.
-    next: Option<u64>,
+    place: Place,
+    /// The frames that came before and behind it, of all tracks …
+    before: Link,
+    behind: Link,
+    /// … and of its own.
+    older: Link,
+    newer: Link,
+    /// Frames before this one that went to keep their key frame.
+    thinned: Range,
 }
 
-/// The frames of one track that are alive: they are linked oldest to newest.
+/// The frames of one track: they are linked oldest to newest.
 #[derive(Clone, Debug, Default)]
 struct Chain {
-    first: Option<u64>,
-    last: Option<u64>,
+    first: Link,
+    last: Link,
     /// Where the reader found its last frame: it goes on from there.
-    cursor: Option<u64>,
+    cursor: Link,
+    /// What it copied last of a frame: the frame's number and the spot.
+    copied: Option<(u64, Spot)>,
+    /// The first frame of which is not known that all between it and the key frame behind it went.
+    whole: Link,
     epoch: u64,
     end: u64,
-    /// The newest key frame; it may be gone already.
-    newest_key: Option<u64>,
+    /// The newest key frame, and its number among all frames; it may be gone already.
+    newest_key: Option<(Index, u64)>,
     /// The epochs before, oldest first: for a reader that has not come to the present one yet, and for whoever asks what became of them.
     former: VecDeque<Former>,
     /// Frames that later ones refer to were evicted: decoding starts again at the next key frame.
@@ -53,6 +89,8 @@ struct Former {
     epoch: u64,
     end: u64,
     freed: u64,
+    /// Its last frames, if they went to keep their key frame.
+    thinned: Range,
 }
 
 impl Former {
@@ -68,17 +106,19 @@ const MOST_FORMER: usize = 1_024;
 
 /// Frames of several tracks in one arena.
 pub(crate) struct Journal {
-    arena: Box<[u8]>,
-    /// Where the next octet goes.
-    head: usize,
-    /// Octets between tail and head, those of dead frames included.
-    used: usize,
-    /// Octets of living frames.
-    alive: usize,
-    slots: VecDeque<Slot>,
+    arena: Arena,
+    /// Octets of the frames.
+    octets: usize,
+    slots: Vec<Slot>,
     slot_limit: usize,
-    /// The number of `slots[0]`.
-    base: u64,
+    /// Slots that were used and are not any more.
+    free: Vec<Index>,
+    oldest: Link,
+    newest: Link,
+    /// The number of the next frame.
+    next_number: u64,
+    /// Where [`Journal::copy_out`] found its last frame.
+    copied_out: Link,
     chains: Box<[Chain]>,
 }
 
@@ -86,31 +126,31 @@ impl Journal {
     /// Takes the memory: `capacity` octets, and about a tenth of that for what is known of the frames.
     pub(crate) fn new(capacity: usize) -> Result<Self, TryReserveError> {
         let slot_limit = (capacity / 1_024).max(256);
-        let mut arena = Vec::new();
-        arena.try_reserve_exact(capacity)?;
-        arena.resize(capacity, 0);
-        let mut slots = VecDeque::new();
+        let (mut slots, mut free) = (Vec::new(), Vec::new());
         slots.try_reserve_exact(slot_limit)?;
+        free.try_reserve_exact(slot_limit)?;
         Ok(Self {
-            arena: arena.into_boxed_slice(),
-            head: 0,
-            used: 0,
-            alive: 0,
+            arena: Arena::new(capacity)?,
+            octets: 0,
             slots,
             slot_limit,
-            base: 0,
+            free,
+            oldest: None,
+            newest: None,
+            next_number: 0,
+            copied_out: None,
             chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
         })
     }
 
     /// Octets that it may hold.
     pub(crate) fn capacity(&self) -> usize {
-        self.arena.len()
+        self.arena.capacity()
     }
 
     /// Octets of the frames that it holds.
     pub(crate) fn bytes(&self) -> usize {
-        self.alive
+        self.octets
     }
 
     /// Whether the next frame of a track can be decoded only if it is a key frame, because what it refers to was evicted.
@@ -120,7 +160,7 @@ impl Journal {
 
     /// Frames that it holds.
     pub(crate) fn frames(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_alive).count()
+        self.slots.len() - self.free.len()
     }
 
     /// The number of the epoch that a track would begin now.
@@ -149,7 +189,8 @@ impl Journal {
                     let done = chain.former.iter().position(Former::is_done);
                     done.map(|done| chain.former.remove(done));
                 }
-                chain.former.push_back(Former { epoch: chain.epoch, end: chain.end, freed: chain.freed });
+                let (end, freed) = (chain.end, chain.freed);
+                chain.former.push_back(Former { epoch: chain.epoch, end, freed, thinned: (0, 0) });
             }
             chain.needs_key = false;
             (chain.epoch, chain.end, chain.freed, chain.is_video) = (epoch, 0, 0, is_video);
@@ -163,172 +204,252 @@ impl Journal {
             return Kept::CutAtTail;
         }
         let mut evicted = 0;
-        while self.used + data.len() > self.capacity() || self.slots.len() == self.slot_limit {
-            let Some(oldest) = self.slots.front().copied() else { break };
-            if (oldest.epoch, oldest.sequence) < self.chains[oldest.track as usize].safe {
-                self.kill_first(oldest.track);
+        while !self.has_room(data.len()) {
+            let Some(oldest) = self.oldest else { break };
+            if self.is_safe(self.slot(oldest)) {
+                self.remove(oldest);
                 continue;
             }
-            evicted += self.evict_group(oldest.track);
+            let of_oldest = self.slot(oldest).track;
+            evicted += match self.thin() {
+                None => self.evict_group(of_oldest),
+                Some(thinned) => thinned,
+            };
         }
         self.append(track, head, data);
         Kept::Yes { evicted }
     }
 
+    fn slot(&self, index: Index) -> &Slot {
+        &self.slots[index.at()]
+    }
+
+    /// The frames from one on, in the order of their arrival.
+    fn from(&self, first: Link) -> impl Iterator<Item = (Index, &Slot)> {
+        let mut at = first;
+        std::iter::from_fn(move || {
+            let index = at?;
+            let slot = self.slot(index);
+            at = slot.behind;
+            Some((index, slot))
+        })
+    }
+
+    /// The same, of its track.
+    fn of_track(&self, first: Link) -> impl Iterator<Item = (Index, &Slot)> {
+        let mut at = first;
+        std::iter::from_fn(move || {
+            let index = at?;
+            let slot = self.slot(index);
+            at = slot.newer;
+            Some((index, slot))
+        })
+    }
+
+    fn has_room(&self, length: usize) -> bool {
+        self.arena.free() >= pieces(length) && self.frames() < self.slot_limit
+    }
+
+    fn is_safe(&self, slot: &Slot) -> bool {
+        (slot.epoch, slot.sequence) < self.chains[slot.track as usize].safe
+    }
+
     /// Whether room for a picture of this length is to be had only from the group that it belongs to. Asked before anything goes: what goes for a
     /// picture that has no room after all would be lost for nothing.
     fn costs_its_own_group(&self, track: u32, length: usize) -> bool {
-        let has_room = self.used + length <= self.capacity() && self.slots.len() < self.slot_limit;
-        if has_room || !self.is_video(track) {
-            return false;
+        let (mut room, mut slots) = (self.arena.free(), self.slot_limit - self.frames());
+        let wanted = pieces(length);
+        let newest_key = |track: u32| self.chains[track as usize].newest_key.map_or(0, |(_, number)| number);
+        let begins = newest_key(track);
+        let mut is_reached = false;
+        for (_, slot) in self.from(self.oldest) {
+            if room >= wanted && slots > 0 {
+                return false;
+            }
+            // What is safe on flash goes without a loss.
+            is_reached |= slot.track == track && slot.number >= begins && !self.is_safe(slot);
+            let is_thin = || self.is_video(slot.track) && !slot.head.key && slot.number < newest_key(slot.track);
+            if !is_reached || slot.track != track && is_thin() {
+                (room, slots) = (room + slot.place.pieces(), slots + 1);
+            }
         }
-        let chain = &self.chains[track as usize];
-        let (mut at, mut first) = (chain.first, None);
-        while let Some((number, slot)) = at.and_then(|number| Some((number, self.slot(number)?))) {
-            // What is safe on flash goes without a loss, and all before the newest key frame is another group.
-            let is_safe = (slot.epoch, slot.sequence) < chain.safe;
-            first = match first {
-                None if is_safe => None,
-                None => Some((number, slot.start)),
-                Some(_) if slot.head.key => Some((number, slot.start)),
-                known => known,
-            };
-            at = slot.next;
-        }
-        let Some((number, start)) = first else { return false };
-        let tail = (self.head + self.capacity() - self.used % self.capacity()) % self.capacity();
-        let before = (start + self.capacity() - tail) % self.capacity();
-        self.used - before + length > self.capacity() || (self.slots.len() == self.slot_limit && number == self.base)
+        room < wanted || slots == 0
     }
 
     fn append(&mut self, track: u32, head: FrameHead, data: &[u8]) {
-        let start = self.head;
-        let first = data.len().min(self.capacity() - start);
-        self.arena[start..start + first].copy_from_slice(&data[..first]);
-        self.arena[..data.len() - first].copy_from_slice(&data[first..]);
-        self.head = (start + data.len()) % self.capacity();
-        self.used += data.len();
-        self.alive += data.len();
-        let number = self.base + self.slots.len() as u64;
+        let place = self.arena.put(data);
+        let number = self.next_number;
+        self.next_number += 1;
         let chain = &mut self.chains[track as usize];
         let (epoch, sequence) = (chain.epoch, chain.end);
-        chain.end += 1;
-        chain.needs_key &= !head.key;
-        if head.key {
-            chain.newest_key = Some(number);
-        }
-        let before = chain.last.replace(number);
-        chain.first.get_or_insert(number);
-        self.slots.push_back(Slot {
+        let slot = Slot {
+            number,
             track,
             epoch,
             sequence,
             head,
-            start,
-            length: data.len(),
-            is_alive: true,
-            next: None,
-        });
-        if let Some(before) = before.and_then(|before| self.slot_mut(before)) {
-            before.next = Some(number);
+            place,
+            before: self.newest,
+            behind: None,
+            older: chain.last,
+            newer: None,
+            thinned: (0, 0),
+        };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index.at()] = slot;
+                index
+            }
+            None => {
+                self.slots.push(slot);
+                Index::new(self.slots.len() - 1)
+            }
+        };
+        chain.end += 1;
+        chain.needs_key &= !head.key;
+        if head.key {
+            chain.newest_key = Some((index, number));
         }
+        chain.first.get_or_insert(index);
+        chain.whole.get_or_insert(index);
+        self.oldest.get_or_insert(index);
+        if let Some(before) = self.newest.replace(index) {
+            self.slots[before.at()].behind = Some(index);
+        }
+        if let Some(older) = chain.last.replace(index) {
+            self.slots[older.at()].newer = Some(index);
+        }
+        self.octets += data.len();
     }
 
     fn is_video(&self, track: u32) -> bool {
         self.chains.get(track as usize).is_some_and(|chain| chain.is_video)
     }
 
-    /// The first key frame of a track behind its oldest frame.
-    fn next_key(&self, track: u32) -> Option<u64> {
-        let mut at = self.slot(self.chains[track as usize].first?)?.next;
-        while let Some(number) = at {
-            let slot = self.slot(number)?;
-            if slot.head.key {
-                return Some(number);
+    /// Of the oldest group that is over and has more than its key frame all else goes: how many were lost by that. `None` when there is no such group.
+    fn thin(&mut self) -> Option<u64> {
+        loop {
+            let is_over = |chain: &&Chain| {
+                let begins = chain.whole.map(|whole| self.slot(whole).number);
+                let ends = chain.newest_key.map(|(_, number)| number);
+                chain.is_video && begins.is_some_and(|begins| ends.is_some_and(|ends| begins < ends))
+            };
+            let oldest = self.chains.iter().filter(is_over).filter_map(|chain| chain.whole);
+            let first = oldest.min_by_key(|whole| self.slot(*whole).number)?;
+            let (Slot { track, epoch, .. }, safe) = {
+                let slot = self.slot(first);
+                (*slot, self.chains[slot.track as usize].safe)
+            };
+            let ends = |slot: &Slot| slot.head.key || slot.epoch != epoch;
+            let next = self.of_track(Some(first)).skip(1).find(|(_, slot)| ends(slot)).map(|(index, _)| index);
+            let mut at = if self.slot(first).head.key { self.slot(first).newer } else { Some(first) };
+            let (mut removed, mut lost) = (false, (0, 0));
+            while let Some(index) = at
+                && at != next
+            {
+                let Slot { sequence, newer, .. } = *self.slot(index);
+                if (epoch, sequence) >= safe {
+                    lost = (if lost.1 == 0 { sequence } else { lost.0 }, sequence + 1);
+                }
+                removed = true;
+                self.remove(index);
+                at = newer;
             }
-            at = slot.next;
+            let chain = &mut self.chains[track as usize];
+            chain.whole = next;
+            if lost.1 > 0 {
+                match next.map(|next| &mut self.slots[next.at()]).filter(|slot| slot.epoch == epoch) {
+                    Some(slot) => slot.thinned = lost,
+                    None => {
+                        let former = chain.former.iter_mut().find(|former| former.epoch == epoch);
+                        former.into_iter().for_each(|former| former.thinned = lost);
+                    }
+                }
+            }
+            if removed {
+                return Some(lost.1 - lost.0);
+            }
         }
-        None
     }
 
     /// Drops a track's oldest frame and, of video, all that cannot be decoded without it.
     fn evict_group(&mut self, track: u32) -> u64 {
-        let until = if self.is_video(track) { self.next_key(track) } else { None };
+        let is_video = self.is_video(track);
         let mut evicted = 0;
-        while let Some(first) = self.chains[track as usize].first
-            && Some(first) != until
-        {
-            let safe = self.chains[track as usize].safe;
-            evicted += u64::from(self.slot(first).is_some_and(|slot| (slot.epoch, slot.sequence) >= safe));
-            self.kill_first(track);
-            if !self.is_video(track) {
-                break;
+        let mut is_first = true;
+        while let Some(first) = self.chains[track as usize].first {
+            let slot = self.slot(first);
+            if !is_first && (slot.head.key || !is_video) {
+                return evicted;
             }
+            is_first = false;
+            evicted += u64::from(!self.is_safe(slot));
+            self.remove(first);
         }
-        self.chains[track as usize].needs_key |= self.is_video(track) && until.is_none();
+        self.chains[track as usize].needs_key |= is_video;
         evicted
     }
 
-    fn kill_first(&mut self, track: u32) {
-        let Some(first) = self.chains[track as usize].first else { return };
-        let Some(slot) = self.slot_mut(first) else { return };
-        slot.is_alive = false;
-        let (length, next) = (slot.length, slot.next);
-        self.alive -= length;
-        self.unlink(track, None, next);
-        self.drop_dead();
-    }
-
-    /// Takes the frame between `before` and `next` out of its track's chain.
-    fn unlink(&mut self, track: u32, before: Option<u64>, next: Option<u64>) {
+    /// A frame goes, wherever it is.
+    fn remove(&mut self, index: Index) {
+        let Slot { track, place, before, behind, older, newer, .. } = *self.slot(index);
+        self.slots[index.at()].number = u64::MAX;
+        self.arena.release(&place);
+        self.octets -= place.length();
+        match before {
+            Some(before) => self.slots[before.at()].behind = behind,
+            None => self.oldest = behind,
+        }
+        match behind {
+            Some(behind) => self.slots[behind.at()].before = before,
+            None => self.newest = before,
+        }
         let chain = &mut self.chains[track as usize];
-        if before.is_none() {
-            chain.first = next;
+        match older {
+            Some(older) => self.slots[older.at()].newer = newer,
+            None => chain.first = newer,
         }
-        if next.is_none() {
-            chain.last = before;
+        match newer {
+            Some(newer) => self.slots[newer.at()].older = older,
+            None => chain.last = older,
         }
-        if let Some(slot) = before.and_then(|before| self.slot_mut(before)) {
-            slot.next = next;
+        if chain.cursor == Some(index) {
+            chain.cursor = newer.or(older);
         }
+        if chain.whole == Some(index) {
+            chain.whole = newer;
+        }
+        if self.copied_out == Some(index) {
+            self.copied_out = behind.or(before);
+        }
+        self.free.push(index);
     }
 
-    /// Frees what lies dead at the ring's tail.
-    fn drop_dead(&mut self) {
-        while let Some(front) = self.slots.front().filter(|front| !front.is_alive) {
-            self.used -= front.length;
-            self.base += 1;
-            self.slots.pop_front();
-        }
-    }
-
-    fn slot(&self, number: u64) -> Option<&Slot> {
-        let at = number.checked_sub(self.base)?;
-        self.slots.get(usize::try_from(at).ok()?)
-    }
-
-    fn slot_mut(&mut self, number: u64) -> Option<&mut Slot> {
-        let at = number.checked_sub(self.base)?;
-        self.slots.get_mut(usize::try_from(at).ok()?)
-    }
-
-    /// The oldest living frame not before (epoch, sequence) that is of this epoch.
-    fn locate(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<u64> {
+    /// The oldest frame not before (epoch, sequence), if it is of this epoch.
+    fn locate(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Index> {
         let chain = self.chains.get(track as usize)?;
-        let before = |number: u64| {
-            self.slot(number).is_some_and(|slot| slot.is_alive && (slot.epoch, slot.sequence) <= (epoch, sequence))
-        };
-        let mut at = chain.cursor.filter(|&cursor| before(cursor)).or(chain.first);
-        while let Some(number) = at {
-            let slot = self.slot(number)?;
-            if slot.is_alive && (slot.epoch, slot.sequence) >= (epoch, sequence) {
-                let found = slot.epoch == epoch;
-                self.chains[track as usize].cursor = Some(number);
-                return found.then_some(number);
-            }
-            at = slot.next;
+        let is_before = |index: Index| (self.slot(index).epoch, self.slot(index).sequence) < (epoch, sequence);
+        let mut at = chain.cursor.or(chain.first)?;
+        while let Some(older) = self.slot(at).older.filter(|older| !is_before(*older)) {
+            at = older;
         }
-        None
+        while is_before(at)
+            && let Some(newer) = self.slot(at).newer
+        {
+            at = newer;
+        }
+        self.chains[track as usize].cursor = Some(at);
+        let slot = self.slot(at);
+        (slot.epoch == epoch && slot.sequence >= sequence).then_some(at)
+    }
+
+    fn former(&self, track: u32, epoch: u64) -> Option<&Former> {
+        self.chains.get(track as usize)?.former.iter().find(|former| former.epoch == epoch)
+    }
+
+    /// The frames of an epoch behind the last that is held, if they went to keep their key frame.
+    pub(crate) fn thinned_at_end(&self, track: u32, epoch: u64) -> (u64, u64) {
+        self.former(track, epoch).map_or((0, 0), |former| former.thinned)
     }
 }
 
@@ -343,45 +464,51 @@ pub(crate) struct Copied {
     pub(crate) head: FrameHead,
     /// The server needs nothing of the epoch below this number.
     pub(crate) freed: u64,
+    /// Frames before this one, from .. to, that went to keep their key frame.
+    pub(crate) thinned: (u64, u64),
 }
 
 /// What the flash tier needs.
 impl Journal {
-    /// Octets that are taken, those of frames that are gone but not given back included.
+    /// Octets that are taken, those of frames that are not full pieces included.
     pub(crate) fn used(&self) -> usize {
-        self.used
+        self.arena.used()
     }
 
     /// Copies the oldest frame with a number not below `number` whose track and epoch are wanted.
     pub(crate) fn copy_out(
-        &self,
+        &mut self,
         number: u64,
         wanted: impl Fn(u32, u64) -> bool,
         into: &mut Vec<u8>,
     ) -> Option<Copied> {
-        let skipped = usize::try_from(number.saturating_sub(self.base)).ok()?;
-        let is_wanted = |slot: &Slot| slot.is_alive && wanted(slot.track, slot.epoch);
-        let (at, slot) = self.slots.iter().enumerate().skip(skipped).find(|(_, slot)| is_wanted(slot))?;
+        let mut at = self.copied_out.or(self.oldest)?;
+        while let Some(before) = self.slot(at).before.filter(|before| self.slot(*before).number >= number) {
+            at = before;
+        }
+        let is_wanted = |slot: &Slot| slot.number >= number && wanted(slot.track, slot.epoch);
+        let (found, slot) = self.from(Some(at)).find(|(_, slot)| is_wanted(slot))?;
         into.clear();
-        let first = slot.length.min(self.arena.len() - slot.start);
-        into.extend_from_slice(&self.arena[slot.start..slot.start + first]);
-        into.extend_from_slice(&self.arena[..slot.length - first]);
-        Some(Copied {
-            number: self.base + at as u64,
+        into.resize(slot.place.length(), 0);
+        self.arena.copy(&slot.place, None, 0, into);
+        let copied = Copied {
+            number: slot.number,
             track: slot.track,
             epoch: slot.epoch,
             sequence: slot.sequence,
             head: slot.head,
             freed: self.freed(slot.track, slot.epoch),
-        })
+            thinned: slot.thinned,
+        };
+        self.copied_out = Some(found);
+        Some(copied)
     }
 
     /// The number of an epoch below which the server needs nothing any more.
     pub(crate) fn freed(&self, track: u32, epoch: u64) -> u64 {
         match self.chains.get(track as usize) {
             Some(chain) if chain.epoch == epoch => chain.freed,
-            Some(chain) => chain.former.iter().find(|former| former.epoch == epoch).map_or(0, |former| former.freed),
-            None => 0,
+            _ => self.former(track, epoch).map_or(0, |former| former.freed),
         }
     }
 
@@ -405,13 +532,11 @@ impl Journal {
             return next;
         }
         let (mut oldest, mut newest_key) = (None, None);
-        let mut at = chain.first;
-        while let Some(slot) = at.and_then(|number| self.slot(number)) {
+        for (_, slot) in self.of_track(chain.first) {
             if slot.epoch == epoch && (next..=safe).contains(&slot.sequence) {
                 oldest.get_or_insert(slot.sequence);
                 newest_key = if slot.head.key && slot.sequence > next { Some(slot.sequence) } else { newest_key };
             }
-            at = slot.next;
         }
         match (chain.is_video, newest_key, oldest) {
             (true, Some(key), _) => key,
@@ -424,35 +549,45 @@ impl Journal {
 
 impl transfer::Journal for Journal {
     fn find(&mut self, track: u32, epoch: u64, sequence: u64) -> Option<Entry> {
-        let number = self.locate(track, epoch, sequence)?;
-        let slot = self.slot(number)?;
-        Some(Entry { sequence: slot.sequence, head: slot.head, length: slot.length as u64 })
+        let slot = self.locate(track, epoch, sequence).map(|index| self.slot(index))?;
+        Some(Entry { sequence: slot.sequence, head: slot.head, length: slot.place.length() as u64 })
     }
 
     fn newest_key(&mut self, track: u32, epoch: u64) -> Option<u64> {
-        let slot = self.slot(self.chains.get(track as usize)?.newest_key?)?;
-        (slot.is_alive && slot.epoch == epoch).then_some(slot.sequence)
+        let (index, number) = self.chains.get(track as usize)?.newest_key?;
+        let slot = self.slot(index);
+        (slot.number == number && slot.epoch == epoch).then_some(slot.sequence)
     }
 
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         match self.chains.get(track as usize) {
             Some(chain) if chain.epoch == epoch => chain.end,
-            Some(chain) => chain.former.iter().find(|former| former.epoch == epoch).map_or(0, |former| former.end),
-            None => 0,
+            _ => self.former(track, epoch).map_or(0, |former| former.end),
+        }
+    }
+
+    fn missing(&mut self, track: u32, epoch: u64, number: u64) -> (SkipReason, u64) {
+        let found = self.locate(track, epoch, number).map(|index| self.slot(index));
+        let (thinned, last) = match found {
+            Some(slot) => (slot.thinned, slot.sequence.saturating_sub(1)),
+            None => (self.thinned_at_end(track, epoch), u64::MAX),
+        };
+        match thinned {
+            (first, end) if (first..end).contains(&number) => (SkipReason::Thinned, end - 1),
+            (first, end) if number < first && first < end => (SkipReason::OverBudget, first - 1),
+            _ => (SkipReason::OverBudget, last),
         }
     }
 
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
-        let Some(slot) = self.locate(track, epoch, sequence).and_then(|number| self.slot(number)) else { return false };
+        let Some(slot) = self.locate(track, epoch, sequence).map(|index| self.slot(index)) else { return false };
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        if slot.sequence != sequence || offset.saturating_add(into.len()) > slot.length {
+        if slot.sequence != sequence || offset.saturating_add(into.len()) > slot.place.length() {
             return false;
         }
-        let start = (slot.start + offset) % self.arena.len();
-        let first = into.len().min(self.arena.len() - start);
-        into[..first].copy_from_slice(&self.arena[start..start + first]);
-        let rest = into.len() - first;
-        into[first..].copy_from_slice(&self.arena[..rest]);
+        let known = self.chains[track as usize].copied.filter(|(number, _)| *number == slot.number);
+        let spot = self.arena.copy(&slot.place, known.map(|(_, spot)| spot), offset, into);
+        self.chains[track as usize].copied = Some((slot.number, spot));
         true
     }
 
@@ -463,22 +598,17 @@ impl transfer::Journal for Journal {
             None if chain.epoch == epoch => chain.freed = chain.freed.max(next),
             None => {}
         }
-        let (mut before, mut at) = (None, chain.first);
-        while let Some(number) = at
-            && let Some(slot) = self.slot_mut(number)
-            && (slot.epoch, slot.sequence) < (epoch, next)
+        let mut at = chain.first;
+        while let Some(index) = at
+            && let Slot { newer, epoch: of, sequence, .. } = *self.slot(index)
+            && (of, sequence) < (epoch, next)
         {
-            at = slot.next;
+            at = newer;
             // Those of an epoch before this one stay: the server may not have them.
-            if slot.epoch < epoch {
-                before = Some(number);
-            } else {
-                slot.is_alive = false;
-                self.alive -= slot.length;
-                self.unlink(track, before, at);
+            if of == epoch {
+                self.remove(index);
             }
         }
-        self.drop_dead();
     }
 }
 
@@ -487,6 +617,8 @@ mod tests {
     use camagent_proto::transfer::Journal as _;
 
     use super::*;
+
+    use crate::journal::arena::PIECE;
 
     fn key(key: bool) -> FrameHead {
         FrameHead { key, ..FrameHead::default() }
@@ -507,76 +639,156 @@ mod tests {
 
     #[test]
     fn frames_come_back_even_across_the_end_of_the_arena() {
-        let mut journal = journal(1_000);
+        let mut journal = journal(100 * PIECE);
         for round in 0..50_u64 {
-            let data = vec![round as u8; 300 + round as usize];
+            let data = vec![round as u8; 31 * PIECE + round as usize];
             assert!(matches!(journal.push(0, key(true), &data), Kept::Yes { .. }));
             assert_eq!(read(&mut journal, 0, round).unwrap(), data);
-            assert!(journal.bytes() <= 1_000);
+            assert!(journal.bytes() <= 100 * PIECE);
         }
     }
 
     #[test]
-    fn the_oldest_group_of_pictures_goes_first_and_whole() {
-        let mut journal = journal(1_000);
+    fn the_oldest_groups_are_thinned_before_any_goes_whole() {
+        let mut journal = journal(100 * PIECE);
         for sequence in 0..10 {
-            journal.push(0, key(sequence % 5 == 0), &[sequence; 100]);
+            journal.push(0, key(sequence % 5 == 0), &[sequence; 10 * PIECE]);
         }
-        assert_eq!(journal.push(0, key(true), &[10; 100]), Kept::Yes { evicted: 5 });
-        assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 5, "the next one is a key frame");
-        assert_eq!((journal.frames(), journal.bytes()), (6, 600));
+        let numbers = |journal: &mut Journal, from| {
+            let mut found = Vec::new();
+            let mut next = from;
+            while let Some(entry) = journal.find(0, 1, next) {
+                (next, _) = (entry.sequence + 1, found.push(entry.sequence));
+            }
+            found
+        };
+        assert_eq!(journal.push(0, key(true), &[10; 10 * PIECE]), Kept::Yes { evicted: 4 });
+        assert_eq!(numbers(&mut journal, 0), [0, 5, 6, 7, 8, 9, 10]);
+        assert_eq!((journal.frames(), journal.bytes()), (7, 70 * PIECE));
+        assert_eq!(journal.missing(0, 1, 1), (SkipReason::Thinned, 4));
+        assert_eq!(journal.missing(0, 1, 3), (SkipReason::Thinned, 4));
+        for sequence in 11..14 {
+            journal.push(0, key(false), &[sequence; 10 * PIECE]);
+        }
+        assert_eq!(journal.push(0, key(false), &[14; 10 * PIECE]), Kept::Yes { evicted: 4 });
+        assert_eq!(numbers(&mut journal, 0), [0, 5, 10, 11, 12, 13, 14]);
+        // The group that goes on stays whole, so now the oldest go.
+        for sequence in 15..18 {
+            journal.push(0, key(false), &[sequence; 10 * PIECE]);
+        }
+        assert_eq!(journal.push(0, key(false), &[18; 10 * PIECE]), Kept::Yes { evicted: 1 });
+        assert_eq!(numbers(&mut journal, 0), [5, 10, 11, 12, 13, 14, 15, 16, 17, 18]);
+        assert_eq!(
+            (journal.missing(0, 1, 0), journal.missing(0, 1, 6)),
+            ((SkipReason::OverBudget, 0), (SkipReason::Thinned, 9))
+        );
+        assert_eq!(journal.push(0, key(false), &[19; 10 * PIECE]), Kept::Yes { evicted: 1 });
+        assert_eq!(
+            journal.missing(0, 1, 2),
+            (SkipReason::OverBudget, 5),
+            "what is known of the next hole is told on its own"
+        );
+        assert_eq!(journal.missing(0, 1, 6), (SkipReason::Thinned, 9));
+        assert_eq!(read(&mut journal, 0, 19).unwrap(), [19; 10 * PIECE]);
+    }
+
+    #[test]
+    fn thinned_frames_at_the_end_of_an_epoch_are_told_as_such() {
+        let mut journal = journal(100 * PIECE);
+        for sequence in 0..9 {
+            journal.push(0, key(sequence == 0), &[sequence; 10 * PIECE]);
+        }
+        journal.received(0, 1, 2);
+        journal.begin_epoch(0, 2, true);
+        assert_eq!(journal.push(0, key(true), &[1; 20 * PIECE]), Kept::Yes { evicted: 0 });
+        assert_eq!(journal.push(0, key(false), &[1; 20 * PIECE]), Kept::Yes { evicted: 7 });
+        assert_eq!((journal.find(0, 1, 2), journal.thinned_at_end(0, 1)), (None, (2, 9)));
+        assert_eq!(journal.missing(0, 1, 2), (SkipReason::Thinned, 8));
+    }
+
+    #[test]
+    fn what_is_safe_on_flash_goes_first_and_is_not_lost() {
+        let mut journal = journal(100 * PIECE);
+        for sequence in 0..10 {
+            journal.push(0, key(sequence % 5 == 0), &[sequence; 10 * PIECE]);
+        }
+        journal.set_safe(0, 1, 7);
+        for sequence in 10..17 {
+            assert_eq!(journal.push(0, key(sequence == 10), &[0; 10 * PIECE]), Kept::Yes { evicted: 0 });
+        }
+        assert_eq!(journal.push(0, key(false), &[0; 10 * PIECE]), Kept::Yes { evicted: 3 });
+        assert_eq!((journal.find(0, 1, 0).unwrap().sequence, journal.missing(0, 1, 7)), (10, (SkipReason::Thinned, 9)));
+    }
+
+    #[test]
+    fn frames_are_copied_out_in_the_order_of_their_arrival() {
+        let mut journal = journal(100 * PIECE);
+        let (mut number, mut octets, mut copied) = (0, Vec::new(), Vec::new());
+        for round in 0..60_u8 {
+            journal.push(0, key(round % 5 == 0), &[round; 4 * PIECE]);
+            journal.push(1, key(true), &[round; PIECE]);
+            if round % 2 == 0 {
+                while let Some(found) = journal.copy_out(number, |track, _| track == 0, &mut octets) {
+                    assert_eq!(octets, [found.sequence as u8; 4 * PIECE]);
+                    (number, _) = (found.number + 1, copied.push(found.sequence));
+                }
+            }
+        }
+        assert!(copied.iter().copied().eq(0..59), "{copied:?}");
+        let again = journal.copy_out(100, |_, _| true, &mut octets).unwrap();
+        assert!(again.number >= 100 && again.number < 110, "it can go back: {again:?}");
     }
 
     #[test]
     fn a_group_larger_than_the_arena_is_cut_at_its_tail() {
-        let mut journal = journal(1_000);
-        journal.push(0, key(true), &[0; 600]);
-        journal.push(0, key(false), &[1; 300]);
-        assert_eq!(journal.push(0, key(false), &[2; 300]), Kept::CutAtTail);
+        let mut journal = journal(100 * PIECE);
+        journal.push(0, key(true), &[0; 60 * PIECE]);
+        journal.push(0, key(false), &[1; 30 * PIECE]);
+        assert_eq!(journal.push(0, key(false), &[2; 30 * PIECE]), Kept::CutAtTail);
         assert_eq!(journal.frames(), 2, "what can be decoded stays");
-        assert_eq!(journal.push(0, key(true), &[3; 300]), Kept::Yes { evicted: 2 });
+        assert_eq!(journal.push(0, key(true), &[3; 30 * PIECE]), Kept::Yes { evicted: 2 });
         assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 2);
     }
 
     #[test]
     fn nothing_goes_for_a_picture_that_has_no_room_after_all() {
-        let mut journal = journal(1_000);
-        journal.push(1, key(true), &[7; 100]);
-        journal.push(0, key(true), &[0; 600]);
-        journal.push(0, key(false), &[1; 300]);
-        assert_eq!(journal.push(0, key(false), &[2; 200]), Kept::CutAtTail);
+        let mut journal = journal(100 * PIECE);
+        journal.push(1, key(true), &[7; 10 * PIECE]);
+        journal.push(0, key(true), &[0; 60 * PIECE]);
+        journal.push(0, key(false), &[1; 30 * PIECE]);
+        assert_eq!(journal.push(0, key(false), &[2; 20 * PIECE]), Kept::CutAtTail);
         assert_eq!(journal.find(1, 1, 0).map(|entry| entry.sequence), Some(0), "the sound would be gone for nothing");
-        assert_eq!(journal.push(0, key(false), &[2; 100]), Kept::Yes { evicted: 1 }, "with it there is room");
-        assert_eq!(journal.find(0, 1, 2).map(|entry| entry.length), Some(100));
+        assert_eq!(journal.push(0, key(false), &[2; 10 * PIECE]), Kept::Yes { evicted: 1 }, "with it there is room");
+        assert_eq!(journal.find(0, 1, 2).map(|entry| entry.length), Some(10 * PIECE as u64));
         // An older group would go for it, and then its own.
-        let mut journal = self::journal(1_000);
-        journal.push(0, key(true), &[0; 100]);
-        journal.push(0, key(true), &[1; 600]);
-        journal.push(0, key(false), &[2; 300]);
-        assert_eq!(journal.push(0, key(false), &[3; 200]), Kept::CutAtTail);
+        let mut journal = self::journal(100 * PIECE);
+        journal.push(0, key(true), &[0; 10 * PIECE]);
+        journal.push(0, key(true), &[1; 60 * PIECE]);
+        journal.push(0, key(false), &[2; 30 * PIECE]);
+        assert_eq!(journal.push(0, key(false), &[3; 20 * PIECE]), Kept::CutAtTail);
         assert_eq!(journal.frames(), 3);
-        assert_eq!(journal.push(0, key(false), &[3; 100]), Kept::Yes { evicted: 1 });
+        assert_eq!(journal.push(0, key(false), &[3; 10 * PIECE]), Kept::Yes { evicted: 1 });
     }
 
     #[test]
     fn audio_and_video_share_the_arena() {
-        let mut journal = journal(1_000);
+        let mut journal = journal(100 * PIECE);
         for sequence in 0..20_u8 {
-            journal.push(0, key(sequence % 4 == 0), &[sequence; 90]);
-            journal.push(1, key(true), &[sequence; 10]);
+            journal.push(0, key(sequence % 4 == 0), &[sequence; 9 * PIECE]);
+            journal.push(1, key(true), &[sequence; PIECE]);
         }
         let first_audio = journal.find(1, 1, 0).unwrap().sequence;
         let first_video = journal.find(0, 1, 0).unwrap();
         assert!(first_video.head.key && first_audio.abs_diff(first_video.sequence) <= 4);
-        assert_eq!(read(&mut journal, 1, 19).unwrap(), [19; 10]);
+        assert_eq!(read(&mut journal, 1, 19).unwrap(), [19; PIECE]);
     }
 
     #[test]
     fn the_newest_key_frame_is_known_as_long_as_it_is_there() {
-        let mut journal = journal(1_000);
+        let mut journal = journal(100 * PIECE);
         assert_eq!(journal.newest_key(0, 1), None);
         for sequence in 0..8 {
-            journal.push(0, key(sequence % 3 == 0), &[sequence; 100]);
+            journal.push(0, key(sequence % 3 == 0), &[sequence; 10 * PIECE]);
         }
         assert_eq!(
             (journal.newest_key(0, 1), journal.newest_key(0, 2), journal.newest_key(9_999, 1)),
@@ -585,29 +797,29 @@ mod tests {
         journal.received(0, 1, 7);
         assert_eq!(journal.newest_key(0, 1), None);
         journal.begin_epoch(0, 2, true);
-        journal.push(0, key(true), &[0; 100]);
+        journal.push(0, key(true), &[0; 10 * PIECE]);
         assert_eq!((journal.newest_key(0, 1), journal.newest_key(0, 2)), (None, Some(0)));
     }
 
     #[test]
     fn received_frames_make_room() {
-        let mut journal = journal(1_000);
+        let mut journal = journal(100 * PIECE);
         for sequence in 0..10 {
-            journal.push(0, key(sequence == 0), &[sequence; 100]);
+            journal.push(0, key(sequence == 0), &[sequence; 10 * PIECE]);
         }
         journal.received(0, 1, 7);
-        assert_eq!((journal.frames(), journal.bytes(), journal.find(0, 1, 0).unwrap().sequence), (3, 300, 7));
-        assert_eq!(journal.push(0, key(false), &[9; 100]), Kept::Yes { evicted: 0 });
+        assert_eq!((journal.frames(), journal.bytes(), journal.find(0, 1, 0).unwrap().sequence), (3, 30 * PIECE, 7));
+        assert_eq!(journal.push(0, key(false), &[9; 10 * PIECE]), Kept::Yes { evicted: 0 });
         journal.received(0, 1, 100);
-        assert_eq!((journal.frames(), journal.used), (0, 0));
+        assert_eq!((journal.frames(), journal.used()), (0, 0));
     }
 
     #[test]
     fn epochs_are_kept_apart() {
-        let mut journal = journal(1_000);
-        journal.push(0, key(true), &[1; 10]);
+        let mut journal = journal(100 * PIECE);
+        journal.push(0, key(true), &[1; PIECE]);
         journal.begin_epoch(0, 2, true);
-        journal.push(0, key(true), &[2; 10]);
+        journal.push(0, key(true), &[2; PIECE]);
         assert_eq!((journal.end(0, 1), journal.end(0, 2)), (1, 1));
         assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 0);
         assert_eq!(journal.find(0, 1, 1), None);
@@ -615,16 +827,16 @@ mod tests {
         journal.received(0, 2, 1);
         assert_eq!((journal.frames(), journal.find(0, 2, 0)), (1, None));
         assert_eq!(journal.find(0, 1, 0).unwrap().sequence, 0, "nothing was said of the earlier one");
-        journal.push(0, key(false), &[3; 10]);
+        journal.push(0, key(false), &[3; PIECE]);
         journal.received(0, 1, 1);
         assert_eq!((journal.frames(), journal.find(0, 2, 0).unwrap().sequence), (1, 1));
     }
 
     #[test]
     fn all_former_epochs_keep_their_ends() {
-        let mut journal = journal(1_000);
+        let mut journal = journal(100 * PIECE);
         for epoch in 2..=4 {
-            journal.push(0, key(true), &[epoch as u8; 10]);
+            journal.push(0, key(true), &[epoch as u8; PIECE]);
             journal.begin_epoch(0, epoch, true);
         }
         assert_eq!([1, 2, 3, 4].map(|epoch| journal.end(0, epoch)), [1, 1, 1, 0]);
@@ -636,7 +848,7 @@ mod tests {
         );
         assert_eq!([1, 2, 3].map(|epoch| journal.freed(0, epoch)), [0, 1, 0]);
         for epoch in 5..=100 {
-            journal.push(0, key(true), &[epoch as u8; 10]);
+            journal.push(0, key(true), &[epoch as u8; PIECE]);
             journal.begin_epoch(0, epoch, true);
         }
         assert_eq!((journal.end(0, 2), journal.end(0, 99)), (0, 1), "one that is done is forgotten first");
@@ -644,28 +856,28 @@ mod tests {
 
     #[test]
     fn no_epoch_is_forgotten_that_the_server_needs() {
-        let mut journal = journal(100_000);
+        let mut journal = journal(10_000 * PIECE);
         for epoch in 2..=MOST_FORMER as u64 + 1 {
             assert!(journal.takes_epoch(0));
-            journal.push(0, key(true), &[1; 10]);
+            journal.push(0, key(true), &[1; PIECE]);
             journal.begin_epoch(0, epoch, true);
         }
         assert_eq!((journal.end(0, 1), journal.knows(0, 1), journal.takes_epoch(0)), (1, true, false));
         journal.received(0, 7, 1);
         assert!(journal.takes_epoch(0) && journal.takes_epoch(1));
-        journal.push(0, key(true), &[1; 10]);
+        journal.push(0, key(true), &[1; PIECE]);
         journal.begin_epoch(0, 5_000, true);
         assert_eq!((journal.knows(0, 7), journal.end(0, 1), journal.chains[0].former.len()), (false, 1, MOST_FORMER));
     }
 
     #[test]
     fn a_track_whose_group_was_evicted_for_another_needs_a_key() {
-        let mut journal = journal(1_000);
-        journal.push(0, key(true), &[0; 500]);
-        journal.push(0, key(false), &[1; 490]);
-        assert_eq!(journal.push(1, key(true), &[2; 20]), Kept::Yes { evicted: 2 });
+        let mut journal = journal(100 * PIECE);
+        journal.push(0, key(true), &[0; 50 * PIECE]);
+        journal.push(0, key(false), &[1; 49 * PIECE]);
+        assert_eq!(journal.push(1, key(true), &[2; 2 * PIECE]), Kept::Yes { evicted: 2 });
         assert!(journal.needs_key(0) && !journal.needs_key(1));
-        journal.push(0, key(true), &[3; 10]);
+        journal.push(0, key(true), &[3; PIECE]);
         assert!(!journal.needs_key(0));
     }
 
@@ -676,6 +888,6 @@ mod tests {
             journal.push(1, key(true), &[0; 8]);
         }
         assert_eq!(journal.frames(), 256);
-        assert_eq!(journal.slots.capacity(), 256, "nothing is allocated later");
+        assert_eq!(journal.slots.len(), 256, "each is used again");
     }
 }

@@ -135,7 +135,13 @@ mod tests {
             for number in 0..300 {
                 assert!(matches!(push(&intake, 0, number), Pushed::Kept | Pushed::WaitKey));
             }
-            assert!(held(&intake, 0).0.unwrap() > 200, "the newest are there");
+            let (oldest, end) = held(&intake, 0);
+            assert!(oldest.is_some() && end > 200, "what was kept of the old ones is all of the same source");
+            assert_eq!(
+                (&intake).find(0, 1, end - 2).map(|entry| entry.sequence),
+                Some(end - 2),
+                "the newest are there"
+            );
         }
     }
 

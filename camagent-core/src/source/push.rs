@@ -11,7 +11,7 @@ use std::{
 use camagent_media::{Codec, Framing};
 use camagent_proto::{
     Instant,
-    frame::{FrameHead, TrackInfo},
+    frame::{FrameHead, SkipReason, TrackInfo},
     message::{Policy, Retention},
     transfer::{self, Entry},
 };
@@ -78,6 +78,8 @@ pub(crate) struct SpentEpoch {
     pub(crate) end: u64,
     /// The server needs nothing of it below this number.
     pub(crate) freed: u64,
+    /// Of its last frames those, from .. to, that went to keep their key frame.
+    pub(crate) thinned: (u64, u64),
 }
 
 struct Track {
@@ -442,9 +444,10 @@ impl Intake {
 
     /// Copies the oldest frame with a number not below `number` that belongs on flash, with its epoch.
     pub(crate) fn copy_out(&self, number: u64, into: &mut Vec<u8>) -> Option<(TrackInfo, Copied)> {
-        let state = self.lock();
-        let copied = state.journal.copy_out(number, |track, epoch| state.epochs.contains_key(&(track, epoch)), into)?;
-        state.epochs.get(&(copied.track, copied.epoch)).map(|(_, info)| (info.clone(), copied))
+        let mut state = self.lock();
+        let State { journal, epochs, .. } = &mut *state;
+        let copied = journal.copy_out(number, |track, epoch| epochs.contains_key(&(track, epoch)), into)?;
+        epochs.get(&(copied.track, copied.epoch)).map(|(_, info)| (info.clone(), copied))
     }
 
     /// Epochs of which memory has nothing any more from the number on that `written` says. Those that go on too, `at_stop`.
@@ -457,7 +460,8 @@ impl Intake {
             if transfer::Journal::find(journal, info.track, info.epoch, written).is_none() {
                 let end = transfer::Journal::end(journal, info.track, info.epoch);
                 let freed = journal.freed(info.track, info.epoch);
-                spent.push(SpentEpoch { info: info.clone(), written, end, freed });
+                let thinned = journal.thinned_at_end(info.track, info.epoch);
+                spent.push(SpentEpoch { info: info.clone(), written, end, freed, thinned });
             }
         }
         spent
@@ -604,6 +608,10 @@ impl transfer::Journal for &Intake {
 
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         self.lock().journal.end(track, epoch)
+    }
+
+    fn missing(&mut self, track: u32, epoch: u64, number: u64) -> (SkipReason, u64) {
+        self.lock().journal.missing(track, epoch, number)
     }
 
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {

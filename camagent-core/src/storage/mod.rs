@@ -242,6 +242,10 @@ impl transfer::Journal for Tiers<'_> {
         (&mut &*self.intake).end(track, epoch)
     }
 
+    fn missing(&mut self, track: u32, epoch: u64, number: u64) -> (SkipReason, u64) {
+        (&mut &*self.intake).missing(track, epoch, number)
+    }
+
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {
         (&mut &*self.intake).copy(track, epoch, sequence, offset, into)
     }

@@ -400,7 +400,7 @@ impl Worker {
             let octets = std::mem::take(&mut self.frame);
             let done = is_old
                 || self.with_flash(now, shelf, |flash, disk| {
-                    flash.note_hole(&info, written, copied.freed, copied.sequence);
+                    flash.note_hole(&info, written, copied.freed, copied.thinned, copied.sequence);
                     flash.append(disk, &info, &frame, &octets)
                 });
             self.frame = octets;
@@ -442,17 +442,28 @@ impl Worker {
         self.forget(intake, shelf);
     }
 
-    /// Epochs that were left are over when memory has nothing of them that is not written; at a planned stop all are.
+    /// Epochs that were left are over when memory has nothing of them that is not written; at a planned stop all are. Also those of which nothing could be
+    /// written: the live reader leaves to the card what is before a frame that is safe on it.
     fn end_epochs(&mut self, intake: &Intake, is_stop: bool) {
         let Some(flash) = &mut self.flash else { return };
         let (boot, written) = (self.config.boot, &self.written);
         let goes_on = |info: &TrackInfo| {
             let key = LaneKey { boot, track: info.track, epoch: info.epoch };
-            let lane = flash.lane(&key).filter(|lane| lane.ended.is_none());
-            lane.and_then(|_| written.get(&(info.track, info.epoch)).copied())
+            let written = written.get(&(info.track, info.epoch)).copied();
+            match flash.lane(&key) {
+                Some(lane) => written.filter(|_| lane.ended.is_none()),
+                // What was written of it is stored and forgotten, if there was something.
+                None => Some(written.unwrap_or(0)),
+            }
         };
-        for SpentEpoch { info, written, end, freed } in intake.spent_epochs(is_stop, goes_on) {
-            flash.note_end(&info, written, freed, end.max(written));
+        for SpentEpoch { info, written, end, freed, thinned } in intake.spent_epochs(is_stop, goes_on) {
+            let (of, end) = ((info.track, info.epoch), end.max(written));
+            flash.note_end(&info, written, freed, thinned, end);
+            if flash.lane(&LaneKey { boot, track: info.track, epoch: info.epoch }).is_some() {
+                // Told once: when all of it is stored nothing of it is missing.
+                self.written.insert(of, end);
+                self.safe.insert(of, end);
+            }
         }
     }
 
@@ -571,9 +582,10 @@ impl Worker {
         if state.session != self.session {
             return true;
         }
-        // The agent goes by this: what it is told to be there and does not find, it takes for brought already.
+        // The agent goes by this: what it is told to be there and does not find, it takes for brought already. What is written and not safe yet is
+        // told to be there, and read when it is safe.
         let is_current = state.live_from == self.read_below;
-        is_at_end &= is_current;
+        is_at_end &= is_current && !self.is_any_unsafe();
         let is_news = !read.is_empty() || state.is_at_end != is_at_end;
         state.is_at_end = is_at_end;
         state.ahead.extend(read);
@@ -582,6 +594,14 @@ impl Worker {
             wake();
         }
         goes_on || !is_current
+    }
+
+    /// Whether something was written for the backlog that cannot be read yet.
+    fn is_any_unsafe(&self) -> bool {
+        self.written.iter().any(|(of, written)| {
+            let below = self.read_below.get(of).copied().unwrap_or(0);
+            self.safe.get(of).copied().unwrap_or(0) < below.min(*written)
+        })
     }
 
     fn read_below_of(&self, lane: &LaneKey) -> u64 {

@@ -153,6 +153,8 @@ pub enum SkipReason {
     Corrupt,
     /// On a lane: they were sent as live frames and stored, or told as lost there. Nothing more is lost.
     Live,
+    /// The agent's journal was full: of older groups of pictures only the key frames were kept.
+    Thinned,
     /// A reason that this version does not know.
     Other(u64),
 }
@@ -167,6 +169,7 @@ impl SkipReason {
             4 => SkipReason::Disposable,
             5 => SkipReason::Corrupt,
             6 => SkipReason::Live,
+            7 => SkipReason::Thinned,
             other => SkipReason::Other(other),
         }
     }
@@ -180,6 +183,7 @@ impl SkipReason {
             SkipReason::Disposable => 4,
             SkipReason::Corrupt => 5,
             SkipReason::Live => 6,
+            SkipReason::Thinned => 7,
             SkipReason::Other(number) => number,
         }
     }
@@ -193,6 +197,7 @@ impl SkipReason {
             SkipReason::Disposable => "disposable",
             SkipReason::Corrupt => "corrupt",
             SkipReason::Live => "live",
+            SkipReason::Thinned => "thinned",
             SkipReason::Other(_) => "other",
         }
     }

@@ -17,7 +17,7 @@ pub use lanes::{EpochKey, MAX_LANES, Past};
 pub use receiver::{Delivery, MediaFrame, Receiver};
 pub use sender::{Sender, TransferCounts};
 
-use crate::frame::FrameHead;
+use crate::frame::{FrameHead, SkipReason};
 
 /// A frame as the journal knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub trait Journal {
     fn newest_key(&mut self, track: u32, epoch: u64) -> Option<u64>;
     /// The number that the next frame of that epoch will get, or would have got.
     fn end(&mut self, track: u32, epoch: u64) -> u64;
+    /// Why `number`, which was pushed and is not there, will not come, and up to which one that holds, at most to the next one that is there.
+    fn missing(&mut self, _track: u32, _epoch: u64, _number: u64) -> (SkipReason, u64) {
+        (SkipReason::OverBudget, u64::MAX)
+    }
     /// Copies octets of a frame, from `offset` on, into all of `into`. `false` when the frame is gone.
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool;
     /// All frames of that epoch below `next` may go: the server has received them, or stored them when it records the track.

@@ -474,7 +474,9 @@ impl Sender {
                     (epoch.next, epoch.begun, epoch.announced) = (goes_on, goes_on, false);
                     return Some(true);
                 }
-                return Some(skip(number, epoch, first_kept, SkipReason::OverBudget, record, &mut self.counts));
+                let (reason, last) = journal.missing(number, epoch.info.epoch, epoch.next);
+                let end = last.saturating_add(1).clamp(epoch.next + 1, first_kept);
+                return Some(skip(number, epoch, end, reason, record, &mut self.counts));
             }
             let Some(entry) = found else { continue };
             if entry.length > self.limits.frame_bytes {
@@ -528,6 +530,8 @@ impl Sender {
         };
         let (end, reason) = match verdict {
             Verdict::Send => {
+                // The server had not heard of it: what was left out is sent after all, and nothing is broken.
+                epoch.broken.take_if(|broken| broken.first == entry.sequence);
                 if let Some(broken) = &mut epoch.broken
                     && entry.head.key
                     && entry.sequence > broken.first

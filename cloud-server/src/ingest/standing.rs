@@ -88,14 +88,15 @@ impl Standing {
         self.tracks.get(key).and_then(|track| track.owed.first()).map_or(next, |owed| owed.min(next))
     }
 
-    /// Where the tracks of a boot go on, as far as the store knows: behind what is persisted of their newest epochs.
+    /// Where the tracks of a boot go on, as far as the store knows: at the first that is not persisted of their newest epochs.
     #[must_use]
     pub fn points(&self, agent: &str, boot: [u8; 16]) -> Vec<ResumePoint> {
         let mut points: Vec<ResumePoint> = Vec::new();
         for (key, track) in self.tracks.iter().rev() {
             let of_track = points.iter().filter(|point| point.track == key.track).count();
             if key.agent == agent && key.boot == boot && of_track < MOST_EPOCHS {
-                let next = track.persisted.first().map_or(0, |first| track.persisted.gap_from(first));
+                // Below the first that is persisted something may have come and be forgotten with the process: the agent knows of what it was told.
+                let next = track.persisted.gap_from(0);
                 points.push(ResumePoint { track: key.track, epoch: key.epoch, next });
             }
         }

@@ -73,6 +73,10 @@ pub async fn coverage(archive: &Archive, camera: &str, source: &str, from_us: i6
         let mut known = Known { absences: ledger.absences(agent, camera, source, from_us, to_us), ..Known::default() };
         rows().for_each(|row| known.add(ledger, &row.key));
         ledger.tracks_of(camera, source).for_each(|key| known.add(ledger, key));
+        for row in rows() {
+            let recorded = known.recorded.entry(row.key.clone()).or_default();
+            row.runs.iter().for_each(|run| recorded.insert(run.first, run.next));
+        }
         known
     });
     let wanted = Wanted { from_us, to_us, now_us: archive.utc_us(), is_stalled: archive.takes_nothing(), has_video };
@@ -99,6 +103,8 @@ struct Known {
     /// What is missing of each track, and how its epoch ended.
     tracks: BTreeMap<TrackKey, (Vec<Missing>, Option<EndReason>)>,
     absences: Vec<Absence>,
+    /// Numbers that are there, wherever their times put them: what came over another session may be some hundred milliseconds off.
+    recorded: BTreeMap<TrackKey, Ranges>,
 }
 
 impl Known {
@@ -106,6 +112,12 @@ impl Known {
         if !self.tracks.contains_key(key) {
             self.tracks.insert(key.clone(), (ledger.of_track(key), ledger.ended(key).map(|(_, cause)| cause)));
         }
+    }
+
+    /// How many of `first..next` are not recorded.
+    fn lacks(&self, key: &TrackKey, first: u64, next: u64) -> u64 {
+        let missing = self.recorded.get(key).map(|recorded| recorded.missing(first, next));
+        missing.map_or(next - first, |missing| missing.into_iter().map(|(first, next)| next - first).sum())
     }
 
     /// What is missing among `first..next`, cut to that range.
@@ -167,7 +179,8 @@ fn hole(last: Option<Placed<'_>>, next: Option<Placed<'_>>, known: &Known, wante
     // What is to come is no gap.
     let ends = next.map_or(wanted.to_us.min(wanted.now_us), |next| next.run.start_us);
     let is_same = matches!((&last, &next), (Some(last), Some(next)) if last.key == next.key);
-    let lacks = matches!((&last, &next), (Some(last), Some(next)) if is_same && next.run.first > last.run.next);
+    let lacks = matches!((&last, &next), (Some(last), Some(next)) if is_same && next.run.first > last.run.next
+        && known.lacks(last.key, last.run.next, next.run.first) > 0);
     let is_under_way = next.is_none() && begins.saturating_add(UNDER_WAY_US) >= wanted.now_us;
     if is_under_way || !(lacks || last.is_none() || next.is_none() || ends.saturating_sub(begins) > PAUSE_US) {
         return None;
@@ -195,10 +208,11 @@ fn whys(
                 explained += gap.next - gap.first;
                 count(gap);
             });
-            if end > first + explained {
-                *frames.entry(GapReason::NOT_RECEIVED).or_default() += end - first - explained;
+            let lacking = if end > first { known.lacks(last.key, first, end) } else { 0 };
+            if lacking > explained {
+                *frames.entry(GapReason::NOT_RECEIVED).or_default() += lacking - explained;
             }
-            if end <= first {
+            if lacking == 0 {
                 others.push(GapReason::NO_FRAMES);
             }
         }

@@ -29,6 +29,8 @@ use crate::{
 const CLOCK_BEGINS_US: u64 = 3_000_000;
 /// The disk thread is looked at so often, whatever it asks for: others wake it.
 const LOOK_EVERY_US: u64 = 50_000;
+/// Memory is given out in pieces of so many octets, as the reference of `buffer_size` says.
+const RAM_PIECE: u64 = 256;
 /// Octets of the largest frame: what servers take.
 const MAX_FRAME: u64 = 4 << 20;
 
@@ -56,7 +58,8 @@ impl AgentHost {
     pub fn start(plan: &Plan, boot: u32, card: &Card, now_us: u64, log: &mut Log) -> Self {
         let config = config(plan.records);
         let policy = Policy {
-            ram_octets: plan.ram as u64,
+            ram_octets: (plan.ram as u64).next_multiple_of(RAM_PIECE),
+            ram_piece: RAM_PIECE,
             ram_frames: (plan.ram as u64 / 1_024).max(256),
             budget_us: plan.budget_us,
             frame_octets: MAX_FRAME,
@@ -244,6 +247,10 @@ impl Journal for Reader<'_> {
 
     fn end(&mut self, track: u32, epoch: u64) -> u64 {
         self.tiers.end(track, epoch)
+    }
+
+    fn missing(&mut self, track: u32, epoch: u64, number: u64) -> (SkipReason, u64) {
+        self.tiers.missing(track, epoch, number)
     }
 
     fn copy(&mut self, track: u32, epoch: u64, sequence: u64, offset: u64, into: &mut [u8]) -> bool {

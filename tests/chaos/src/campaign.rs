@@ -26,6 +26,10 @@ pub struct Sum {
     pub pushed: u64,
     /// Frames that have a cause not to be stored.
     pub explained: u64,
+    /// Frames that were safe on the card when their run ended without a word, and are stored.
+    pub promised: u64,
+    /// Runs of agents that ended so.
+    pub ended: u64,
     /// Faults that happened.
     pub faults: u64,
     /// Seeds of the runs with breaches, the first ones.
@@ -46,9 +50,16 @@ impl Sum {
 
     /// Adds one run.
     pub fn add(&mut self, seed: u64, bug: Option<Bug>) {
-        let plan = Plan::new(seed);
-        let verdict = checker::check(&world::run(&plan, bug));
+        self.add_plan(&Plan::new(seed), bug);
+    }
+
+    /// Adds one run of a plan.
+    pub fn add_plan(&mut self, plan: &Plan, bug: Option<Bug>) {
+        let seed = plan.seed;
+        let verdict = checker::check(&world::run(plan, bug));
         self.runs += 1;
+        self.promised += verdict.promised;
+        self.ended += verdict.ended;
         self.lost += verdict.count(Kind::Lost);
         self.duplicated += verdict.count(Kind::Duplicated);
         self.unexplained += verdict.count(Kind::Unexplained);

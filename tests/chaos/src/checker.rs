@@ -2,7 +2,8 @@
 //!
 //! It knows the rules and none of the code that keeps them. For every frame that was pushed it wants the same octets stored exactly once, or
 //! exactly one cause why they are not, and it does not take the ends' word for a cause: a SKIP for want of room is believed only if the
-//! frames that were pushed since really are more than the journal's memory, one for lateness only if the frame had waited for so long.
+//! frames that were pushed since really are more than the journal's memory, one for lateness only if the frame had waited for so long. That only key
+//! frames were kept of a group is believed if the group was over, and all key frames before it are, with everything since, more than fits.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -46,6 +47,10 @@ pub struct Verdict {
     pub pushed: u64,
     /// Frames that are not stored and have a cause.
     pub explained: u64,
+    /// Frames that were only on the card when their run ended, safely, and are stored.
+    pub promised: u64,
+    /// Runs of the agent that ended without a word.
+    pub ended: u64,
 }
 
 impl Verdict {
@@ -70,8 +75,11 @@ struct Frame {
     disposable: bool,
     /// Everything in memory from this frame's group on was more than fits, at a time when the group was not let go of.
     may_be_evicted: bool,
-    /// Octets that all runs had pushed before.
+    /// Octets that all runs had pushed before, and those of key frames among them.
     octets_before: u64,
+    keys_before: u64,
+    /// What its group has to share memory with at the least when it is thinned: this, and all that the run pushed so far.
+    beside: Load,
     /// It was safe on the card when its run ended.
     is_promised: bool,
     taken: bool,
@@ -82,6 +90,27 @@ struct Frame {
     /// When it was told as never coming.
     skipped: Option<(Reason, usize)>,
     stored: u32,
+}
+
+/// What takes room in memory: octets, as memory gives them out, and frames. What is subtracted may be more than what is there so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    octets: i64,
+    frames: i64,
+}
+
+impl Load {
+    fn add(&mut self, octets: u64) {
+        (self.octets, self.frames) = (self.octets + octets as i64, self.frames + 1);
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { octets: self.octets + other.octets, frames: self.frames + other.frames }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { octets: self.octets - other.octets, frames: self.frames - other.frames }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,6 +127,11 @@ struct Boot {
     /// Frames in the order of their pushing, the oldest that can still be in memory first.
     ram: VecDeque<FrameId>,
     ram_octets: u64,
+    /// Everything that it pushed, and the key frames among that.
+    pushed: Load,
+    keys: Load,
+    /// By track: the group that it is in, and the `beside` of its frames.
+    groups: BTreeMap<u32, (Load, Load)>,
     session_us: Option<u64>,
     /// Since when it has no session; `None` while there is one.
     alone_us: Option<u64>,
@@ -139,11 +173,36 @@ struct Checker {
     card_is_bad: bool,
     /// When the card last began or ceased to be bad.
     card_bad_us: Option<u64>,
-    /// Octets that were pushed, by all runs.
+    /// Octets that were pushed, by all runs, and those of key frames among them.
     octets: u64,
+    keys: u64,
 }
 
 impl Boot {
+    /// Takes note of a frame: what stands beside its group in memory, less what was pushed before, whatever of that is still there.
+    fn note(&mut self, track: u32, key: bool, octets: u64) -> Load {
+        let octets = octets.next_multiple_of(self.policy.ram_piece);
+        if key || !self.groups.contains_key(&track) {
+            // Key frames stay, and groups of other tracks that go on.
+            let others = self.groups.iter().filter(|(other, _)| **other != track).map(|(_, (group, _))| *group);
+            let beside = others.fold(self.keys, Load::plus).minus(self.pushed);
+            self.groups.insert(track, (Load::default(), beside));
+        }
+        let (group, beside) = self.groups.entry(track).or_default();
+        group.add(octets);
+        self.pushed.add(octets);
+        if key {
+            self.keys.add(octets);
+        }
+        *beside
+    }
+
+    /// Whether memory had to let go of a frame to keep key frames.
+    fn is_short_for(&self, frame: &Frame) -> bool {
+        let load = self.pushed.plus(frame.beside);
+        load.octets > self.policy.ram_octets as i64 || load.frames > self.policy.ram_frames as i64
+    }
+
     /// Whether the card had a frame safely at a time, by the written policy.
     fn is_promised(&self, frame: &Frame, at_us: u64, card_bad: (bool, Option<u64>), is_planned: bool) -> bool {
         let is_used = self.policy.records && self.policy.card_octets.is_some();
@@ -177,6 +236,9 @@ impl Checker {
                     policy,
                     ram: VecDeque::new(),
                     ram_octets: 0,
+                    pushed: Load::default(),
+                    keys: Load::default(),
+                    groups: BTreeMap::new(),
                     session_us: None,
                     alone_us: Some(now_us),
                     ended: None,
@@ -216,6 +278,8 @@ impl Checker {
                     key,
                     disposable,
                     octets_before: self.octets,
+                    keys_before: self.keys,
+                    beside: Load::default(),
                     is_promised: false,
                     may_be_evicted: false,
                     taken: false,
@@ -269,6 +333,7 @@ impl Checker {
     fn ended(&mut self, number: u32, now_us: u64, is_planned: bool) {
         let Some(boot) = self.boots.get_mut(&number) else { return };
         boot.ended = Some((now_us, is_planned));
+        self.verdict.ended += u64::from(!is_planned);
         let card_bad = (self.card_is_bad, self.card_bad_us);
         let first = Lane { boot: number, track: 0, epoch: 0 };
         let last = Lane { boot: number, track: u32::MAX, epoch: u64::MAX };
@@ -300,12 +365,15 @@ impl Checker {
             let expected = lane.frames.len();
             return self.unexplained(at, format!("{id} was pushed, and {expected} is the next number"));
         }
-        let (octets, now_us, card_bad) = (frame.octets, frame.pushed_us, (self.card_is_bad, self.card_bad_us));
+        let (key, octets, now_us) = (frame.key, frame.octets, frame.pushed_us);
+        let card_bad = (self.card_is_bad, self.card_bad_us);
         self.octets += octets;
-        lane.frames.push(frame);
+        self.keys += if key { octets } else { 0 };
         let Some(boot) = self.boots.get_mut(&id.lane.boot) else {
             return self.unexplained(at, format!("{id} was pushed to an agent that does not run"));
         };
+        let octets = octets.next_multiple_of(boot.policy.ram_piece);
+        lane.frames.push(Frame { beside: boot.note(id.lane.track, key, octets), ..frame });
         boot.ram.push_back(id);
         boot.ram_octets += octets;
         while (boot.ram_octets > boot.policy.ram_octets || boot.ram.len() as u64 > boot.policy.ram_frames)
@@ -313,7 +381,7 @@ impl Checker {
         {
             let Some(lane) = self.lanes.get_mut(&oldest.lane) else { continue };
             let from = usize::try_from(oldest.sequence).unwrap_or(usize::MAX);
-            boot.ram_octets -= lane.frames[from].octets;
+            boot.ram_octets -= lane.frames[from].octets.next_multiple_of(boot.policy.ram_piece);
             if oldest.sequence < lane.freed {
                 continue;
             }
@@ -372,7 +440,7 @@ impl Checker {
         for (sequence, frame) in (before.1..).zip(&mut state.frames[since..told]) {
             frame.acknowledged |= sequence >= begun || frame.taken_live;
         }
-        let from = usize::try_from(before.0).unwrap_or(usize::MAX);
+        let from = usize::try_from(before.0.max(begun)).unwrap_or(usize::MAX);
         let to = usize::try_from(received.max(persisted)).unwrap_or(usize::MAX);
         let known = state.frames.get(from.min(state.frames.len())..to.min(state.frames.len())).unwrap_or_default();
         let missing = known.iter().position(|frame| !frame.taken && frame.skipped.is_none());
@@ -413,13 +481,22 @@ impl Checker {
         let Some(boot) = self.boots.get(&lane.boot) else { return };
         let (octets, card_bad_us) = (self.octets, self.card_bad_us);
         let was_card_full = |frame: &Frame| {
-            let is_over = boot.policy.card_octets.is_some_and(|card| octets - frame.octets_before >= card / 2);
+            let beside = if reason == Reason::Thinned { frame.keys_before } else { 0 };
+            let is_over = boot.policy.card_octets.is_some_and(|card| beside + octets - frame.octets_before >= card / 2);
             is_over || boot.policy.card_octets.is_some() && card_bad_us.is_some_and(|bad| bad >= frame.pushed_us)
         };
         let (policy, session_us) = (boot.policy, boot.session_us.unwrap_or(now_us));
+        // The group that a track is in stays whole.
+        let is_left = boot.ended.is_some()
+            || self.lanes.iter().any(|(other, state)| {
+                (other.boot, other.track) == (lane.boot, lane.track)
+                    && other.epoch > lane.epoch
+                    && !state.frames.is_empty()
+            });
         let Some(state) = self.lanes.get_mut(&lane) else {
             return self.unexplained(at, format!("frames {first} to {last} of {lane} never come, and none was pushed"));
         };
+        let newest_key = state.frames.iter().rposition(|frame| frame.key).unwrap_or(0);
         let count = state.frames.len() as u64;
         if last >= count {
             return self.unexplained(at, format!("{lane} frame {last} never comes, and only {count} were pushed"));
@@ -432,9 +509,17 @@ impl Checker {
             && state.frames[from - 1].skipped.is_some_and(|(reason, _)| reason == Reason::Late);
         let begins_late = policy.budget_us.is_some_and(|budget| waited(&state.frames[from]) > budget);
         let mut wrong = None;
+        // With one that had to go those go that refer to it, also those that came when it had to.
+        let group = state.frames[..=from].iter().rposition(|frame| frame.key).unwrap_or(0);
+        let mut has_gone = state.frames[group..from].iter().any(|frame| frame.may_be_evicted);
         for (index, frame) in state.frames.iter_mut().enumerate().take(to + 1).skip(from) {
+            has_gone = frame.may_be_evicted || has_gone && !frame.key;
             let is_true = match reason {
-                Reason::OverBudget => frame.may_be_evicted || was_card_full(frame),
+                Reason::OverBudget => has_gone || was_card_full(frame),
+                Reason::Thinned => {
+                    let is_over = is_left || index < newest_key;
+                    !frame.key && is_over && (boot.is_short_for(frame) || was_card_full(frame))
+                }
                 // What the live reader told as lost had its cause then.
                 Reason::Live => frame.taken || frame.skipped.is_some(),
                 Reason::TooLarge => frame.octets > policy.frame_octets,
@@ -442,6 +527,8 @@ impl Checker {
                 Reason::Disposable => {
                     frame.disposable && policy.budget_us.is_some_and(|budget| waited(frame) > budget / 2)
                 }
+                // No file has it, of a run that ended before it was safe.
+                Reason::Corrupt => boot.ended.is_some() && !frame.is_promised,
                 Reason::PowerCut | Reason::Other(_) => false,
             };
             if !is_true && !frame.taken && wrong.is_none() {
@@ -481,6 +568,7 @@ impl Checker {
             let boot = self.boots.get(&lane.boot);
             for (sequence, frame) in state.frames.iter().enumerate() {
                 if frame.stored > 0 {
+                    self.verdict.promised += u64::from(frame.is_promised);
                     continue;
                 }
                 let sequence = sequence as u64;

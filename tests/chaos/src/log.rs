@@ -39,6 +39,10 @@ pub enum Reason {
     Late,
     /// Nothing refers to it, and it waited for longer than half of the budget.
     Disposable,
+    /// The agent's journal was full, and the key frame of its group was kept instead of it.
+    Thinned,
+    /// The agent's card did not give it back.
+    Corrupt,
     /// The agent's power went before the frame was safe.
     PowerCut,
     /// Any other reason, as its number on the wire.
@@ -50,6 +54,8 @@ pub enum Reason {
 pub struct Policy {
     /// Octets of frames that fit into memory.
     pub ram_octets: u64,
+    /// Memory is given out in pieces of so many octets.
+    pub ram_piece: u64,
     /// Frames that fit into memory.
     pub ram_frames: u64,
     /// The longest that a frame may wait while there is a session, in microseconds.

@@ -8,6 +8,7 @@ use std::{
 
 use camagent_chaos::{
     campaign::{Sum, explain, told},
+    plan::Plan,
     planted::Bug,
     real,
 };
@@ -27,6 +28,9 @@ and the exit code is 1 when L, D or U is not 0. The first runs that fail are sho
 --list-bugs       names them, one a line
 --log             prints all that happened in the run of the seed
 
+       cargo xtask chaos --day [--seed S] [--runs N]
+a run is a day without a link, in which the agent loses its power 200 times while two pictures a second go to its card
+
        cargo xtask chaos --real [--minutes M] [--seed S] [--worlds W] [--keep]
 the same with real processes: the C example pushes, camagent-cloud records, both are killed, frozen and cut off at random;
 a run is one outage
@@ -45,7 +49,11 @@ struct Options {
     runs: u64,
     bug: Option<Bug>,
     is_told: bool,
+    is_day: bool,
 }
+
+/// A picture so often, in the runs of a day.
+const PICTURE_US: u64 = 500_000;
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--real") {
@@ -57,7 +65,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let mut options = Options { seed: 1, runs: 1_000, bug: None, is_told: false };
+    let mut options = Options { seed: 1, runs: 1_000, bug: None, is_told: false, is_day: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -75,6 +83,10 @@ fn main() -> ExitCode {
             }
             "--log" => {
                 options.is_told = true;
+                Ok(())
+            }
+            "--day" => {
+                (options.is_day, options.runs) = (true, 1);
                 Ok(())
             }
             "--list-bugs" => {
@@ -104,7 +116,11 @@ fn simulate(options: &Options) -> ExitCode {
     let mut told = begun;
     let mut sum = Sum::default();
     for run in 0..options.runs {
-        sum.add(options.seed.wrapping_add(run), options.bug);
+        let seed = options.seed.wrapping_add(run);
+        match options.is_day {
+            true => sum.add_plan(&Plan::day(seed, PICTURE_US), options.bug),
+            false => sum.add(seed, options.bug),
+        }
         if told.elapsed() >= EVERY {
             told = Instant::now();
             let rate = sum.runs as f64 / begun.elapsed().as_secs_f64();
@@ -112,7 +128,7 @@ fn simulate(options: &Options) -> ExitCode {
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
-    for seed in sum.failed.iter().take(SHOWN) {
+    for seed in sum.failed.iter().take(if options.is_day { 0 } else { SHOWN }) {
         println!("{}", explain(*seed, options.bug));
     }
     if !sum.failed.is_empty() {
@@ -127,6 +143,12 @@ fn simulate(options: &Options) -> ExitCode {
         seconds,
         sum.runs as f64 / seconds
     );
+    if options.is_day {
+        println!(
+            "{} runs of agents ended without a word; {} frames that were safe then are stored",
+            sum.ended, sum.promised
+        );
+    }
     println!("{}", sum.line());
     if sum.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

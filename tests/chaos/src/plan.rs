@@ -178,6 +178,50 @@ impl Plan {
     }
 }
 
+/// Time of [`Plan::day`] without a link.
+const DAY: u64 = 86_400 * SECOND;
+/// Power cuts of [`Plan::day`].
+pub const CUTS: u64 = 200;
+
+impl Plan {
+    /// A day without a link, in which the agent loses its power 200 times, every second time in the middle of a write; then the link is back. The
+    /// camera is a small one with a picture each `every_us`: key frames of about 9 kB, the others of 1 kB, and sound as often.
+    pub fn day(seed: u64, every_us: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0xda1);
+        let chance = &mut chance;
+        let begins = 10 * SECOND;
+        let cuts = (0..CUTS).map(|number| {
+            let off = chance.about(SECOND / 10, 30 * SECOND);
+            let fault = match number % 2 {
+                0 => Fault::AgentPower(off),
+                _ => Fault::AgentPowerIn(chance.below(24), off),
+            };
+            // Some soon after each other: what is left of a start that was cut off is found by the next one.
+            let at = if chance.one_in(8) { number * (DAY / CUTS) } else { chance.below(DAY) };
+            (begins + SECOND + at, fault)
+        });
+        let mut faults: Vec<_> = [(begins, Fault::Away(DAY + 60 * SECOND))].into_iter().chain(cuts).collect();
+        faults.sort_by_key(|(at, _)| *at);
+        let picture =
+            TrackPlan { is_video: true, every_us, group: 25, octets: 1_000, key_factor: 9, has_disposable: false };
+        let sound = TrackPlan { is_video: false, group: 1, octets: 160, key_factor: 1, ..picture.clone() };
+        Self {
+            seed,
+            tracks: vec![picture, sound],
+            length_us: begins + DAY + 120 * SECOND,
+            camera_clock_us: 0,
+            ram: 256 << 10,
+            card: Some(CardPlan { octets: 1 << 30, writes_ahead: chance.one_in(2) }),
+            records: true,
+            budget_us: None,
+            rate: 4_000_000,
+            latency_us: 30_000,
+            window: 256 << 10,
+            faults,
+        }
+    }
+}
+
 impl Fault {
     fn new(chance: &mut Chance, length_us: u64) -> Self {
         let (up, down) = (chance.below(257), chance.below(257));

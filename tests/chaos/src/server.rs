@@ -326,6 +326,8 @@ fn note_skip(now_us: u64, lane: Lane, skip: &Skip, store: &mut Store, bug: Optio
         SkipReason::Live => Reason::Live,
         SkipReason::Late => Reason::Late,
         SkipReason::Disposable => Reason::Disposable,
+        SkipReason::Thinned => Reason::Thinned,
+        SkipReason::Corrupt => Reason::Corrupt,
         other => Reason::Other(other.number()),
     };
     log.note(now_us, Event::Skipped { lane, first: skip.first, last: skip.last, reason });

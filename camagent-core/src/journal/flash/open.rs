@@ -3,7 +3,7 @@
 //! A sealed segment is known by the summary at its end, one place read for each. One that was open when the power went is read from its beginning,
 //! cut behind its last whole record and sealed: there is one for each run that ended without a word, and only the last was not sealed before.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
 use camagent_proto::frame::SkipReason;
@@ -246,13 +246,30 @@ impl Flash {
         Ok(is_corrupt)
     }
 
-    /// Runs that ended without a word were ended by the power.
+    /// Runs that ended without a word were ended by the power. Numbers of former runs that no file has, and of which none says why, were in a file that
+    /// cannot be read any more, or is gone.
     fn settle(&mut self) {
         let own = self.config.boot;
-        for (key, lane) in &mut self.lanes {
-            if key.boot != own && lane.ended.is_none() {
-                lane.ended = Some(EndReason::PowerCut);
+        let mut there: BTreeMap<LaneKey, Vec<(u64, u64)>> = BTreeMap::new();
+        for segment in &self.segments {
+            for run in &segment.runs {
+                let key = LaneKey { boot: segment.boot, track: run.track, epoch: run.epoch };
+                there.entry(key).or_default().push((run.first, run.end));
             }
+        }
+        for (key, lane) in self.lanes.iter_mut().filter(|(key, _)| key.boot != own) {
+            lane.ended.get_or_insert(EndReason::PowerCut);
+            let mut known = there.remove(key).unwrap_or_default();
+            known.extend(lane.lost.iter().map(|&(first, last, _)| (first, last + 1)));
+            known.sort_unstable();
+            let (mut next, mut missing) = (lane.oldest, Vec::new());
+            for (first, end) in known.into_iter().chain([(lane.end, lane.end)]) {
+                if next < first {
+                    missing.push((next, first - 1));
+                }
+                next = next.max(end);
+            }
+            missing.into_iter().for_each(|(first, last)| lane.lose(first, last, SkipReason::Corrupt));
         }
     }
 }

@@ -217,28 +217,40 @@ impl Flash {
         self.notes.push(Record::Clock(clock));
     }
 
-    /// Numbers `written..next` of an epoch of this run will not be appended: below `freed` the live reader has brought them, the others were
-    /// evicted. Every number between two frames of the folder has its reason this way.
-    pub(crate) fn note_hole(&mut self, info: &TrackInfo, written: u64, freed: u64, next: u64) {
+    /// Numbers `written..next` of an epoch of this run will not be appended: below `freed` the live reader has brought them, the others went, those
+    /// that are `thinned` to keep their key frame. Every number between two frames of the folder has its reason this way.
+    pub(crate) fn note_hole(&mut self, info: &TrackInfo, written: u64, freed: u64, thinned: (u64, u64), next: u64) {
         let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
         let brought = freed.clamp(written, next.max(written));
         // What the folder has nothing before needs no word.
         if brought > written && self.lanes.contains_key(&key) {
             self.lose(key, written, brought - 1, SkipReason::Live);
         }
-        if next > brought {
-            self.lanes.entry(key).or_insert_with(|| Lane::new(info, brought));
-            self.lose(key, brought, next - 1, SkipReason::OverBudget);
+        let (from, to) = (thinned.0.clamp(brought, next.max(brought)), thinned.1.clamp(brought, next.max(brought)));
+        let parts = match from < to {
+            true => [
+                (brought, from, SkipReason::OverBudget),
+                (from, to, SkipReason::Thinned),
+                (to, next, SkipReason::OverBudget),
+            ],
+            false => [(brought, next, SkipReason::OverBudget); 3],
+        };
+        let count = if from < to { 3 } else { 1 };
+        for (first, end, reason) in parts.into_iter().take(count).filter(|(first, end, _)| first < end) {
+            self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
+            self.lose(key, first, end - 1, reason);
         }
     }
 
-    /// An epoch of this run has ended before `end`, of which numbers below `written` were appended. One that the folder has nothing of needs no word.
-    pub(crate) fn note_end(&mut self, info: &TrackInfo, written: u64, freed: u64, end: u64) {
+    /// An epoch of this run has ended before `end`, of which numbers below `written` were appended. One that the folder has nothing of needs no word,
+    /// unless something is missing.
+    pub(crate) fn note_end(&mut self, info: &TrackInfo, written: u64, freed: u64, thinned: (u64, u64), end: u64) {
         let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
-        if self.lanes.get(&key).is_none_or(|lane| lane.ended.is_some()) {
+        let needs_none = |lane: &Lane| lane.ended.is_some();
+        if self.lanes.get(&key).map_or(freed.max(written) >= end, needs_none) {
             return;
         }
-        self.note_hole(info, written, freed, end);
+        self.note_hole(info, written, freed, thinned, end);
         if let Some(lane) = self.lanes.get_mut(&key) {
             (lane.ended, lane.end) = (Some(EndReason::Stopped), lane.end.max(end));
             self.notes.push(Record::End { track: info.track, epoch: info.epoch, next: end });
@@ -266,8 +278,12 @@ impl Flash {
 
     /// Ends the open segment: what it holds is summed up at its end.
     pub(crate) fn seal(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        // A segment with a summary is believed without being read: what it sums up is safe before.
+        self.sync(disk)?;
         let Some(open) = &mut self.open else { return Ok(()) };
-        self.notes.drain(..).for_each(|note| open.put(&note));
         let data_end = open.place();
         let summary = Record::Summary(open.summary.clone());
         segment::put(open.number, data_end, &summary, &mut open.pending);

@@ -91,7 +91,7 @@ fn frames_come_back_over_segments_and_runs_in_their_order() {
             append(&mut flash, &mut disk, boot, 1, sequence).unwrap();
         }
         flash.note_clock(Clock { boot_us: 7, utc_us: 1_700_000_000_000_000 });
-        (0..2).for_each(|track| flash.note_end(&info(track, 1), 500, 0, 500));
+        (0..2).for_each(|track| flash.note_end(&info(track, 1), 500, 0, (0, 0), 500));
         flash.seal(&mut disk).unwrap();
     }
     let (mut flash, findings) = open(&card, 4, 64 << 20);
@@ -361,15 +361,15 @@ fn every_number_that_was_not_appended_has_a_reason_and_an_epoch_its_true_end() {
     let card = SimDisk::new(1, u64::MAX);
     let mut disk = card.clone();
     let (mut flash, _) = open(&card, 1, 64 << 20);
-    flash.note_hole(&info(0, 1), 0, 3, 3);
+    flash.note_hole(&info(0, 1), 0, 3, (0, 0), 3);
     assert!(flash.lane(&key(1, 0)).is_none(), "what came live before the card was needed needs no word");
     append(&mut flash, &mut disk, 1, 0, 3).unwrap();
     // Up to 7 the live reader brought them, the others were evicted.
-    flash.note_hole(&info(0, 1), 4, 7, 9);
+    flash.note_hole(&info(0, 1), 4, 7, (0, 0), 9);
     append(&mut flash, &mut disk, 1, 0, 9).unwrap();
-    flash.note_hole(&info(0, 1), 10, 5, 10);
-    flash.note_end(&info(0, 1), 10, 20, 20);
-    flash.note_end(&info(0, 1), 10, 11, 11);
+    flash.note_hole(&info(0, 1), 10, 5, (0, 0), 10);
+    flash.note_end(&info(0, 1), 10, 20, (0, 0), 20);
+    flash.note_end(&info(0, 1), 10, 11, (0, 0), 11);
     flash.seal(&mut disk).unwrap();
     for boot in 1..=2 {
         let (flash, _) = open(&card, boot, 64 << 20);
@@ -493,7 +493,7 @@ fn what_was_lost_is_known_after_the_card_was_away() {
     let (mut before, _) = open(&card, 1, 64 << 20);
     (0..10).for_each(|sequence| append(&mut before, &mut disk, 1, 0, sequence).unwrap());
     before.sync(&mut disk).unwrap();
-    before.note_hole(&info(0, 1), 10, 10, 20);
+    before.note_hole(&info(0, 1), 10, 10, (0, 0), 20);
     card.set_away(true);
     assert!(before.sync(&mut disk).is_err());
     card.set_away(false);

@@ -1,6 +1,6 @@
 //! Frames that get a number and are not kept: the server hears of them by a SKIP.
 
-use super::Journal;
+use super::{Journal, Link};
 
 impl Journal {
     /// The next frame of a track is let go of before it is copied.
@@ -14,7 +14,7 @@ impl Journal {
     /// Times of arrival of a track's oldest and newest frame, in microseconds.
     pub(crate) fn span(&self, track: u32) -> Option<(u64, u64)> {
         let chain = self.chains.get(track as usize)?;
-        let at = |number: Option<u64>| Some(self.slot(number?)?.head.arrival_us);
+        let at = |index: Link| Some(self.slot(index?).head.arrival_us);
         Some((at(chain.first)?, at(chain.last)?))
     }
 }

@@ -104,7 +104,7 @@ fn outage(chance: &mut Chance) -> Outage {
     // Often before what the last one broke is well again.
     let calm = Duration::from_millis(chance.about(40, 3_000));
     let lasts = match kind {
-        Kind::Away | Kind::AwayAndKilled => chance.between(7_000, 12_000),
+        Kind::Away | Kind::AwayAndKilled => chance.between(10_000, 15_000),
         Kind::Dark => chance.about(200, 6_000),
         _ => chance.about(20, 2_500),
     };

@@ -18,8 +18,8 @@ use super::life::{End, Life};
 use super::outage::{Kind, Outage, Plan};
 use super::probe::Probe;
 
-/// `streaming.buffer_size`: about four seconds of what is pushed.
-const MEMORY: usize = 256 << 10;
+/// `streaming.buffer_size`: about eight seconds of what is pushed. A disk that stands still for longer costs frames, and is no outage.
+const MEMORY: usize = 512 << 10;
 /// A second of what is pushed, and more.
 const SECOND_OCTETS: usize = 64 << 10;
 /// What a kill may cost with `write_ahead`, by the agent's reference …
