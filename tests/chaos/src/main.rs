@@ -8,7 +8,7 @@ use std::{
 
 use camagent_chaos::{
     campaign::{Sum, explain, told},
-    plan::Plan,
+    plan::{Outage, Plan},
     planted::Bug,
     real,
 };
@@ -51,9 +51,6 @@ struct Options {
     is_told: bool,
     is_day: bool,
 }
-
-/// A picture so often, in the runs of a day.
-const PICTURE_US: u64 = 500_000;
 
 fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--real") {
@@ -118,7 +115,7 @@ fn simulate(options: &Options) -> ExitCode {
     for run in 0..options.runs {
         let seed = options.seed.wrapping_add(run);
         match options.is_day {
-            true => sum.add_plan(&Plan::day(seed, PICTURE_US), options.bug),
+            true => sum.add_plan(&Plan::outage(seed, Outage::DAY), options.bug),
             false => sum.add(seed, options.bug),
         }
         if told.elapsed() >= EVERY {

@@ -178,29 +178,41 @@ impl Plan {
     }
 }
 
-/// Time of [`Plan::day`] without a link.
-const DAY: u64 = 86_400 * SECOND;
-/// Power cuts of [`Plan::day`].
-pub const CUTS: u64 = 200;
+/// One long outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// There is no link for so long.
+    pub lasts_us: u64,
+    /// The agent loses its power so often meanwhile.
+    pub cuts: u64,
+    /// From picture to picture.
+    pub every_us: u64,
+}
+
+impl Outage {
+    /// A day with 200 power cuts, and two pictures a second.
+    pub const DAY: Self = Self { lasts_us: 86_400 * SECOND, cuts: 200, every_us: SECOND / 2 };
+}
 
 impl Plan {
-    /// A day without a link, in which the agent loses its power 200 times, every second time in the middle of a write; then the link is back. The
-    /// camera is a small one with a picture each `every_us`: key frames of about 9 kB, the others of 1 kB, and sound as often.
-    pub fn day(seed: u64, every_us: u64) -> Self {
+    /// A long time without a link, in which the agent loses its power, every second time in the middle of a write; then the link is back. The camera is
+    /// a small one: key frames of about 9 kB, the others of 1 kB, and a sound for each picture.
+    pub fn outage(seed: u64, Outage { lasts_us, cuts, every_us }: Outage) -> Self {
         let mut chance = Chance::new(seed ^ 0xda1);
         let chance = &mut chance;
         let begins = 10 * SECOND;
-        let cuts = (0..CUTS).map(|number| {
+        let cut = |number, chance: &mut Chance| {
             let off = chance.about(SECOND / 10, 30 * SECOND);
             let fault = match number % 2 {
                 0 => Fault::AgentPower(off),
                 _ => Fault::AgentPowerIn(chance.below(24), off),
             };
             // Some soon after each other: what is left of a start that was cut off is found by the next one.
-            let at = if chance.one_in(8) { number * (DAY / CUTS) } else { chance.below(DAY) };
+            let at = if chance.one_in(8) { number * (lasts_us / cuts) } else { chance.below(lasts_us) };
             (begins + SECOND + at, fault)
-        });
-        let mut faults: Vec<_> = [(begins, Fault::Away(DAY + 60 * SECOND))].into_iter().chain(cuts).collect();
+        };
+        let mut faults = vec![(begins, Fault::Away(lasts_us + 60 * SECOND))];
+        faults.extend((0..cuts).map(|number| cut(number, chance)));
         faults.sort_by_key(|(at, _)| *at);
         let picture =
             TrackPlan { is_video: true, every_us, group: 25, octets: 1_000, key_factor: 9, has_disposable: false };
@@ -208,7 +220,7 @@ impl Plan {
         Self {
             seed,
             tracks: vec![picture, sound],
-            length_us: begins + DAY + 120 * SECOND,
+            length_us: begins + lasts_us + 120 * SECOND,
             camera_clock_us: 0,
             ram: 256 << 10,
             card: Some(CardPlan { octets: 1 << 30, writes_ahead: chance.one_in(2) }),
