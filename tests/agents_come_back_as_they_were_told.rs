@@ -110,6 +110,16 @@ async fn after_a_goaway_only_where_the_configuration_leads() {
     assert!(stranger.accept().is_err(), "its token is not for strangers");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_goaway_with_more_servers_than_a_configuration_may_have_is_refused() {
+    let server = RawServer::start().await;
+    let _agent = start(&server.agent_json("cam", &json!({})));
+    let mut session = server.session().await;
+    let servers = vec!["wss://b.example/agent"; 9];
+    assert!(session.say("goaway", json!({"reason": "away", "after_ms": 60_000, "servers": servers})).await);
+    assert_eq!(session.closed().await, 4012);
+}
+
 /// IMF-fixdate (RFC 9110 section 5.6.7) of a few days of September 2001.
 fn httpdate(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs() - 999_993_600;

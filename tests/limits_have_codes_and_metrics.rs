@@ -518,6 +518,15 @@ async fn limit_of_silence_before_a_request() {
     assert!(!matches!(end, Ok(1..)), "nothing is said to who said nothing");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn limit_of_silence_in_a_tls_handshake() {
+    let site = Site::with(|config| config.limits.handshake_timeout = Duration::from_millis(200)).await;
+    let mut socket = TcpStream::connect(site.server.addresses().tls).await.expect("the server listens");
+    let end = wait::within("the end", wait::SOON, socket.read(&mut [0; 64])).await;
+    assert!(!matches!(end, Ok(1..)), "nothing is said to who said nothing");
+    wait::until("the counter", wait::SOON, || site.breaches("handshake_timeout") == 1).await;
+}
+
 // The page of numbers itself.
 
 #[tokio::test(flavor = "multi_thread")]

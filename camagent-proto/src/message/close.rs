@@ -19,6 +19,11 @@ pub struct Goaway {
     pub servers: Vec<String>,
 }
 
+impl Goaway {
+    /// No more servers are named: as many as an agent's configuration may have.
+    pub const MAX_SERVERS: usize = 8;
+}
+
 /// `error`: sent before the WebSocket close with the same code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use camagent_proto::message;
+
 use super::reader::{Section, quoted};
+
+/// Agents hear of no more.
+const MAX_SERVERS: usize = message::Goaway::MAX_SERVERS;
 
 /// When agents come back, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +27,10 @@ impl Default for Goaway {
 impl Goaway {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let own = Self::default();
+        let allowed = "must be at most 8 URLs of servers, as [\"wss://b.example.com:8443/agent\"]";
         Self {
             come_back_within: section.seconds("come_back_within", 0.0..=600.0, own.come_back_within),
-            servers: section.all_parsed(
-                "servers",
-                "must be at most 8 URLs of servers, as [\"wss://b.example.com:8443/agent\"]",
-                url,
-            ),
+            servers: section.few_parsed("servers", MAX_SERVERS, allowed, url),
         }
     }
 
@@ -61,6 +63,7 @@ mod tests {
             ("[goaway]\nservers = [\"https://b\"]", "wss://"),
             ("[goaway]\nservers = [\"wss://\"]", "goaway.servers"),
             ("[goaway]\ncome_back_within = 601", "600"),
+            (&format!("[goaway]\nservers = [{}]", "\"wss://b.example\",".repeat(9)), "at most 8"),
         ] {
             let error = Config::parse(text).expect_err(text).to_string();
             assert!(error.contains(part), "{error}");

@@ -136,8 +136,20 @@ impl Section<'_> {
 
     /// A list of such texts.
     pub(super) fn all_parsed<T>(&mut self, key: &str, allowed: &str, parse: fn(&str) -> Option<T>) -> Vec<T> {
+        self.few_parsed(key, usize::MAX, allowed, parse)
+    }
+
+    /// A list of at most so many.
+    pub(super) fn few_parsed<T>(
+        &mut self,
+        key: &str,
+        most: usize,
+        allowed: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> Vec<T> {
         let Some(value) = self.table.remove(key) else { return Vec::new() };
-        let parsed = value.as_array().and_then(|values| values.iter().map(|value| parse(value.as_str()?)).collect());
+        let few = value.as_array().filter(|values| values.len() <= most);
+        let parsed = few.and_then(|values| values.iter().map(|value| parse(value.as_str()?)).collect());
         parsed.or_else(|| self.wrong(key, show(&value), allowed)).unwrap_or_default()
     }
 

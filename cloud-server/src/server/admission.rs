@@ -84,10 +84,13 @@ where
                 return Box::pin(async { Err(io::Error::other("too many TLS handshakes at once")) });
             }
         };
-        let handshake = self.inner.accept(socket, service);
+        let (handshake, metrics) = (self.inner.accept(socket, service), Arc::clone(&self.metrics));
         Box::pin(async move {
             let done = handshake.await;
             drop(place);
+            if done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                metrics.breach("handshake timeout");
+            }
             done
         })
     }

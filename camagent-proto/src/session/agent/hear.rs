@@ -8,7 +8,7 @@ use super::{Agent, AgentEvent, Arrival, State};
 use crate::{
     error::Error,
     frame::{Frame, MAX_RECORD, RecordReader},
-    message::{Command, Message, Registered, SourceState},
+    message::{Command, Goaway, Message, Registered, SourceState},
     time::{Duration, Instant},
     transfer::Journal,
     version,
@@ -30,6 +30,10 @@ impl Agent {
             (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
             (_, Message::Goaway(goaway)) => {
                 self.asked.goaways.count(now, "goaway in ten seconds", MAX_GOAWAYS)?;
+                let (got, allowed) = (goaway.servers.len() as u64, Goaway::MAX_SERVERS as u64);
+                if got > allowed {
+                    return Err(Error::Limit { limit: "servers in a goaway", allowed, got });
+                }
                 self.events_out.push_back(AgentEvent::Goaway(goaway));
                 Ok(())
             }
