@@ -18,6 +18,7 @@ use super::Gateway;
 use super::berth::{HANDOVER, Moored};
 use super::endpoint::turned_away;
 use super::media::{Media, Told};
+use super::notes::Notes;
 use super::visits::Visits;
 use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
@@ -48,9 +49,8 @@ struct Connection {
     media: Option<Media>,
     /// Cameras that came after register and wait for their claim.
     more_cameras: Vec<Camera>,
-    /// What the agent's octets were for, not yet in the database.
-    data: Option<DataUse>,
-    boot: [u8; 16],
+    /// What is written beside the session, from when it is let in.
+    notes: Option<Notes>,
     failed: Option<String>,
     visits: Visits,
     /// Since when the socket has taken nothing.
@@ -77,8 +77,7 @@ pub(super) async fn serve(
         member: None,
         media: None,
         more_cameras: Vec::new(),
-        data: None,
-        boot: [0; 16],
+        notes: None,
         failed: None,
         visits: Visits::default(),
         blocked_since: None,
@@ -213,7 +212,7 @@ impl Connection {
                         reason: "the server stops".to_owned(),
                         after_ms: 0,
                         spread_ms,
-                        servers: goaway.servers.iter().take(8).cloned().collect(),
+                        servers: goaway.servers.clone(),
                     });
                 }
             }
@@ -435,20 +434,14 @@ impl Connection {
         for camera in std::mem::take(&mut self.more_cameras) {
             self.admit_more(camera).await;
         }
-        if let Some(data) = self.data.take() {
-            self.keep_data(&data).await;
-        }
     }
 
-    /// A database that cannot be written is told and loses nothing: the sums are told again.
-    async fn keep_data(&self, data: &DataUse) {
+    fn keep_data(&self, data: &DataUse) {
         let cameras = self.gateway.agents.status(&self.agent).map(|status| status.cameras).unwrap_or_default();
         let has_source =
             |camera: &Camera, name: &str| matches!(self.gateway.hub.find(&camera.id, name), Found::Source(_));
-        let (rows, now_us) = (super::data::rows(data, &cameras, has_source), self.gateway.clock.utc_us());
-        if let Err(trouble) = self.gateway.store.add_data(&self.agent, &self.boot, &month(now_us), &rows, now_us).await
-        {
-            self.disk_trouble("what an agent used", &trouble);
+        if let Some(notes) = &self.notes {
+            notes.used(super::data::rows(data, &cameras, has_source), self.gateway.clock.utc_us());
         }
     }
 
@@ -459,8 +452,8 @@ impl Connection {
                 if let Some((media, offset_us)) = self.media.as_mut().zip(clock_offset_us) {
                     media.clock_offset(offset_us);
                 }
-                if let Some(data) = heartbeat.statistics.as_ref().and_then(|statistics| statistics.data.clone()) {
-                    self.data = Some(data);
+                if let Some(data) = heartbeat.statistics.as_ref().and_then(|statistics| statistics.data.as_ref()) {
+                    self.keep_data(data);
                 }
                 let now_us = self.gateway.clock.utc_us();
                 self.gateway.agents.heartbeat(&self.agent, generation, heartbeat.statistics, now_us);
@@ -521,18 +514,20 @@ impl Connection {
                 }
             },
         };
+        let now_us = self.gateway.clock.utc_us();
         for camera in &register.cameras {
             self.claim(&camera.id).await?;
+            if let Err(trouble) = self.gateway.store.claim_camera(&camera.id, &self.agent, now_us).await {
+                self.gateway.disk_trouble("the owner of a camera", &trouble);
+            }
         }
-        let now_us = self.gateway.clock.utc_us();
-        self.note_seen(now_us).await;
+        self.notes.insert(Notes::begin(&self.gateway, &self.agent, register.boot_id.0)).seen(now_us);
         let used = self.gateway.store.data(&self.agent, &month(now_us)).await;
         let used = used.unwrap_or_else(|trouble| {
-            self.disk_trouble("what an agent used", &trouble);
+            self.gateway.disk_trouble("what an agent used", &trouble);
             Vec::new()
         });
         let used = used.iter().map(|row| u64::try_from(row.octets).unwrap_or(0)).fold(0, u64::saturating_add);
-        self.boot = register.boot_id.0;
         let member = self.gateway.agents.join(
             &self.agent,
             Joining {
@@ -578,13 +573,17 @@ impl Connection {
             self.protocol.refuse(code, reason);
             return;
         }
+        if let Some(notes) = &self.notes {
+            notes.claimed(&camera.id, self.gateway.clock.utc_us());
+        }
         let Some(media) = &mut self.media else { return };
         for state in offer_all(media, std::slice::from_ref(&camera)) {
             self.protocol.set_wanted(state);
         }
     }
 
-    /// Makes a camera the agent's. A database that cannot be written is told and does not stop live video.
+    /// Makes a camera the agent's, in memory: who reads the database waits for nobody who writes it. A database that cannot be read is told and
+    /// does not stop live video.
     async fn claim(&self, camera: &str) -> Result<(), (CloseCode, String)> {
         let refused = |owner: String| {
             let (agent, camera_id) = (self.agent.clone(), camera.to_owned());
@@ -594,27 +593,9 @@ impl Connection {
         match self.gateway.store.camera_owner(camera).await {
             Ok(Some(owner)) if owner != self.agent => return refused(owner),
             Ok(_) => {}
-            Err(trouble) => self.disk_trouble("who owns a camera", &trouble),
+            Err(trouble) => self.gateway.disk_trouble("who owns a camera", &trouble),
         }
-        if let Err(owner) = self.gateway.hub.claim(camera, &self.agent) {
-            return refused(owner);
-        }
-        let now_us = self.gateway.clock.utc_us();
-        if let Err(trouble) = self.gateway.store.claim_camera(camera, &self.agent, now_us).await {
-            self.disk_trouble("the owner of a camera", &trouble);
-        }
-        Ok(())
-    }
-
-    async fn note_seen(&self, now_us: i64) {
-        if let Err(trouble) = self.gateway.store.note_agent_seen(&self.agent, now_us).await {
-            self.disk_trouble("when an agent was seen", &trouble);
-        }
-    }
-
-    fn disk_trouble(&self, what: &str, trouble: &crate::error::Error) {
-        let (what, reason) = (what.to_owned(), trouble.to_string());
-        self.gateway.events.emit(Event::DiskTrouble { what, reason });
+        self.gateway.hub.claim(camera, &self.agent).or_else(refused)
     }
 
     /// Hands the streams over, to the agent's next connection or to the one that has replaced this.
@@ -652,9 +633,12 @@ impl Connection {
         self.media = None;
         if let Some(member) = self.member.take() {
             self.gateway.agents.leave(&self.agent, member.generation, reason);
-            self.note_seen(self.gateway.clock.utc_us()).await;
         } else {
             tracing::debug!(agent = self.agent, reason, "connection ended before a session");
+        }
+        if let Some(notes) = self.notes.take() {
+            notes.seen(self.gateway.clock.utc_us());
+            notes.finish().await;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! * [`media`] what arrives, into the live row; what viewers want, back to the agent
 //! * [`berth`] where streams and visitors wait for an agent that is between two connections
 //! * `data` what the agent's octets are for
+//! * `notes` what a session tells the database, written beside it
 //! * `visits` tunnels: visitors' sockets to and from the session's streams
 
 pub mod berth;
@@ -12,6 +13,7 @@ pub mod connection;
 mod data;
 pub mod endpoint;
 pub mod media;
+mod notes;
 mod visits;
 
 use std::sync::Arc;
@@ -20,7 +22,8 @@ use crate::agents::Agents;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Goaway, Limits};
-use crate::event::Events;
+use crate::error::Error;
+use crate::event::{Event, Events};
 use crate::ingest::Ingest;
 use crate::live::Hub;
 use crate::metrics::Metrics;
@@ -48,10 +51,20 @@ pub struct Gateway {
     pub limits: Arc<Limits>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Whose notes are being written: one session's at a time, so that they leave room in the database for everybody else.
+    pub writing: Arc<tokio::sync::Mutex<()>>,
     /// Where streams wait between two connections.
     pub berths: Arc<berth::Berths>,
     /// The clocks.
     pub clock: Clock,
     /// The stop.
     pub shutdown: Shutdown,
+}
+
+impl Gateway {
+    /// The database failed at something that the session goes on without.
+    fn disk_trouble(&self, what: &str, trouble: &Error) {
+        let (what, reason) = (what.to_owned(), trouble.to_string());
+        self.events.emit(Event::DiskTrouble { what, reason });
+    }
 }

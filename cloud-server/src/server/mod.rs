@@ -143,6 +143,7 @@ impl Server {
             goaway: Arc::new(config.goaway.clone()),
             limits: Arc::new(config.limits.clone()),
             metrics: Arc::clone(&metrics),
+            writing: Arc::default(),
             berths: Arc::new(Berths::new(config.tunnels.resume_time)),
             clock,
             shutdown: stopper.handle(),

@@ -32,8 +32,11 @@ impl Store {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    /// Remembers the claim; does nothing when the camera has an owner.
+    /// Remembers the claim; does nothing when the camera has an owner, and does not wait for those who write then.
     pub async fn claim_camera(&self, camera: &str, agent: &str, now_us: i64) -> Result<()> {
+        if sqlx::query("SELECT 1 FROM cameras WHERE id = ?").bind(camera).fetch_optional(&self.pool).await?.is_some() {
+            return Ok(());
+        }
         sqlx::query("INSERT INTO cameras (id, agent_id, created_us) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(camera)
             .bind(agent)

@@ -76,6 +76,12 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Nobody else writes until the value is dropped, as beside somebody who writes for long. For tests of that very case.
+    #[doc(hidden)]
+    pub async fn hold_writes(&self) -> Result<impl Sized + use<>> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
 }
 
 fn migrator() -> Migrator {
