@@ -69,6 +69,15 @@ const LONG: Duration = Duration::from_millis(100);
 const START_TARGETS: u32 = 3;
 /// A packet should leave the link within so long: what comes behind it waits, and what is in it arrives at its end.
 const PACKET: Duration = Duration::from_millis(30);
+/// On a long path within so long: a queue that holds only a few packets overflows at one too many, and that costs a round trip and more.
+const LONG_PACKET: Duration = Duration::from_millis(12);
+/// There packets are an equal part of what they can be, as long as nothing is known of the rate.
+const FIRST_PACKETS: u64 = 2;
+/// On a long path a delay is a queue when it lasts for so long, or for an eighth of a round trip: a receiver may hold an acknowledgement back for a
+/// while (RFC 1122 section 4.2.3.2), and a link that is taken for full too early stays so for many round trips.
+const QUEUE_LASTS: Duration = Duration::from_millis(50);
+/// The kernel's pace, in per cent of what is handed over.
+const KERNEL_PACE: u64 = 110;
 /// Who has larger segments sends to itself.
 const LARGE_SEGMENT: u64 = 9_000;
 /// It carries no less than that: its headers take their share.
@@ -123,6 +132,9 @@ pub struct Governor {
     rates: VecDeque<(Instant, u64)>,
     /// No queue was seen yet: the allowance doubles.
     starting: bool,
+    /// The least delay of the present part of the time in which a queue shows, and of the part before.
+    delays: [Option<Duration>; 2],
+    delays_since: Instant,
     rival: Rival,
     hidden: Hidden,
     losses: Losses,
@@ -156,6 +168,8 @@ impl Governor {
             held_back: false,
             rates: VecDeque::new(),
             starting: true,
+            delays: [None; 2],
+            delays_since: Instant::ZERO,
             rival: Rival::default(),
             losses: Losses::default(),
             sacked: 0,
@@ -241,7 +255,7 @@ impl Governor {
         }
         if self.is_paced() {
             let (octets, soon) = (self.in_a_round_trip(), self.enough_for(UNSENT));
-            self.pace.pass(now, octets, self.base(), soon.max(self.segment));
+            self.pace.pass(now, octets, self.base(), soon.max(self.packet()));
         } else {
             self.pace = Pace::default();
         }
@@ -272,9 +286,9 @@ impl Governor {
 
     /// So much of what was handed over has not left the kernel yet.
     pub fn unsent(&mut self, octets: u64) {
-        // When the window opens all of it leaves at once: a short queue has no room for more.
+        // What piles up there leaves in packets as large as they can be: a short queue has no room for them.
         let most =
-            if self.is_paced() { self.enough_for(UNSENT).max(self.segment) } else { MIN_SEGMENTS * self.segment };
+            if self.is_paced() { self.enough_for(UNSENT).max(self.packet()) } else { MIN_SEGMENTS * self.segment };
         self.is_clogged = octets > most;
     }
 
@@ -286,8 +300,9 @@ impl Governor {
     /// The kernel retransmitted so many packets since the connection began (TCP_INFO's tcpi_total_retrans, tcp(7)).
     pub fn retransmitted(&mut self, now: Instant, packets: u64) {
         let is_full = self.is_clogged || self.in_flight() >= self.own_allowance() / 4 * 3;
-        let (round_trip, delay) = (self.base(), self.own_delay());
-        let overrun = self.losses.heard(Heard { now, packets, round_trip, delay, is_full }, self.target);
+        let (round_trip, delay) = (self.base(), self.lasting_delay());
+        let is_queued = delay > self.visible();
+        let overrun = self.losses.heard(Heard { now, packets, round_trip, delay, is_queued, is_full }, self.target);
         self.starting &= !overrun;
     }
 
@@ -295,7 +310,7 @@ impl Governor {
     /// once, which a short queue has no room for. A little faster than what is handed over, which does not wait for it.
     pub fn pace(&self) -> Option<u64> {
         let micros = u64::try_from(self.base().as_micros()).unwrap_or(u64::MAX);
-        self.is_paced().then(|| self.in_a_round_trip().saturating_mul(1_250_000) / micros.max(1))
+        self.is_paced().then(|| self.in_a_round_trip().saturating_mul(10_000 * KERNEL_PACE) / micros.max(1))
     }
 
     /// How many octets may be handed over now.
@@ -339,14 +354,16 @@ impl Governor {
         URGENT.saturating_sub(self.beyond.max(self.hidden.beyond()))
     }
 
-    /// What one packet should carry: all that it can, or an equal part of that where the link takes long for a packet; not on a long path, where
-    /// it is a small part of the delay, and the kernel's window counts packets.
+    /// What one packet should carry: all that it can, or an equal part of that where the link takes long for a packet.
     pub fn packet(&self) -> u64 {
-        if self.is_long() || self.starting || self.segment > LARGE_SEGMENT {
+        let is_long = self.is_long();
+        if self.segment > LARGE_SEGMENT || (self.starting && !is_long) || (is_long && self.losses.are_chance()) {
             return self.segment;
         }
-        let within = |rate: u64| u64::try_from(u128::from(rate) * PACKET.as_micros() / 1_000_000).unwrap_or(u64::MAX);
-        let most = self.rate().map_or(self.segment, within).max(LEAST_PACKET);
+        let longest = if is_long { LONG_PACKET } else { PACKET };
+        let within = |rate: u64| u64::try_from(u128::from(rate) * longest.as_micros() / 1_000_000).unwrap_or(u64::MAX);
+        let unknown = self.segment / if is_long { FIRST_PACKETS } else { 1 };
+        let most = self.rate().map_or(unknown, within).max(LEAST_PACKET);
         self.segment / self.segment.div_ceil(most).min(self.segment / LEAST_PACKET).max(1)
     }
 
@@ -435,7 +452,8 @@ impl Governor {
 
     /// How long the link takes for a packet, and a little more.
     fn packet_time(&self) -> Duration {
-        Duration::from_micros(self.segment * 1_000_000 / self.own_rate().unwrap_or(0).max(1) + 1_000)
+        let packet = if self.is_long() { self.packet() } else { self.segment };
+        Duration::from_micros(packet * 1_000_000 / self.own_rate().unwrap_or(0).max(1) + 1_000)
     }
 
     /// On a long path a recovery holds everything up for long, live audio too, and a small error in the rate is many packets too much.
@@ -445,7 +463,7 @@ impl Governor {
 
     /// What may leave in a round trip: what may be on its way, and a little more, or the pace itself would look like a slower link.
     fn in_a_round_trip(&self) -> u64 {
-        self.own_allowance() + 2 * self.segment
+        self.own_allowance() + 2 * self.packet()
     }
 
     /// Beside somebody else's queue the round trip is not the path's.
@@ -517,13 +535,31 @@ impl Governor {
                 }
             }
         }
-        // On a long path packets leave in pairs, at a pace: one behind the other is no queue.
-        let pair = if self.is_long() { 2 * self.packet_time() } else { Duration::ZERO };
+        let part = QUEUE_LASTS.max(self.base() / 8).max(2 * self.packet_time());
+        if now.saturating_since(self.delays_since) >= part {
+            (self.delays, self.delays_since) = ([None, self.delays[0]], now);
+        }
+        let delay = self.own_delay();
+        self.delays[0] = Some(self.delays[0].map_or(delay, |least| least.min(delay)));
         // What waits in the kernel waits for no link.
         let is_held = self.is_clogged && self.is_long();
-        if self.starting && !is_held && self.own_delay() > (self.target / 2 + pair).min(self.target) {
-            self.starting = false;
+        self.starting &= is_held || self.lasting_delay() <= self.visible();
+    }
+
+    /// The delay that all octets had for a while, on a long path; on a short one the latest.
+    fn lasting_delay(&self) -> Duration {
+        match self.delays {
+            _ if !self.is_long() => self.own_delay(),
+            [Some(one), Some(other)] => one.min(other),
+            _ => Duration::ZERO,
         }
+    }
+
+    /// A longer delay is a queue.
+    fn visible(&self) -> Duration {
+        // On a long path packets leave in pairs, at a pace: one behind the other is no queue.
+        let pair = if self.is_long() { 2 * self.packet_time() } else { Duration::ZERO };
+        (self.target / 2 + pair).min(self.target)
     }
 
     fn sample(&mut self, now: Instant) {
@@ -545,7 +581,7 @@ impl Governor {
     fn sample_time(&self) -> Duration {
         let packets = if self.rates.is_empty() { Duration::ZERO } else { SAMPLE_PACKETS * self.packet_time() };
         match self.is_long() {
-            true => self.base() / 2,
+            true => self.base(),
             false => packets.clamp(SAMPLE, RATE_MEMORY / 2),
         }
     }
@@ -553,9 +589,10 @@ impl Governor {
     fn measured(&mut self, now: Instant, elapsed: Duration, delivered: u64) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
         let rate = u64::try_from(u128::from(delivered) * 1_000_000 / u128::from(micros)).unwrap_or(u64::MAX);
-        // Where there are no selective acknowledgements, what was behind a lost packet comes all at once.
+        // While a packet is missing it is only about known what has arrived behind it, and then it comes all at once.
         let rate = match self.own_rate() {
-            Some(known) if self.losses.recovers(now) => rate.min(known + known / 4),
+            Some(known) if self.losses.recovers(now) && self.losses.are_chance() => rate.min(known + known / 4),
+            Some(known) if self.losses.recovers(now) => rate.min(known),
             _ => rate,
         };
         // Who had nothing to send learns only that the path is at least that fast.
@@ -563,7 +600,7 @@ impl Governor {
         if !counts {
             return;
         }
-        let memory = RATE_MEMORY.max(self.base() * 4);
+        let memory = RATE_MEMORY.max(self.base() * 2);
         while self.rates.pop_back_if(|(_, other)| *other <= rate).is_some() {}
         self.rates.push_back((now, rate));
         while self.rates.len() > 1 && now.saturating_since(self.rates[0].0) > memory {
@@ -881,7 +918,7 @@ mod tests {
 
     #[test]
     fn packets_are_smaller_where_a_whole_one_takes_long_and_sound_would_wait_for_it() {
-        for (rate, one_way, packet) in [(31_250, 5, 724), (16_000, 5, 482), (250_000, 5, 1_448), (31_250, 300, 1_448)] {
+        for (rate, one_way, packet) in [(31_250, 5, 724), (16_000, 5, 482), (250_000, 5, 1_448), (31_250, 300, 482)] {
             let mut path = Path::new(rate, MS * one_way);
             let mut governor = Governor::new(40 * MS, 1_448);
             governor.connected(path.now, 2 * MS * one_way);

@@ -152,6 +152,24 @@ fn when_the_link_is_short_the_sub_stream_and_the_sound_are_whole() {
 }
 
 #[test]
+fn sound_that_a_pause_of_the_path_held_up_is_live_again_soon() {
+    let mut pair = link(50 * MS);
+    // Main always waits for as long as it may.
+    pair.track_of("main", MAIN, 1, 0, Some(3 * SECOND));
+    pair.track_of("main", SOUND, 1, 8_000, Some(3 * SECOND));
+    let mut camera = Encoder::new(&[(MAIN, 20_000)]);
+    camera.run(&mut pair, 5 * SECOND);
+    pair.latency = 2 * SECOND;
+    camera.run(&mut pair, 2 * SECOND);
+    pair.latency = 50 * MS;
+    camera.run(&mut pair, 5 * SECOND);
+    check(&pair);
+    let sound = frames(&pair, SOUND);
+    assert!(skipped(&pair, SOUND).is_empty() && sound >= 590, "{sound} of 600 pieces of sound");
+    assert!(frames(&pair, MAIN) > 100, "main has what is left: {}", frames(&pair, MAIN));
+}
+
+#[test]
 fn an_encoder_that_is_asked_is_live_again_at_once() {
     let run = |listens: bool| {
         let mut pair = link(50 * MS);

@@ -14,6 +14,8 @@ const LEAST: Duration = Duration::from_millis(16);
 const CALM: Duration = Duration::from_secs(10);
 /// So much more.
 const STEP: Duration = Duration::from_millis(2);
+/// Two losses within so long, neither behind a queue, are chance.
+const CHANCE: Duration = Duration::from_secs(20);
 
 /// What a governor knows when the kernel tells its count.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Heard {
     pub(super) round_trip: Duration,
     /// What the newest octets took longer.
     pub(super) delay: Duration,
+    /// They all have, for a while.
+    pub(super) is_queued: bool,
     /// About as much is on its way as may be.
     pub(super) is_full: bool,
 }
@@ -41,16 +45,29 @@ pub(super) struct Losses {
     /// Since when no queue is seen, and for how many round trips.
     empty_since: Option<Instant>,
     empty_for: u32,
+    /// When a queue was seen last.
+    queued_at: Option<Instant>,
+    /// Packets may be missing until then, and delays say little.
+    missing_until: Option<Instant>,
+    /// When packets were lost last, and before, without a queue.
+    by_chance: [Option<Instant>; 2],
+    is_chance: bool,
 }
 
 impl Losses {
     /// The kernel has told its count. `target` is what may stand without losses. Whether what was on its way was too much.
     pub(super) fn heard(&mut self, heard: Heard, target: Duration) -> bool {
-        let Heard { now, packets, round_trip, delay, is_full } = heard;
+        let Heard { now, packets, round_trip, delay, is_queued, is_full } = heard;
         let before = self.retransmitted.replace(packets);
         let limit = self.limit.unwrap_or(target);
         let is_lost = before.is_some_and(|before| packets > before);
+        let is_missing = self.missing_until.is_some_and(|until| now < until);
         if is_lost {
+            let was_queued = self.queued_at.is_some_and(|at| now.saturating_since(at) <= round_trip * 2);
+            if !is_missing && !was_queued {
+                self.by_chance = [Some(now), self.by_chance[0]];
+            }
+            self.missing_until = Some(now + round_trip * 2);
             // The losses of one overrun are retransmitted over a round trip or two, and say one thing.
             if is_full && !self.recovers(now) {
                 self.limit = Some((limit / 2).max(LEAST).min(target));
@@ -61,6 +78,10 @@ impl Losses {
             self.limit = Some(limit + STEP).filter(|limit| *limit < target);
             self.changed_at = now;
         }
+        if !is_missing && is_queued {
+            self.queued_at = Some(now);
+        }
+        self.is_chance = self.by_chance.iter().all(|at| at.is_some_and(|at| now.saturating_since(at) <= CHANCE));
         self.overran = self.recovers(now);
         if !is_full || delay >= limit / 2 {
             (self.empty_since, self.empty_for) = (None, 0);
@@ -80,6 +101,11 @@ impl Losses {
     /// Whether they were lost by an overrun, lately.
     pub(super) fn overran(&self) -> bool {
         self.overran
+    }
+
+    /// Whether packets are lost by chance, whatever is on its way. Then the kernel's window is what holds back, and it counts packets.
+    pub(super) fn are_chance(&self) -> bool {
+        self.is_chance
     }
 
     /// What may stand, when `packet` is how long the link takes for one: with less, a rate that was thought too low would stay so. More from round trip to
@@ -104,7 +130,9 @@ mod tests {
     use crate::governor::Governor;
 
     const MS: Duration = Duration::from_millis(1);
-    const PACKET: u64 = 1_448;
+    /// An equal part of a segment, as governors want it on a slow link.
+    const PACKET: u64 = 482;
+    const SEGMENT: u64 = 1_448;
 
     /// A queue that overflows, and a receiver that acknowledges in order, in steps of a millisecond.
     struct Link {
@@ -131,7 +159,7 @@ mod tests {
 
     impl Link {
         fn new(rate: u64, one_way: Duration, queue: Duration) -> Self {
-            let queue_limit = (u128::from(rate) * queue.as_micros() / 1_000_000).max(3_000) as usize / 1_500;
+            let queue_limit = (u128::from(rate) * queue.as_micros() / 1_000_000).max(3_000) as usize / PACKET as usize;
             Self {
                 now: Instant::from_micros(1),
                 rate,
@@ -154,7 +182,7 @@ mod tests {
         }
 
         fn governor(&self) -> Governor {
-            let mut governor = Governor::new(40 * MS, PACKET);
+            let mut governor = Governor::new(40 * MS, SEGMENT);
             governor.connected(self.now, self.one_way * 2);
             governor
         }
@@ -233,7 +261,7 @@ mod tests {
         for one_in in [100, 33] {
             let run = |aware: bool| {
                 let mut link = Link::new(125_000, 75 * MS, 1_000 * MS);
-                let mut governor = Governor::new(40 * MS, PACKET);
+                let mut governor = Governor::new(40 * MS, SEGMENT);
                 link.lost_one_in = one_in;
                 (link.has_sack, link.is_deaf) = (aware, !aware);
                 link.run(&mut governor, Duration::from_secs(10));
@@ -249,7 +277,7 @@ mod tests {
         let (mut losses, mut now) = (Losses::default(), Instant::from_micros(1));
         let (target, round_trip) = (40 * MS, 200 * MS);
         let hear = |losses: &mut Losses, now, packets, delay, is_full| {
-            losses.heard(Heard { now, packets, round_trip, delay, is_full }, target);
+            losses.heard(Heard { now, packets, round_trip, delay, is_queued: delay > target, is_full }, target);
             losses.standing(target, MS, round_trip)
         };
         assert_eq!(hear(&mut losses, now, 0, 40 * MS, true), target);

@@ -26,6 +26,9 @@ use crate::{
 
 /// Audio that is older than this is not live any more: it waits with the video of its source, oldest first.
 const LIVE: Duration = Duration::from_secs(1);
+/// Where audio is left out beyond a latency budget, so much of it goes in front of video all the same: after a pause of the path it catches up,
+/// and what waits for video would make it late again and again.
+const CATCHES_UP: Duration = Duration::from_secs(5);
 
 /// Tracks are looked at so often to find out whether their encoders bring too much.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -452,9 +455,13 @@ impl Sender {
             if class == Class::Audio && !is_audio {
                 continue;
             }
+            let live = match track.budget {
+                Some(budget) if !track.is_recorded => budget.clamp(LIVE, CATCHES_UP),
+                _ => LIVE,
+            };
             let is_of_class = |entry: &Entry| {
                 let arrived = Instant::from_micros(entry.head.arrival_us);
-                class == if is_audio && now.saturating_since(arrived) <= LIVE { Class::Audio } else { Class::Video }
+                class == if is_audio && now.saturating_since(arrived) <= live { Class::Audio } else { Class::Video }
             };
             if let Some(partial) = &epoch.partial {
                 let entry = partial.entry;
