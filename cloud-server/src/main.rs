@@ -359,6 +359,10 @@ async fn recordings(config: &Config, command: RecordingsCommand) -> Result<()> {
                 Ok(None) => return Err(Error::Refused(format!("{} has no index; {mends}", folder.display()))),
                 Err(error) => return Err(Error::Refused(format!("{error}; {mends}"))),
             };
+            if !index.is_complete().await? {
+                let folder = folder.display();
+                return Err(Error::Refused(format!("the index of {folder} was not filled to its end; {mends}")));
+            }
             let mut rows = index.all().await?;
             rows.retain(|row| camera.as_ref().is_none_or(|camera| row.camera == *camera));
             rows.sort_by_key(|row| (row.camera.clone(), row.source.clone(), row.start_us()));

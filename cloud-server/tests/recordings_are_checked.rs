@@ -292,6 +292,9 @@ async fn an_index_that_was_never_filled_is_filled() {
     look(folder, false).await;
     let Ok(Opened::New(index)) = Index::open(folder, 0).await else { panic!("it is not to be relied on") };
     index.close().await;
+    let half = Index::look(folder).await.expect("it can be read").expect("it is there");
+    assert!(!half.is_complete().await.expect("it says so"), "who lists does not take it for everything");
+    half.close().await;
     let (after, _) = started(folder, |_| {}).await;
     assert_eq!(after["ranges"], before["ranges"]);
     assert_eq!(look(folder, false).await.problems, [""; 0]);
@@ -416,9 +419,13 @@ async fn a_store_that_can_only_be_read_or_has_no_place_for_files_is_told_and_los
 #[tokio::test(flavor = "multi_thread")]
 async fn who_only_looks_makes_no_index() {
     let folder = recorded().await;
-    std::fs::remove_file(folder.path().join("index.sqlite")).expect("there");
+    for made in ["index.sqlite", "lock"] {
+        std::fs::remove_file(folder.path().join(made)).expect("there");
+    }
     assert!(!look(folder.path(), false).await.problems.is_empty());
-    assert!(!folder.path().join("index.sqlite").exists());
+    for made in ["index.sqlite", "lock"] {
+        assert!(!folder.path().join(made).exists(), "{made}");
+    }
     look(folder.path(), true).await;
     assert_eq!(look(folder.path(), false).await.problems, [""; 0]);
 }

@@ -66,6 +66,12 @@ pub fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// Whether another process records into a folder. Nothing is made and nothing stays locked.
+pub fn is_used(folder: &Path) -> bool {
+    let file = File::open(folder.join("lock"));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
 impl Archive {
     /// Opens index and object store; a new index is filled from the files.
     pub async fn open(config: &Recordings, ingest: Option<Arc<Ingest>>, clock: Clock, events: &Events) -> Result<Self> {

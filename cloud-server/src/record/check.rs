@@ -39,10 +39,9 @@ pub async fn check(folder: &Path, repair: bool, clock: Clock) -> Result<Report> 
     if !folder.join("store").exists() {
         return Err(unusable(&"there are no recordings in it"));
     }
-    let lock = super::archive::lock(folder);
+    let _lock = if repair { Some(super::archive::lock(folder)?) } else { None };
     // A server that records there writes to the log while the files are looked at.
-    let is_live = lock.is_err();
-    let _lock = if repair { Some(lock?) } else { lock.ok() };
+    let is_live = !repair && super::archive::is_used(folder);
     let mut disk = Folder::open(folder).map_err(|error| unusable(&error))?;
     let persisted = log::read(&mut disk).map_err(|error| unusable(&error))?;
     let mut report = Report::default();

@@ -188,7 +188,8 @@ impl Index {
         Err(verdict)
     }
 
-    async fn is_complete(&self) -> Result<bool> {
+    /// Whether every file was entered.
+    pub async fn is_complete(&self) -> Result<bool> {
         let row = sqlx::query("PRAGMA application_id").fetch_one(&self.pool).await?;
         Ok(row.try_get::<i64, _>(0)? == COMPLETE)
     }
