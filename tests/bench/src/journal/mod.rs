@@ -24,8 +24,10 @@ pub(crate) struct Amount {
 
 type Run = fn(&Amount) -> Result<(Measured, bool), String>;
 
-/// Each alone: what else runs would be measured too.
-const ALONE: &[(&str, Run)] = &[("push", push::run), ("open", open::run)];
+/// Alone: what else runs would be measured too.
+const ALONE: &[(&str, Run)] = &[("push", push::run)];
+/// Alone as well, in a folder that is filled beside the others.
+const OPEN: &str = "open";
 /// All at once: they wait nearly all the time.
 const TOGETHER: &[(&str, Run)] = &[("wear", wear::run), ("backfill", backfill::run), ("bridged", bridged::run)];
 
@@ -38,18 +40,17 @@ pub(crate) fn run(amount: &Amount) -> Result<Results, String> {
     let is_wanted = |name: &str| amount.work.as_deref().is_none_or(|wanted| wanted == name);
     let [alone, together] = [ALONE, TOGETHER].map(|works| works.iter().filter(|(name, _)| is_wanted(name)));
     let mut all: Vec<_> = alone.map(|(name, run)| run(amount).map_err(|error| format!("{name}: {error}"))).collect();
-    all.extend(std::thread::scope(|scope| {
+    let (rest, folder) = std::thread::scope(|scope| {
         let threads: Vec<_> = together.map(|(name, run)| (name, scope.spawn(|| run(amount)))).collect();
-        let end = |thread: std::thread::ScopedJoinHandle<'_, Result<(Measured, bool), String>>| {
-            thread.join().unwrap_or_else(|_| Err("it panicked, the lines above say why".to_owned()))
-        };
-        threads
-            .into_iter()
-            .map(|(name, thread)| end(thread).map_err(|error| format!("{name}: {error}")))
-            .collect::<Vec<_>>()
-    }));
+        let folder = is_wanted(OPEN).then(|| scope.spawn(|| open::fill(amount)));
+        let named = |name: &str, error: String| format!("{name}: {error}");
+        let rest = threads.into_iter().map(|(name, thread)| ended(thread).map_err(|error| named(name, error)));
+        (rest.collect::<Vec<_>>(), folder.map(|thread| ended(thread).map_err(|error| named(OPEN, error))))
+    });
+    all.extend(rest);
+    all.extend(folder.map(|filled| open::run(&filled?, amount).map_err(|error| format!("{OPEN}: {error}"))));
     if all.is_empty() {
-        let names: Vec<_> = ALONE.iter().chain(TOGETHER).map(|(name, _)| *name).collect();
+        let names: Vec<_> = ALONE.iter().chain(TOGETHER).map(|(name, _)| *name).chain([OPEN]).collect();
         return Err(format!("--work is one of {}", names.join(", ")));
     }
     let (mut sections, mut failures) = (Vec::new(), Vec::new());
@@ -60,6 +61,11 @@ pub(crate) fn run(amount: &Amount) -> Result<Results, String> {
         }
     }
     Ok((sections, failures))
+}
+
+/// What a thread has found.
+fn ended<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, String>>) -> Result<T, String> {
+    thread.join().unwrap_or_else(|_| Err("it panicked, the lines above say why".to_owned()))
 }
 
 /// What `part` of sorted values did not exceed.

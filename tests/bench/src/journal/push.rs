@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_millis(8);
 const GROUP: usize = 4;
 /// Before anything counts: memory fills, and the card has something.
 const WARM_UP: usize = 64;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// The card, and what the journal may take of it.
 const CARD: u64 = 192 << 20;
 const CAP: u64 = 64 << 20;
