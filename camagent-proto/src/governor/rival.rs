@@ -3,7 +3,7 @@
 //! Who then goes on holding back ends with nothing, because a sender that fills queues until they overflow takes whatever is left to it. The signs
 //! are experiments: a queue of one's own shrinks with what is on its way, another's does not; and where more on its way brings more
 //! acknowledgements in return, there was more to be had. So this value sets a floor under the allowance while a rival is there, raises it as long as
-//! that pays, up to a quarter of what the link carried before, and takes it away when the queue turns out to be its own.
+//! that pays, up to a half of what the link carried before, and takes it away when the queue turns out to be its own.
 
 use crate::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::time::{Duration, Instant};
 const EVIDENCE: Duration = Duration::from_millis(800);
 /// The part of what the link carried before that is taken beside a rival, and no more: each of the rival's losses is one of live audio too, the
 /// oftener the more is on its way.
-const SHARE: u64 = 4;
+const SHARE: u64 = 2;
 /// Between experiments that brought nothing.
 const REST: Duration = Duration::from_secs(4);
 /// The best of so long ago is what the link usually carries.
@@ -47,6 +47,8 @@ pub(super) struct Sight {
     pub(super) acknowledged: u64,
     /// What the governor would allow without a floor.
     pub(super) allowance: u64,
+    /// What is on its way. What must not wait goes beyond the allowance, and a floor below that would change nothing.
+    pub(super) in_flight: u64,
     pub(super) rate: u64,
 }
 
@@ -96,7 +98,7 @@ impl Rival {
         let shrank = allowance <= calm.allowance / 2;
         let long_enough = now.saturating_since(since) >= EVIDENCE.max(2 * sight.round_trip);
         if shrank && long_enough && now >= self.rest_until {
-            self.floor = calm.allowance;
+            self.floor = calm.allowance.max(sight.in_flight);
             self.begin(Experiment::Watch, sight);
         }
     }
@@ -132,7 +134,7 @@ impl Rival {
             Experiment::Raised { rate_before } if rate > rate_before + rate_before / 5 => self.raise(sight, rate, calm),
             Experiment::Raised { .. } => {
                 let waited_before = sight.waited;
-                self.floor /= 3;
+                self.floor = self.floor.min(sight.in_flight) / 3;
                 self.begin(Experiment::Lowered { waited_before }, sight);
             }
             // A third on its way is a third of the queue, if that is all one's own, and most of the queue otherwise.
@@ -158,7 +160,7 @@ impl Rival {
             self.begin(Experiment::Watch, sight);
             return;
         }
-        self.floor = (self.floor * 2).min(most);
+        self.floor = (self.floor.max(sight.in_flight) * 2).min(most);
         self.begin(Experiment::Raised { rate_before: rate }, sight);
     }
 }
