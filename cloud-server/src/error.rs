@@ -34,6 +34,14 @@ pub enum Error {
         /// What the system says.
         reason: String,
     },
+    /// The database is damaged, is none, or a later version wrote it.
+    #[error("the database {} cannot be used: {reason}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// A folder of recordings, or something in it, cannot be used.
     #[error("recordings in {}: {reason}", path.display())]
     Recordings {

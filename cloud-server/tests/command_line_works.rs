@@ -127,6 +127,37 @@ fn bad_configuration_is_named_and_good_one_printed() {
     assert!(!output.status.success() && text(&output.stderr).contains("--data-dir"), "{}", text(&output.stderr));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_used_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    free_ports(folder.path());
+    let file = folder.path().join("data/camagent.sqlite");
+    assert!(run(folder.path(), &["agent", "add", "cam-1"]).status.success());
+    let good = std::fs::read(&file).expect("there");
+    let bad_configuration = run(folder.path(), &["--config", "missing.toml"]).status.code();
+
+    let mut torn = good.clone();
+    let page = torn.len() / 2 / 4_096 * 4_096;
+    torn[page..].fill(0x5a);
+    let garbage = b"this was a database once, and is longer than nothing".to_vec();
+    std::fs::write(&file, &good).expect("written");
+    let store = sqlx::SqlitePool::connect(file.to_str().expect("text")).await.expect("opens");
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (999, 'later', 1, x'00', 0)";
+    sqlx::query(later).execute(&store).await.expect("writes");
+    store.close().await;
+    let newer = std::fs::read(&file).expect("there");
+    for (content, says) in [(&garbage, "put back a copy"), (&torn, "put back a copy"), (&newer, "later version")] {
+        std::fs::write(&file, content).expect("written");
+        for command in [&["agent", "list"][..], &["serve", "--host", "127.0.0.1", "--port", "0"]] {
+            let output = run(folder.path(), command);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), bad_configuration, "{said}");
+            assert!(said.contains("data/camagent.sqlite") && said.contains(says), "{command:?}: {said}");
+        }
+        assert!(std::fs::read(&file).expect("there") == *content, "it is left as it is");
+    }
+}
+
 #[test]
 fn the_description_of_the_api_is_printed() {
     let folder = tempfile::tempdir().expect("temporary folder");

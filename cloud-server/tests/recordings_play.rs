@@ -201,6 +201,34 @@ async fn what_an_agent_kept_from_an_outage_is_filed_where_it_belongs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_never_knew_the_time_is_one_piece_before_the_present_one() {
+    let (running, token, api) = recording().await;
+    let address = running.server.addresses().http;
+    let mut agent = WireAgent::join(address, &token, &BTreeMap::new()).await.expect("let in");
+    agent.push_until(3 * SECOND).await.expect("sends");
+    agent.push_past(65_536, [7; 16], (0, 300), 0).await.expect("stored");
+    agent.push_until(6 * SECOND).await.expect("sends");
+    agent.all_persisted().await.expect("persisted");
+    // The rest comes in another session.
+    drop(agent);
+    let mut agent = WireAgent::join(address, &token, &BTreeMap::new()).await.expect("let in");
+    agent.push_past(65_536, [7; 16], (0, 400), 0).await.expect("stored");
+    let body = coverage(&running, &api).await;
+    let ranges = body["ranges"].as_array().expect("a list");
+    assert_eq!(ranges.len(), 2, "{body}");
+    let (from, to) = (moment(&ranges[0]["from"]), moment(&ranges[0]["to"]));
+    assert!((to - from - 16 * SECOND).abs() < SECOND / 10, "{body}");
+    // The agent's clock was at five seconds when live began.
+    assert!(to < moment(&ranges[1]["from"]) - 5 * SECOND, "{body}");
+    assert!((moment(&ranges[1]["to"]) - moment(&ranges[1]["from"]) - 6 * SECOND).abs() < SECOND / 10, "{body}");
+    drop(agent);
+    let folder = running.server.recordings_folder().expect("it records").join("recordings");
+    assert!(running.server.stop().await);
+    let own = kept(&folder).into_iter().filter(|path| path.to_string_lossy().contains("Z-07070707-")).count();
+    assert!(own <= 5, "{own} files of 16 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn gaps_have_their_reasons_and_a_lost_index_is_made_again() {
     let (running, token, api) = recording().await;
     let mut agent = WireAgent::join(running.server.addresses().http, &token, &BTreeMap::new()).await.expect("let in");
@@ -264,10 +292,11 @@ async fn a_full_disk_withholds_what_is_persisted_and_never_live_video() {
     let unmount = Unmount(small.path().to_owned());
     let running = Running::with(|config| {
         record_into(config, small.path());
-        config.recordings.queue_bytes = 8 << 20;
+        config.recordings.queue_bytes = 1 << 20;
     })
     .await;
     let token = running.server.add_agent("cam").await.expect("adds");
+    let api = running.server.add_token("test").await.expect("adds");
     let address = running.server.addresses().http;
     let mut agent = WireAgent::join(address, &token, &BTreeMap::new()).await.expect("let in");
     let mut until = 0;
@@ -276,7 +305,14 @@ async fn a_full_disk_withholds_what_is_persisted_and_never_live_video() {
         agent.push_until(until).await.expect("sends");
         agent.listen().await.expect("answers");
     }
-    agent.push_until(until + 10 * SECOND).await.expect("sends");
+    // More than fits into memory.
+    while withheld(&running, &api).await == 0 {
+        until += SECOND;
+        agent.push_until(until).await.expect("sends");
+        agent.listen().await.expect("live goes on");
+    }
+    until += 2 * SECOND;
+    agent.push_until(until).await.expect("sends");
     let sent = agent.next[&0];
     while agent.received.get(&0).is_none_or(|received| *received < sent) {
         agent.listen().await.expect("live goes on");
@@ -284,14 +320,34 @@ async fn a_full_disk_withholds_what_is_persisted_and_never_live_video() {
     assert!(agent.persisted[&0] < sent, "{} of {sent} cannot be on the disk", agent.persisted[&0]);
     let source = running.server.hub().sources().into_iter().find(|source| source.name == "main").expect("there");
     assert_eq!(source.status().tracks.iter().map(|track| track.frames).max(), agent.next.values().max().copied());
-    // Room again: what waited is written, nothing is missing.
+    // Room again: what waited is written, what did not fit is asked for again, nothing is missing.
     let grown = Command::new("mount").args(["-o", "remount,size=32m"]).arg(small.path()).status().expect("runs");
     assert!(grown.success());
-    agent.all_persisted().await.expect("persisted");
-    assert_eq!(running.server.events().count("recording_resumed"), 1);
+    let all = agent.next.clone();
+    let mut sessions = 1;
+    while agent.all_persisted().await.is_err() || agent.next != all {
+        // The agent has kept it, and goes on where it is told.
+        agent = WireAgent::join(address, &token, &agent.persisted).await.expect("let in");
+        // A session may end again while it sends: the next one brings the rest.
+        let _ = agent.push_until(until).await;
+        sessions += 1;
+        assert!(sessions < 10, "{:?} of {all:?}", agent.persisted);
+    }
+    assert!(sessions > 1, "it was asked again");
+    assert!(running.server.events().count("recording_resumed") >= 1);
+    let body = coverage(&running, &api).await;
+    assert_eq!(body["lost"], serde_json::json!({}), "{body}");
     drop(agent);
     assert!(running.server.stop().await);
     drop(unmount);
+}
+
+/// Frames that did not fit into memory.
+async fn withheld(running: &Running, api: &str) -> u64 {
+    let (_, _, text) = fetch(running, "/metrics", api, "").await;
+    let text = String::from_utf8(text).expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix("camagent_recordings_withheld_frames_total "));
+    line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{text}"))
 }
 
 struct Unmount(std::path::PathBuf);

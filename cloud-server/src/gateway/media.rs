@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::Gateway;
 use crate::clock::Clock;
 use crate::event::{Event, Events};
+use crate::ingest::undated::{Dated, Undated};
 use crate::ingest::{Flow, GapReason, Ingest, Input, Losses, News, TrackKey, Watched};
 use crate::live::timeline::Stamps;
 use crate::live::{Hub, PublishedFrame, Publisher, TrackFormat, Want};
@@ -39,6 +40,8 @@ pub(super) struct Media {
     live_from: HashMap<u32, (u64, u64)>,
     /// Recorded epochs of the past, with the clocks of their runs.
     past: HashMap<EpochKey, (Arc<Flow>, (u64, u64))>,
+    /// Those of them that have no such clock.
+    undated: Undated,
     answers: Vec<(EpochKey, u64)>,
     sources: Vec<Published>,
     /// Source by track number.
@@ -93,6 +96,7 @@ impl Media {
             ingest,
             flows: HashMap::new(),
             past: HashMap::new(),
+            undated: Undated::default(),
             answers: Vec::new(),
             live_from: shown.iter().map(|point| (point.track, (point.epoch, point.next))).collect(),
             sources: Vec::new(),
@@ -338,29 +342,34 @@ impl Media {
                     progress.follow(flow.key.clone(), info.next, true);
                 }
                 self.answers.push((key, stored));
+                if self.is_undated(journal.boot, journal.utc_us) {
+                    let place = ingest.place(&self.agent, journal.boot);
+                    self.undated.opened(key, stored.max(info.next), journal.end, place);
+                }
                 self.past.insert(key, (flow, (journal.clock_us, journal.utc_us)));
             }
             Past::Frame(key, frame) => {
-                let Some((flow, clock)) = self.past.get(&key) else { return };
+                let Some((_, clock)) = self.past.get(&key) else { return };
+                let (monotonic_us, utc_us) = *clock;
                 let arrival_us = i64::try_from(frame.head.arrival_us).unwrap_or(i64::MAX);
-                let utc_us = match *clock {
-                    // The run never knew: what this session knows holds for its own run only, and now is the latest it can have been.
-                    (0, 0) if flow.key.boot == self.boot => self.utc_of(arrival_us),
-                    (0, 0) => self.clock.utc_us(),
-                    (monotonic_us, utc_us) => {
+                let utc_us = match utc_us {
+                    0 if self.is_undated(key.boot.0, 0) => {
+                        let was_put = self.undated.place(key.boot.0).is_some();
+                        let before_us = self.utc_of(0);
+                        let dated = self.undated.frame(key, frame, before_us);
+                        return self.past_frames(&ingest, key, was_put, dated);
+                    }
+                    // The run never knew, but it is the present one.
+                    0 => self.utc_of(arrival_us),
+                    utc_us => {
                         let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
                         arrival_us.saturating_sub(signed(monotonic_us)).saturating_add(signed(utc_us))
                     }
                 };
-                let _ = ingest.offer(Input::Frame {
-                    flow: Arc::clone(flow),
-                    sequence: frame.sequence,
-                    head: frame.head,
-                    utc_us,
-                    payload: frame.payload,
-                });
+                self.past_frames(&ingest, key, true, vec![(key, frame, utc_us)]);
             }
             Past::Skip(key, skip) => {
+                self.release(&ingest, key);
                 if let Some((flow, _)) = self.past.get(&key) {
                     let reason = GapReason::skipped(skip.reason);
                     let flow = Arc::clone(flow);
@@ -368,9 +377,41 @@ impl Media {
                 }
             }
             Past::Ended { key, next, cause } => {
+                self.release(&ingest, key);
                 if let Some((flow, _)) = self.past.get(&key) {
                     let _ = ingest.offer(Input::Ended { flow: Arc::clone(flow), next, cause });
                 }
+            }
+        }
+    }
+
+    /// Whether nothing tells when frames of a run were taken: it never knew, and is not the one whose clock this session compared with its own.
+    fn is_undated(&self, boot: [u8; 16], utc_us: u64) -> bool {
+        utc_us == 0 && (boot != self.boot || self.offsets_us.is_empty())
+    }
+
+    /// Frames that wait for others before they are dated wait no longer.
+    fn release(&mut self, ingest: &Ingest, key: EpochKey) {
+        if self.undated.place(key.boot.0).is_none() {
+            let before_us = self.utc_of(0);
+            let dated = self.undated.release(key.boot.0, before_us);
+            self.past_frames(ingest, key, false, dated);
+        }
+    }
+
+    fn past_frames(&self, ingest: &Ingest, key: EpochKey, was_put: bool, dated: Vec<Dated>) {
+        if let Some(offset_us) = self.undated.place(key.boot.0).filter(|_| !was_put) {
+            ingest.put_at(&self.agent, key.boot.0, offset_us);
+        }
+        for (key, frame, utc_us) in dated {
+            if let Some((flow, _)) = self.past.get(&key) {
+                let _ = ingest.offer(Input::Frame {
+                    flow: Arc::clone(flow),
+                    sequence: frame.sequence,
+                    head: frame.head,
+                    utc_us,
+                    payload: frame.payload,
+                });
             }
         }
     }

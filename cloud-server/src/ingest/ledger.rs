@@ -4,7 +4,7 @@
 //! The ledger is a value. It is kept in the log of what is persisted (`log`), filled by the `recorder`, and read through `Ingest::ledger`. Which
 //! times a gap spans follows from the frames around it (`record::coverage`); the times here are what was known when it was entered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camagent_proto::frame::{EndReason, SkipReason};
 
@@ -238,12 +238,19 @@ impl Ledger {
         self.absences.range(own).any(|(_, end)| *end == OPEN_END)
     }
 
-    /// Reasons why nothing came of a source of an agent in a time, each with its own time.
+    /// Reasons why nothing came in a time of a source that these agents brought, each with its own time.
     #[must_use]
-    pub fn absences(&self, agent: &str, camera: &str, source: &str, from_us: i64, to_us: i64) -> Vec<Absence> {
+    pub fn absences(
+        &self,
+        agents: &BTreeSet<&str>,
+        camera: &str,
+        source: &str,
+        from_us: i64,
+        to_us: i64,
+    ) -> Vec<Absence> {
         let is_own = |scope: &Scope| match scope {
             Scope::Server => true,
-            Scope::Agent(own) => own == agent,
+            Scope::Agent(own) => agents.contains(own.as_str()),
             Scope::Source(own_camera, own_source) => own_camera == camera && own_source == source,
         };
         let all = self
@@ -412,7 +419,7 @@ mod tests {
         ledger.put_absence(Absence { scope: Scope::Server, reason: GapReason::SERVER_DOWN, from_us: 30, to_us: 40 });
         assert!(ledger.is_absent(&agent, reason));
         let of = |ledger: &Ledger, agent: &str, from, to| {
-            let found = ledger.absences(agent, "cam", "main", from, to);
+            let found = ledger.absences(&[agent].into(), "cam", "main", from, to);
             found.iter().map(|absence| absence.reason.name()).collect::<Vec<_>>()
         };
         assert_eq!(of(&ledger, "a", 35, 36), ["server_down", "agent_offline"]);

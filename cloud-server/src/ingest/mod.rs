@@ -10,6 +10,7 @@
 //! * `losses` events about it
 //! * `log` the append-only file of what is persisted, and of the ledger
 //! * `clock` from the camera's clock to UTC, for a whole source at once
+//! * `undated` where runs are put that never knew UTC
 //! * `writer` one open segment
 //! * `standing` what of each track is persisted, waits, or could not be taken and is asked for again
 //! * `recorder` the value that does all of it: frames and time in, files and progress out
@@ -30,6 +31,7 @@ pub mod segment;
 pub mod sim_disk;
 pub mod standing;
 mod thread;
+pub mod undated;
 mod writer;
 
 use std::sync::Arc;

@@ -26,6 +26,8 @@ struct Track {
     refused: Ranges,
     /// What cannot be taken before something else came.
     unreadable: Ranges,
+    /// What a session was to bring again, and has not brought yet.
+    wanted: Ranges,
 }
 
 /// All tracks.
@@ -49,6 +51,9 @@ impl Standing {
     /// A frame came, live.
     pub fn came(&mut self, key: &TrackKey, sequence: u64) {
         let track = self.track(key);
+        if !track.wanted.is_empty() {
+            track.wanted.remove(sequence, sequence + 1);
+        }
         if !track.persisted.contains(sequence) {
             track.owed.insert(sequence, sequence + 1);
         }
@@ -69,6 +74,7 @@ impl Standing {
         track.owed.remove(first, next);
         track.refused.remove(first, next);
         track.unreadable.remove(first, next);
+        track.wanted.remove(first, next);
         if track.refused.is_empty() && track.unreadable.is_empty() {
             self.refusing.remove(key);
         }
@@ -103,20 +109,21 @@ impl Standing {
         points
     }
 
-    /// A session of an agent's boot begins, which would go on at `points`: it goes on where something was refused. What was is not asked for
-    /// a second time, should the agent not have it any more.
+    /// A session of an agent's boot begins, which would go on at `points`: it goes on where something was refused. No session is closed for that a
+    /// second time, should the agent not have it any more; but one that ends before it came leaves the point where it is.
     pub fn resume(&mut self, agent: &str, boot: [u8; 16], points: &mut [ResumePoint]) {
-        for point in points {
-            let key = TrackKey { agent: agent.to_owned(), boot, track: point.track, epoch: point.epoch };
-            let Some(track) = self.tracks.get(&key) else { continue };
-            let wanted = track.refused.first().into_iter().chain(track.unreadable.first());
-            point.next = wanted.fold(point.next, u64::min);
-        }
         let of_agent: Vec<_> = self.refusing.iter().filter(|key| key.agent == agent).cloned().collect();
         for key in of_agent {
             let track = self.track(&key);
-            (track.refused, track.unreadable) = (Ranges::default(), Ranges::default());
+            for refused in [std::mem::take(&mut track.refused), std::mem::take(&mut track.unreadable)] {
+                refused.iter().for_each(|(first, next)| track.wanted.insert(first, next));
+            }
             self.refusing.remove(&key);
+        }
+        for point in points {
+            let key = TrackKey { agent: agent.to_owned(), boot, track: point.track, epoch: point.epoch };
+            let wanted = self.tracks.get(&key).and_then(|track| track.wanted.first());
+            point.next = wanted.map_or(point.next, |wanted| wanted.min(point.next));
         }
     }
 
@@ -194,6 +201,16 @@ mod tests {
         standing.resume("a", [1; 16], &mut points);
         assert_eq!(points[0].next, 40);
         assert!(standing.is_content(), "it comes now, or never");
+        // That connection was lost before it came.
+        let mut points = [ResumePoint { track: 0, epoch: 1, next: 60 }];
+        standing.resume("a", [1; 16], &mut points);
+        assert_eq!(points[0].next, 40);
+        (40..45).for_each(|sequence| standing.came(&key(1), sequence));
+        standing.persisted(&key(1), 45, 47);
+        let mut points = [ResumePoint { track: 0, epoch: 1, next: 60 }];
+        standing.resume("a", [1; 16], &mut points);
+        assert_eq!(points[0].next, 47, "what is still to come");
+        assert!(standing.is_content());
         standing.refused(&key(1), 70, 80, true);
         standing.persisted(&key(1), 70, 80);
         assert!(standing.is_content());

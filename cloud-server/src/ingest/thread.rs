@@ -15,6 +15,7 @@ use super::ranges::Ranges;
 use super::recorder::{Recorder, Told};
 use super::segment::{Run, SegmentInfo};
 use super::standing::Standing;
+use super::undated::Places;
 use super::{Flow, Input, TrackKey};
 use crate::clock::Clock;
 use crate::config::Recordings;
@@ -22,6 +23,8 @@ use crate::event::{Event, Events};
 
 /// Memory that an input takes beside its octets.
 const INPUT_BYTES: usize = 128;
+/// Changes of who is away that wait, of one scope and reason; of more only the last is kept.
+const MOST_CHANGES: usize = 8;
 /// Complete files that wait for whoever puts them in their place. The oldest of more is forgotten: at the next start it is found in its folder.
 const MOST_LEFT: usize = 65_536;
 /// Nothing is waited for longer at once.
@@ -62,6 +65,14 @@ struct Queue {
     missing: BTreeMap<u64, Missing>,
     /// The number of each track that has nothing behind it in the queue.
     collecting: BTreeMap<TrackKey, u64>,
+    /// Tracks that were announced, each once: its place in the queue is [`Work::Track`].
+    tracks: BTreeMap<TrackKey, (Arc<Flow>, u64)>,
+    /// Epochs whose end waits.
+    ended: BTreeSet<TrackKey>,
+    /// Who went away, or came, and when.
+    absences: BTreeMap<(Scope, GapReason), Vec<(i64, bool)>>,
+    /// How many [`Work::Removed`] there are.
+    removed: usize,
     numbers: u64,
     /// The newest generation of each agent that has a session.
     present: BTreeMap<String, u64>,
@@ -72,12 +83,8 @@ enum Work {
     Input(Input),
     /// Stands where it would have been.
     Withheld(u64),
-    Absence {
-        scope: Scope,
-        reason: GapReason,
-        utc_us: i64,
-        is_away: bool,
-    },
+    Track(TrackKey),
+    Absence(Scope, GapReason),
     Removed {
         key: TrackKey,
         camera: String,
@@ -106,6 +113,7 @@ struct State {
     asked: BTreeSet<String>,
     ledger: Ledger,
     stalled: Option<String>,
+    places: Places,
 }
 
 /// How far something that is followed is persisted.
@@ -275,8 +283,17 @@ impl Ingest {
 
     /// What a file holds is let go of.
     pub fn removed(&self, key: TrackKey, camera: String, source: String, runs: Vec<Run>) {
-        self.lock_queue().inputs.push_back(Work::Removed { key, camera, source, runs });
+        let mut queue = self.lock_queue();
+        queue.removed += 1;
+        queue.inputs.push_back(Work::Removed { key, camera, source, runs });
+        drop(queue);
         self.changed.notify_one();
+    }
+
+    /// Files whose removal waits to be written down.
+    #[must_use]
+    pub fn waiting_removals(&self) -> usize {
+        self.lock_queue().removed
     }
 
     /// Looks at why something is missing.
@@ -338,6 +355,17 @@ impl Ingest {
         state.standing.resume(agent, boot, &mut points);
         state.asked.remove(agent);
         points
+    }
+
+    /// Where a run that never knew UTC was put: UTC minus its clock.
+    #[must_use]
+    pub fn place(&self, agent: &str, boot: [u8; 16]) -> Option<i64> {
+        self.lock_state().places.get(agent, boot)
+    }
+
+    /// A run that never knew UTC was put there.
+    pub fn put_at(&self, agent: &str, boot: [u8; 16], offset_us: i64) {
+        self.lock_state().places.put(agent, boot, offset_us);
     }
 
     /// Files that no index has yet: those that are being written, and those that are complete and on their way.
@@ -406,6 +434,9 @@ impl Ingest {
             match work {
                 Some(Work::Input(input)) => {
                     queue.bytes = queue.bytes.saturating_sub(input_bytes(&input));
+                    if let Input::Ended { flow, .. } = &input {
+                        queue.ended.remove(&flow.key);
+                    }
                     drop(queue);
                     recorder.handle(now_us, input);
                 }
@@ -416,11 +447,22 @@ impl Ingest {
                         missing.hand_over(now_us, recorder);
                     }
                 }
-                Some(Work::Absence { scope, reason, utc_us, is_away }) => {
+                Some(Work::Track(key)) => {
+                    let announced = queue.take_track(&key);
                     drop(queue);
-                    recorder.handle_absence(now_us, scope, reason, utc_us, is_away);
+                    if let Some((flow, next)) = announced {
+                        recorder.handle(now_us, Input::Track { flow, next });
+                    }
+                }
+                Some(Work::Absence(scope, reason)) => {
+                    let changes = queue.absences.remove(&(scope.clone(), reason)).unwrap_or_default();
+                    drop(queue);
+                    for (utc_us, is_away) in changes {
+                        recorder.handle_absence(now_us, scope.clone(), reason, utc_us, is_away);
+                    }
                 }
                 Some(Work::Removed { key, camera, source, runs }) => {
+                    queue.removed -= 1;
                     drop(queue);
                     recorder.handle_removed(now_us, &key, (&camera, &source), &runs);
                 }
@@ -540,10 +582,17 @@ impl Queue {
                 self.missing(flow).skipped.entry(reason).or_default().insert(first, next);
                 return Offered::Taken;
             }
-            Input::Track { flow, .. }
-            | Input::Frame { flow, .. }
-            | Input::Skip { flow, .. }
-            | Input::Ended { flow, .. } => drop(self.collecting.remove(&flow.key)),
+            Input::Track { flow, next } => return self.announced(flow, *next, most_bytes),
+            Input::Ended { flow, .. } => {
+                if self.bytes > most_bytes.saturating_mul(2) {
+                    return Offered::Withheld;
+                }
+                if !self.ended.insert(flow.key.clone()) {
+                    return Offered::Taken;
+                }
+                self.collecting.remove(&flow.key);
+            }
+            Input::Frame { flow, .. } | Input::Skip { flow, .. } => drop(self.collecting.remove(&flow.key)),
         }
         self.bytes += bytes;
         self.inputs.push_back(Work::Input(input));
@@ -570,8 +619,39 @@ impl Queue {
         self.missing.remove(&number)
     }
 
+    /// Takes the announcement of a track. However often its agent comes and goes while the disk stands, one waits, for the lowest number: it stands
+    /// before all frames of the track. Numbers alone may take as much room again as frames do.
+    fn announced(&mut self, flow: &Arc<Flow>, next: u64, most_bytes: usize) -> Offered {
+        if let Some((_, lowest)) = self.tracks.get_mut(&flow.key) {
+            *lowest = next.min(*lowest);
+            return Offered::Taken;
+        }
+        if self.bytes > most_bytes.saturating_mul(2) {
+            return Offered::Withheld;
+        }
+        self.collecting.remove(&flow.key);
+        self.bytes += INPUT_BYTES;
+        self.tracks.insert(flow.key.clone(), (Arc::clone(flow), next));
+        self.inputs.push_back(Work::Track(flow.key.clone()));
+        Offered::Taken
+    }
+
+    fn take_track(&mut self, key: &TrackKey) -> Option<(Arc<Flow>, u64)> {
+        self.bytes = self.bytes.saturating_sub(INPUT_BYTES);
+        self.tracks.remove(key)
+    }
+
+    /// Somebody went away, or came. Who does that again and again while the disk stands was away from the first of the times that do not fit to the last.
     fn absence(&mut self, scope: Scope, reason: GapReason, utc_us: i64, is_away: bool) {
-        self.inputs.push_back(Work::Absence { scope, reason, utc_us, is_away });
+        let changes = self.absences.entry((scope.clone(), reason)).or_default();
+        if changes.is_empty() {
+            self.inputs.push_back(Work::Absence(scope, reason));
+        }
+        match changes.last() {
+            Some((_, last)) if *last == is_away => {}
+            Some(_) if is_away && changes.len() >= MOST_CHANGES => drop(changes.pop()),
+            _ => changes.push((utc_us, is_away)),
+        }
     }
 }
 
@@ -658,6 +738,31 @@ mod tests {
         }
         assert_eq!(withheld, queue.withheld);
         assert!(queue.missing.is_empty() && queue.collecting.is_empty());
+    }
+
+    #[test]
+    fn agents_that_come_and_go_while_the_disk_stands_fill_nothing() {
+        let (mut queue, flow) = (Queue::default(), flow(0));
+        for round in 0..50_000 {
+            let next = if round == 30_000 { 5 } else { 10 };
+            queue.offer(Input::Track { flow: Arc::clone(&flow), next }, 4_000);
+            queue.offer(frame(&flow, 10 + round), 4_000);
+            let cause = camagent_proto::frame::EndReason::PowerCut;
+            queue.offer(Input::Ended { flow: Arc::clone(&flow), next: 9, cause }, 4_000);
+            for is_away in [false, true] {
+                let utc_us = i64::try_from(round).expect("small") * 10 + i64::from(is_away);
+                queue.absence(Scope::Agent("a".into()), GapReason::AGENT_OFFLINE, utc_us, is_away);
+            }
+        }
+        queue.absence(Scope::Agent("a".into()), GapReason::AGENT_OFFLINE, 777_777, false);
+        assert!(queue.inputs.len() < 40 && queue.bytes <= 8_000, "{} pieces of work", queue.inputs.len());
+        assert!(matches!(queue.inputs[0], Work::Track(_)), "it is announced before its frames");
+        assert_eq!(queue.take_track(&flow.key).map(|(_, next)| next), Some(5));
+        let changes = queue.absences.values().next().expect("one");
+        assert!(changes.len() <= MOST_CHANGES + 1, "{changes:?}");
+        assert_eq!(changes[..2], [(0, false), (1, true)]);
+        assert_eq!(changes.last(), Some(&(777_777, false)));
+        assert!(changes.windows(2).all(|pair| pair[0].1 != pair[1].1 && pair[0].0 < pair[1].0), "{changes:?}");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub use crate::ingest::KEPT;
 const TOTALS_EVERY: Duration = Duration::from_secs(10);
 /// Files that go before it is looked again whether something is complete.
 const GO_AT_ONCE: u32 = 100;
+/// Files that may go before it is written down that they went.
+const MOST_REMOVALS: usize = 1_000;
 
 /// What was recorded.
 pub struct Archive {
@@ -317,6 +319,10 @@ impl Archive {
     /// complete waits meanwhile. A file that cannot be removed keeps no other one; the error tells of the last of those.
     pub async fn let_go(&self) -> Result<(u64, bool)> {
         let (mut gone, mut failed) = (0, None);
+        if self.ingest.as_ref().is_some_and(|ingest| ingest.waiting_removals() >= MOST_REMOVALS) {
+            // That something went has to be written down, and cannot be at present.
+            return Ok((0, false));
+        }
         if self.config.retention_days > 0 {
             let days_us = i64::from(self.config.retention_days) * 86_400 * 1_000_000;
             let before_us = self.clock.utc_us().saturating_sub(days_us);

@@ -1,13 +1,13 @@
 //! Which times of a source are recorded, and why others are not: the frames around a hole say which numbers are missing, and the ledger of the ingest
 //! says why. Where no number is missing there was no frame, or nobody who could have brought it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use camagent_proto::frame::EndReason;
 
 use super::archive::{Archive, Found};
 use crate::error::Result;
-use crate::ingest::ledger::{Absence, Ledger, Missing};
+use crate::ingest::ledger::{Absence, Ledger, Missing, Scope};
 use crate::ingest::ranges::Ranges;
 use crate::ingest::{GapReason, Run, TrackKey};
 
@@ -68,9 +68,10 @@ pub async fn coverage(archive: &Archive, camera: &str, source: &str, from_us: i6
         (before, after) = archive.around(camera, source, false, from_us, to_us).await?;
     }
     let rows = || found.iter().chain(&before).chain(&after);
-    let agent = rows().next_back().map_or("", |row| row.key.agent.as_str());
+    let agents: BTreeSet<&str> = rows().map(|row| row.key.agent.as_str()).collect();
     let known = archive.ledger(|ledger| {
-        let mut known = Known { absences: ledger.absences(agent, camera, source, from_us, to_us), ..Known::default() };
+        let mut known =
+            Known { absences: ledger.absences(&agents, camera, source, from_us, to_us), ..Known::default() };
         rows().for_each(|row| known.add(ledger, &row.key));
         ledger.tracks_of(camera, source).for_each(|key| known.add(ledger, key));
         for row in rows() {
@@ -239,7 +240,13 @@ fn whys(
             }
         }
     }
+    // A camera may have moved to another agent: each explains its own side.
+    let is_concerned = |absence: &&Absence| match &absence.scope {
+        Scope::Agent(agent) => [last, next].iter().flatten().any(|placed| placed.key.agent == *agent),
+        Scope::Server | Scope::Source(..) => true,
+    };
     let away = known.absences.iter().filter(|absence| absence.from_us < ends && absence.to_us > begins);
+    let away = away.filter(is_concerned);
     others.extend(away.map(|absence| absence.reason));
     let mut whys: Vec<_> = frames.into_iter().map(|(reason, frames)| Why { reason, frames: Some(frames) }).collect();
     whys.sort_by_key(|why| std::cmp::Reverse(why.frames));
@@ -289,7 +296,7 @@ mod tests {
 
     use super::*;
     use crate::ingest::Gap;
-    use crate::ingest::ledger::{OPEN_END, Scope};
+    use crate::ingest::ledger::OPEN_END;
 
     const SECOND: i64 = 1_000_000;
 
@@ -322,7 +329,8 @@ mod tests {
     }
 
     fn known(ledger: &Ledger) -> Known {
-        let mut known = Known { absences: ledger.absences("a", "cam", "main", i64::MIN, i64::MAX), ..Known::default() };
+        let absences = ledger.absences(&["a", "b"].into(), "cam", "main", i64::MIN, i64::MAX);
+        let mut known = Known { absences, ..Known::default() };
         (0..9).for_each(|boot| known.add(ledger, &key(boot)));
         known
     }
@@ -401,6 +409,24 @@ mod tests {
         ];
         assert_eq!(told(&coverage), [(10, 40, reasons), (50, 60, vec![("agent_offline", 0)])]);
         assert_eq!(coverage.lost, [("over_budget", 25)].into());
+    }
+
+    #[test]
+    fn a_camera_that_moved_to_another_agent_has_the_absences_of_both() {
+        let mut rows = [row("H.264", 1, &[(0, 100, 0, 10), (100, 200, 30, 40)]), row("H.264", 2, &[(0, 100, 80, 90)])];
+        rows[1].key.agent = "b".into();
+        let mut ledger = Ledger::default();
+        for (agent, from, to) in [("a", 10, 30 * SECOND), ("a", 41, OPEN_END), ("b", 92, OPEN_END)] {
+            let (scope, reason) = (Scope::Agent(agent.into()), GapReason::AGENT_OFFLINE);
+            ledger.put_absence(Absence { scope, reason, from_us: from * SECOND, to_us: to });
+        }
+        let coverage = compute(&rows, None, None, &known(&ledger), &wanted(0, 91));
+        let expected = [
+            (10, 30, vec![("no_frames", 0), ("agent_offline", 0)]),
+            (40, 80, vec![("agent_restarted", 0), ("agent_offline", 0)]),
+            (90, 91, vec![("no_frames", 0)]),
+        ];
+        assert_eq!(told(&coverage), expected, "who left the camera long ago explains nothing of today");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub use agents::AgentRow;
@@ -28,6 +28,8 @@ use crate::error::{Error, Result};
 /// SHA-256 of a token.
 pub type TokenHash = [u8; 32];
 
+/// The file in the data folder.
+const NAME: &str = "camagent.sqlite";
 /// Connections of one process: reading needs few, writing is one at a time anyway.
 const CONNECTIONS: u32 = 4;
 
@@ -42,8 +44,9 @@ impl Store {
     pub async fn open(data_dir: &Path) -> Result<Self> {
         let unusable = |reason: String| Error::DataDir { path: data_dir.to_owned(), reason };
         std::fs::create_dir_all(data_dir).map_err(|error| unusable(error.to_string()))?;
+        let path = data_dir.join(NAME);
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("camagent.sqlite"))
+            .filename(&path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -54,9 +57,14 @@ impl Store {
             .acquire_timeout(Duration::from_secs(10))
             .connect_with(options)
             .await
-            .map_err(|error| unusable(error.to_string()))?;
-        migrator().run(&pool).await?;
-        Ok(Self { pool })
+            .map_err(|error| damaged(&path, &error).unwrap_or_else(|| unusable(error.to_string())))?;
+        match prepare(&pool, &path).await {
+            Ok(()) => Ok(Self { pool }),
+            Err(error) => {
+                pool.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// Closes all connections; the write-ahead log is folded into the database.
@@ -82,6 +90,47 @@ impl Store {
     pub async fn hold_writes(&self) -> Result<impl Sized + use<>> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+/// Brings the schema up to date, in a database that is whole.
+async fn prepare(pool: &SqlitePool, path: &Path) -> Result<()> {
+    let checked = sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)").fetch_one(pool).await;
+    match checked {
+        Ok(verdict) if verdict == "ok" => {}
+        Ok(verdict) => return Err(is_damaged(path, &verdict)),
+        Err(error) => return Err(damaged(path, &error).unwrap_or(Error::Store(error))),
+    }
+    migrator().run(pool).await.map_err(|error| match error {
+        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => Error::Database {
+            path: path.to_owned(),
+            reason: "a later version of camagent-cloud wrote it; start that version, or put back the copy that was made before the update"
+                .to_owned(),
+        },
+        MigrateError::VersionMismatch(version) => Error::Database {
+            path: path.to_owned(),
+            reason: format!(
+                "its part {version} was made by something else than a release of camagent-cloud; put back a copy that one made"
+            ),
+        },
+        MigrateError::Execute(error) => damaged(path, &error).unwrap_or(Error::Store(error)),
+        error => Error::Schema(error),
+    })
+}
+
+/// An error that says that the file is damaged, or is no database.
+fn damaged(path: &Path, error: &sqlx::Error) -> Option<Error> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    // SQLITE_CORRUPT and SQLITE_NOTADB; the higher octets tell where it was found.
+    matches!(code & 0xff, 11 | 26).then(|| is_damaged(path, &error.to_string()))
+}
+
+fn is_damaged(path: &Path, verdict: &str) -> Error {
+    let reason = format!(
+        "it is damaged, or no database ({}); put back a copy of it, or move it away with its -wal and -shm files and add agents, tokens \
+         and viewers again",
+        verdict.trim()
+    );
+    Error::Database { path: path.to_owned(), reason }
 }
 
 fn migrator() -> Migrator {

@@ -179,7 +179,7 @@ impl WireAgent {
             channels: 0,
             config: Bytes::new(),
         };
-        let clock_us = BEGIN_US as u64;
+        let clock_us = if utc_us == 0 { 0 } else { BEGIN_US as u64 };
         self.record(&[Frame::Journal(Journal { lane, boot, end, clock_us, utc_us, info })]).await?;
         self.socket.flush().await?;
         while !self.received.contains_key(&lane) {
