@@ -292,6 +292,36 @@ async fn floods_end_the_session_and_nothing_more() {
     site.is_well().await;
 }
 
+/// A box with two cameras: one of them takes no more visitors than its share, the other's are none the worse for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_camera_has_no_more_than_its_share() {
+    const OF_A_CAMERA: u64 = 32;
+    let (server, events, deaf) = (RawServer::start().await, Recorder::default(), listener());
+    let mut config = server.agent_json("box", &json!({}));
+    config.as_object_mut().expect("an object").remove("camera");
+    config["cameras"] = json!([
+        {"id": "gate", "services": services(echo().await, &deaf)}, {"id": "yard", "services": services(echo().await, &deaf)},
+    ]);
+    let config = camagent_core::Config::from_json(&config.to_string()).expect("a good file");
+    let keeper = events.clone();
+    let host = Host { on_event: Some(Box::new(move |event| keeper.keep(event))), ..Host::default() };
+    let agent = Agent::start(config, host).expect("a good configuration");
+    let mut session = server.session().await;
+    assert_eq!(session.register["tunnels"]["streams"], 2 * OF_A_CAMERA);
+    for _ in 0..OF_A_CAMERA {
+        assert_eq!(session.open("gate", "deaf").await.1, OpenOutcome::Connected);
+    }
+    assert_eq!(session.open("gate", "rtsp").await.1, OpenOutcome::Busy);
+    assert_eq!(session.open("yard", "rtsp").await.1, OpenOutcome::Connected);
+    events
+        .wait("the refusal is told", SOON, |event| match event {
+            Event::Warning { warning: Warning::TunnelRefused, message } if message.contains("32 streams") => Some(()),
+            _ => None,
+        })
+        .await;
+    drop(agent);
+}
+
 fn reset(stream: u64, final_size: u64) -> Frame {
     Frame::ResetStream(ResetStream { stream, error: StreamError::Cancelled, final_size })
 }

@@ -55,7 +55,7 @@ impl Site {
     async fn visited(&self) -> (RawAgent, TcpStream, u64) {
         let mut register = registration("a");
         register["cameras"][0]["services"] = json!([{"name": "http", "port": 80}]);
-        register["tunnels"] = json!({"streams": 8, "stream_bytes": 65_536, "bytes": 1 << 20, "opens_per_second": 10});
+        register["tunnels"] = json!({"streams": 8, "stream_bytes": 65_536, "bytes": 1 << 20, "opens_per_second": 9_007_199_254_740_991_u64});
         let address = self.server.addresses().http;
         let (mut agent, _) = RawAgent::registered_as(address, "a", &self.token, register).await;
         let door = self.server.tunnel("a", "http").await;
@@ -389,7 +389,7 @@ async fn limit_of_octets_held_for_a_connection() {
     let small = |config: &mut Config| {
         config.limits.frame_bytes = 1 << 20;
         config.limits.tunnel_bytes = 65_536;
-        config.limits.connection_bytes = (1 << 20) + 65_536;
+        config.limits.connection_bytes = (4 << 20) + 65_536;
     };
     let site = Site::with(small).await;
     let mut agent = site.agent().await;

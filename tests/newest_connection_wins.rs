@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use camagent_proto::frame::{Data, Frame, OpenOutcome, OpenResult};
 use camagent_testkit::core::Event;
 use camagent_testkit::nal::Digest;
+use camagent_testkit::raw_agent::{RawAgent, registration};
 use camagent_testkit::script::VIDEO;
 use camagent_testkit::wait::{self, SOON};
 use camagent_testkit::{CloudServer, Script, Viewer, camera};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_older_agent_is_told_and_stays_away() {
@@ -44,4 +49,54 @@ async fn the_older_agent_is_told_and_stays_away() {
     assert_eq!(server.event_count("agent_replaced"), 1);
     let (status, body) = server.api("ops").await.get("/agents/cam").await;
     assert_eq!((status, &body["online"], &body["generation"]), (200, &true.into(), &2.into()));
+}
+
+/// The camera loses power: its connection dies without a word, and visitors are handed to it until somebody notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn visitors_of_a_dead_connection_are_carried_by_the_next_run() {
+    let server = CloudServer::start().await;
+    let token = server.add_agent("a").await;
+    let mut register = registration("a");
+    register["cameras"][0]["services"] = json!([{"name": "http", "port": 80}]);
+    register["features"] = json!(["tunnel-resume"]);
+    register["tunnels"] = json!({"streams": 1, "stream_bytes": 65_536, "bytes": 1 << 20, "opens_per_second": 10, "resume_bytes": 1 << 20});
+    let address = server.addresses().http;
+    let (mut dead, _) = RawAgent::registered_as(address, "a", &token, register.clone()).await;
+    let door = server.tunnel("a", "http").await;
+    let opened = |frame| match frame {
+        Frame::Open(open) => Some(open.stream),
+        _ => None,
+    };
+    let mut visitors = Vec::new();
+    for number in 0..2 {
+        let mut visitor = TcpStream::connect(door).await.expect("the port is open");
+        if number == 0 {
+            dead.hear_frame("OPEN", opened).await;
+        } else {
+            // There is no stream left for it: it waits. What it says stays with it.
+            visitor.write_all(b"GET /").await.expect("writes");
+        }
+        visitors.push(visitor);
+    }
+    wait::until("both are there", SOON, || server.visitors("a", "http") == 2).await;
+
+    register["boot_id"] = json!("f".repeat(32));
+    register["tunnels"]["streams"] = json!(8);
+    let (mut next, _) = RawAgent::registered_as(address, "a", &token, register).await;
+    // Both in one record.
+    let mut streams = Vec::new();
+    let both = next.hear_frame("OPEN of both", |frame| {
+        streams.extend(opened(frame));
+        (streams.len() == visitors.len()).then_some(())
+    });
+    both.await;
+    for (visitor, stream) in visitors.iter_mut().zip(streams) {
+        let outcome = OpenOutcome::Connected;
+        let answer = Data { stream, fin: true, octets: "hi".into() };
+        next.push(&[Frame::OpenResult(OpenResult { stream, outcome, detail: String::new() }), Frame::Data(answer)])
+            .await;
+        let mut said = String::new();
+        let read = wait::within("an answer", SOON, visitor.read_to_string(&mut said)).await;
+        assert_eq!((read.map_err(|error| error.kind()), said.as_str()), (Ok(2), "hi"));
+    }
 }

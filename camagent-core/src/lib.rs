@@ -23,6 +23,7 @@ mod burst;
 mod clock;
 mod command;
 mod config;
+mod connect;
 #[cfg(feature = "doctor")]
 mod doctor;
 mod driver;

@@ -2,7 +2,7 @@
 //!
 //! The system's resolver cannot be interrupted and may take half a minute for a name. Whoever waits here can give up at any time; the lookup
 //! goes on for the others who wait for the same name, and nothing piles up behind it. The server's name has a [`Resolver`] of its own, so
-//! that it never waits for a camera's. What does not belong here: connecting, and the order in which addresses are tried.
+//! that it never waits for a camera's. What does not belong here: the order in which addresses are tried (`connect`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,6 +13,8 @@ use std::{
 };
 
 use tokio::{net::TcpStream, sync::watch};
+
+use crate::connect::connect;
 
 /// Stack of the thread: the system's resolver loads modules and keeps answers there.
 const STACK: usize = if cfg!(debug_assertions) { 2 << 20 } else { 256 << 10 };
@@ -87,9 +89,10 @@ impl Resolver {
         Ok(addresses.iter().map(|address| with_port(*address, port)).collect())
     }
 
-    /// Connects to the first address of a host that takes it.
+    /// Connects to the first address of a host that takes it. An error has words.
     pub(crate) async fn connect(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        TcpStream::connect(&*self.resolve(host, port).await?).await
+        let connected = connect(self.resolve(host, port).await?).await;
+        connected.map(|(socket, _)| socket).map_err(io::Error::other)
     }
 }
 

@@ -119,7 +119,10 @@ async fn a_visitor_waits_for_the_agent_but_not_for_ever() {
     let rtsp = listening(&running.server, "a", "rtsp").await;
     let (http, x) = (listening(&running.server, "a", "http").await, listening(&running.server, "a", "x").await);
     agent.leave();
-    let answer = ask(rtsp, "OPTIONS rtsp://h/ RTSP/1.0\r\nCSeq: 7\r\n\r\n").await;
+    let mut viewer = TcpStream::connect(rtsp).await.expect("connects");
+    viewer.write_all(b"OPTIONS rtsp://h/ RTSP/1.0\r\nCSeq: 7\r\n\r\n").await.expect("writes");
+    let mut answer = String::new();
+    viewer.read_to_string(&mut answer).await.expect("reads");
     assert!(answer.starts_with("RTSP/1.0 503 ") && answer.contains("CSeq: 7\r\n"), "{answer}");
     assert!(ask(http, "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 503 "));
     assert_eq!(ask(x, "?").await, "", "a language that nobody knows has no words");
@@ -128,6 +131,30 @@ async fn a_visitor_waits_for_the_agent_but_not_for_ever() {
         running.server.tunnels().of_agent("a").iter().all(|status| status.visitors == 0)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_who_leaves_waits_no_longer() {
+    let running = Running::with(|config| config.tunnels.wait = Duration::from_secs(600)).await;
+    let cameras = vec![camera("gate", &[("rtsp", 554), ("http", 80)])];
+    let http = targets(&[("gate", "http", echo("hi").await)]);
+    let agent = FakeAgent::join(&running.server, "a", cameras.clone(), http.clone()).await;
+    let (rtsp, web) = (listening(&running.server, "a", "rtsp").await, listening(&running.server, "a", "http").await);
+    agent.leave();
+    let visitors = || running.server.tunnels().of_agent("a").iter().map(|status| status.visitors).sum::<usize>();
+    let mut silent = TcpStream::connect(web).await.expect("connects");
+    let mut asking = TcpStream::connect(rtsp).await.expect("connects");
+    asking.write_all(b"OPTIONS rtsp://h/ RTSP/1.0\r\nCSeq: 7\r\n\r\n").await.expect("writes");
+    // Its request is all that it says, and it wants the answer.
+    let patient = tokio::spawn(async move { ask(web, "GET / HTTP/1.1\r\n\r\n").await });
+    eventually("three wait", || visitors() == 3).await;
+    silent.shutdown().await.expect("ends");
+    drop(silent);
+    drop(asking);
+    eventually("two have left", || visitors() == 1).await;
+    let agent = FakeAgent::join(&running.server, "a", cameras, http).await;
+    assert!(patient.await.expect("no panic").starts_with("hi"));
+    assert_eq!(agent.seen.lock().expect("no panic").len(), 1, "the camera sees nobody who has left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,6 +107,9 @@ pub struct Config {
     pub data_plan: Option<DataPlan>,
     /// Tunnels that may be opened in a second, over ten seconds. Default 50, more than a browser on a camera's pages needs.
     pub tunnel_opens_per_second: u64,
+    /// Tunnels that may be open at once, all cameras together. Default 32 for each camera with services, at most 256. A server may take fewer: it
+    /// keeps 64 KiB for each. Each costs a connection to a camera, and 8 KiB of what the agent may be made to hold.
+    pub tunnel_streams: Option<usize>,
     /// How long tunnels wait for the next connection when one breaks. Default 60 s; zero for not at all.
     pub tunnel_resume_time: Duration,
     /// Octets that tunnels may keep until the server has them, so that none is lost with a connection. Default 1 MiB, at least 128 KiB; this
@@ -191,6 +194,8 @@ impl Config {
         let proxy = proxy.transpose().map_err(|allowed| network.wrong_secret("proxy", &allowed))?;
         let statistics_interval = seconds("statistics_interval", 600)?;
         let tunnel_opens_per_second = network.integer("tunnel_opens_per_second", 1, 100_000)?.unwrap_or(50);
+        let tunnel_streams = network.integer("tunnel_streams", 1, 4_096)?;
+        let tunnel_streams = tunnel_streams.and_then(|streams| usize::try_from(streams).ok());
         let queue_target = Duration::from_millis(network.integer("queue_target_ms", 25, 150)?.unwrap_or(40));
         let tunnel_resume_time = Duration::from_secs(network.integer("tunnel_resume_time", 0, 3_600)?.unwrap_or(60));
         let tunnel_resume_bytes =
@@ -228,6 +233,7 @@ impl Config {
             statistics_interval,
             data_plan,
             tunnel_opens_per_second,
+            tunnel_streams,
             tunnel_resume_time,
             tunnel_resume_bytes,
             pull_pace: PullPace::default(),

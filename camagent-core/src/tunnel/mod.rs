@@ -29,8 +29,8 @@ use endpoint::{Endpoint, Progress};
 
 /// Streams of one camera at once.
 const MAX_OF_CAMERA: usize = 32;
-/// Streams of the agent at once.
-const MAX_OF_AGENT: usize = 128;
+/// Streams of the agent at most, unless the configuration says otherwise: as many as a server takes that keeps 64 KiB of 16 MiB for each.
+const USUAL_STREAMS: usize = 256;
 /// Octets that may come on a new stream before any was passed on. A request of RTSP or HTTP fits.
 const STREAM_BYTES: usize = 8 << 10;
 /// Octets beyond that for streams that carry more: an upload to the camera.
@@ -200,7 +200,7 @@ pub(crate) fn limits(config: &Config) -> TunnelLimits {
     if with_services == 0 {
         return TunnelLimits::default();
     }
-    let streams = (with_services * MAX_OF_CAMERA).min(MAX_OF_AGENT);
+    let streams = config.tunnel_streams.unwrap_or((with_services * MAX_OF_CAMERA).min(USUAL_STREAMS));
     TunnelLimits {
         streams: streams as u64,
         stream_bytes: STREAM_BYTES as u64,

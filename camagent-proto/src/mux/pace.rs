@@ -13,6 +13,8 @@ pub(super) const WINDOW: Duration = Duration::from_secs(10);
 pub(crate) struct Pace {
     since: Instant,
     count: u64,
+    /// What was counted in the window before.
+    before: u64,
 }
 
 impl Pace {
@@ -36,8 +38,16 @@ impl Pace {
         None
     }
 
+    /// What was counted in this window and the one before.
+    pub(super) fn lately(&mut self, now: Instant) -> u64 {
+        self.turn(now);
+        self.before + self.count
+    }
+
     fn turn(&mut self, now: Instant) {
-        if now.saturating_since(self.since) >= WINDOW {
+        let since = now.saturating_since(self.since);
+        if since >= WINDOW {
+            self.before = if since >= WINDOW * 2 { 0 } else { self.count };
             self.since = now;
             self.count = 0;
         }
@@ -54,8 +64,11 @@ mod tests {
         let now = Instant::ZERO + WINDOW;
         assert_eq!((pace.take(now, 2), pace.take(now, 2)), (None, None));
         assert_eq!(pace.take(now, 2), Some(now + WINDOW));
+        assert_eq!(pace.lately(now), 2);
         assert_eq!(pace.take(now + WINDOW, 2), None);
+        assert_eq!(pace.lately(now + WINDOW), 3);
         assert!(pace.count(now + WINDOW, "test", 2).is_ok());
         assert!(matches!(pace.count(now + WINDOW, "test", 2), Err(Error::Limit { allowed: 2, got: 3, .. })));
+        assert_eq!(pace.lately(now + WINDOW * 3), 0);
     }
 }

@@ -76,7 +76,7 @@ impl Mux {
         if opened > self.max_streams {
             return Err(Error::Credit { credit: "MAX_STREAMS", allowed: self.max_streams, got: opened });
         }
-        let allowed = self.opens_in_ten_seconds();
+        let allowed = self.streams_of_ten_seconds(now);
         self.open_pace.count(now, "OPEN in ten seconds", allowed)?;
         self.opened = opened;
         let (sends, takes) = (self.sends.stream_bytes, self.receives.stream_bytes);
@@ -166,18 +166,21 @@ impl Mux {
 
     fn count_reset(&mut self, now: Instant) -> Result<(), Error> {
         // A stream has at most one of each.
-        let allowed = self.opens_in_ten_seconds().saturating_mul(2).max(MIN_RESETS);
+        let allowed = self.streams_of_ten_seconds(now).saturating_mul(2).max(MIN_RESETS);
         self.reset_pace.count(now, "RESET_STREAM and STOP_SENDING in ten seconds", allowed)
     }
 
-    /// Streams that may be opened in ten seconds. A link that was stuck delivers what was sent in time all at once: twice as much passes.
-    fn opens_in_ten_seconds(&self) -> u64 {
-        let limits = if self.opens { &self.sends } else { &self.receives };
-        limits.opens_per_second.max(1).saturating_mul(20)
+    /// Streams that there may have been in ten seconds. A link that was stuck delivers what was sent in time all at once: twice as much passes.
+    fn streams_of_ten_seconds(&mut self, now: Instant) -> u64 {
+        if self.opens {
+            // Those that were opened, not those that the peer says it would take.
+            return self.open_pace.lately(now).saturating_add(self.most()).saturating_mul(2);
+        }
+        self.receives.opens_per_second.max(1).saturating_mul(20)
     }
 
     fn useless(&mut self, now: Instant) -> Result<(), Error> {
-        let allowed = self.opens_in_ten_seconds().max(MAX_USELESS);
+        let allowed = self.streams_of_ten_seconds(now).max(MAX_USELESS);
         self.useless_pace.count(now, "frames of tunnels without effect in ten seconds", allowed)
     }
 

@@ -5,8 +5,8 @@ use crate::time::Duration;
 
 /// A frame in each of these seconds is skipped alone, on each track: an encoder whose every other frame is left out.
 const SKIPS_OF_A_TRACK: u64 = 300;
-/// Octets beyond the windows of tunnels: two of the largest frames.
-const BESIDE_TUNNELS: u64 = 8 << 20;
+/// Octets beyond the windows of tunnels: two of the largest frames, and what is kept to resume streams.
+const BESIDE_TUNNELS: u64 = 12 << 20;
 
 /// How much of each a server's end bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

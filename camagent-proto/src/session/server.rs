@@ -300,11 +300,6 @@ impl Server {
         mux.received_frames().map(|_| Suspended { session, mux })
     }
 
-    /// Whether the agent that asked by [`ServerEvent::Register`] has streams that it would go on with.
-    pub fn wants_streams(&self) -> bool {
-        matches!(&self.state, State::Deciding { streams: Some(_), resumes: true, .. })
-    }
-
     /// Goes on with the streams of an earlier connection of the same boot, before [`Server::accept`]. `false` when the agent does not have these:
     /// then they are over.
     pub fn resume(&mut self, mut suspended: Suspended) -> bool {

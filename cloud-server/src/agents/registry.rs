@@ -323,22 +323,31 @@ impl Agents {
         }
     }
 
-    /// Hands a visitor to the agent's newest connection; waits at most `patience` for one to be there.
-    pub async fn visit(&self, id: &str, mut visit: Visit, patience: Duration) -> Result<(), NotVisited> {
+    /// Hands a visitor to the agent's newest connection; waits at most `patience` for one to be there and to take it. A visit that does not come
+    /// to be is [turned away](Visit::turn_away).
+    pub async fn visit(&self, id: &str, visit: Visit, patience: Duration) -> Result<(), NotVisited> {
         let until = Instant::now() + patience;
         loop {
             let joined = self.joined.notified();
             let visits = self.lock().get(id).and_then(|agent| agent.visits.clone());
             if let Some(visits) = visits {
-                match visits.try_send(visit) {
-                    Ok(()) => return Ok(()),
-                    Err(mpsc::error::TrySendError::Full(_)) => return Err(NotVisited::Busy),
+                // A connection that has just come has other things to do first, and all who waited for it come at once.
+                match tokio::time::timeout_at(until, visits.reserve()).await {
+                    Ok(Ok(place)) => {
+                        place.send(visit);
+                        return Ok(());
+                    }
                     // The connection has just ended; the next one takes it.
-                    Err(mpsc::error::TrySendError::Closed(back)) => visit = back,
+                    Ok(Err(_)) => {}
+                    Err(_) => {
+                        visit.turn_away("the agent has too many visitors at once");
+                        return Err(NotVisited::Busy);
+                    }
                 }
             }
             let now = Instant::now();
             if now >= until {
+                visit.turn_away("the agent went away");
                 return Err(NotVisited::Offline);
             }
             let _ = tokio::time::timeout(LOOK_EVERY.min(until - now), joined).await;
@@ -521,5 +530,55 @@ mod tests {
         assert!(member.orders.try_recv().is_err(), "known, with its token");
         agents.enforce(&[]);
         assert!(matches!(member.orders.recv().await, Some(Order::Leave(CloseCode::AgentRemoved, _))));
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_are_let_in_when_the_agent_comes() {
+        let agents = Arc::new(Agents::new(Arc::new(Events::new())));
+        let mut told = Vec::new();
+        let mut visits = tokio::task::JoinSet::new();
+        for number in 0..2 * MAX_VISITS {
+            let (farewell, ended) = oneshot::channel();
+            let (camera, service) = ("gate".to_owned(), "rtsp".to_owned());
+            let socket = Box::new(tokio::io::duplex(1).0);
+            let visit = Visit { camera, service, visitor: number.to_string(), socket, farewell };
+            let agents = Arc::clone(&agents);
+            visits.spawn(async move { agents.visit("a", visit, Duration::from_secs(60)).await });
+            told.push(ended);
+        }
+        tokio::task::yield_now().await;
+        let mut member = agents.join("a", joining(1));
+        // The connection has other things to do before it looks at visitors.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(told.iter_mut().all(|told| told.try_recv().is_err()), "nobody is turned away");
+        for _ in 0..2 * MAX_VISITS {
+            member.visits.recv().await.expect("another one");
+        }
+        while let Some(visited) = visits.join_next().await {
+            assert_eq!(visited.expect("no panic"), Ok(()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_be_let_in_gets_the_connection_back() {
+        let agents = Agents::new(Arc::new(Events::new()));
+        let visit = || {
+            let (farewell, ended) = oneshot::channel();
+            let (camera, service) = ("gate".to_owned(), "rtsp".to_owned());
+            let socket = Box::new(tokio::io::duplex(1).0);
+            (Visit { camera, service, visitor: String::new(), socket, farewell }, ended)
+        };
+        let (late, ended) = visit();
+        assert_eq!(agents.visit("a", late, Duration::from_secs(1)).await, Err(NotVisited::Offline));
+        assert!(ended.await.expect("told").unused.is_some());
+        let _member = agents.join("a", joining(1));
+        for _ in 0..MAX_VISITS {
+            assert_eq!(agents.visit("a", visit().0, Duration::ZERO).await, Ok(()));
+        }
+        let (late, ended) = visit();
+        assert_eq!(agents.visit("a", late, Duration::from_secs(1)).await, Err(NotVisited::Busy));
+        assert!(ended.await.expect("told").unused.is_some());
     }
 }

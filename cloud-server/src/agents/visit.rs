@@ -35,12 +35,21 @@ pub struct Visit {
     pub visitor: String,
     /// Its connection.
     pub socket: Box<dyn Socket>,
-    /// Is told how it ended; when it is dropped, the session ended.
+    /// Is told how it ended.
     pub farewell: oneshot::Sender<Farewell>,
 }
 
+impl Visit {
+    /// It does not come to be: the visitor's connection goes back, unused, to whoever brought it.
+    pub fn turn_away(self, reason: &str) {
+        let Self { socket, farewell, .. } = self;
+        let unused = Some(socket);
+        let _ =
+            farewell.send(Farewell { reason: reason.to_owned(), reached: false, to_visitor: 0, to_camera: 0, unused });
+    }
+}
+
 /// How a visit ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Farewell {
     /// In words.
     pub reason: String,
@@ -50,6 +59,8 @@ pub struct Farewell {
     pub to_visitor: u64,
     /// Octets from the visitor to the camera.
     pub to_camera: u64,
+    /// The visitor's connection, when nothing was done with it: there the visitor can still be told.
+    pub unused: Option<Box<dyn Socket>>,
 }
 
 /// Why a visit did not begin.
@@ -63,6 +74,15 @@ pub enum NotVisited {
 
 /// How often a visit that waits looks for the agent, besides being woken.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl std::fmt::Debug for Farewell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { reason, reached, to_visitor, to_camera, .. } = self;
+        let mut told = f.debug_struct("Farewell");
+        told.field("reason", reason).field("reached", reached);
+        told.field("to_visitor", to_visitor).field("to_camera", to_camera).finish_non_exhaustive()
+    }
+}
 
 impl std::fmt::Debug for Visit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -76,7 +76,7 @@ impl Default for Limits {
             tunnel_stream_bytes: 64 << 10,
             tunnel_bytes: 16 << 20,
             waiting_messages: 512,
-            connection_bytes: 24 << 20,
+            connection_bytes: 28 << 20,
         }
     }
 }
@@ -155,10 +155,12 @@ impl Limits {
                 format!("must not be above limits.tunnel_bytes = {all}"),
             );
         }
-        let least = self.tunnel_bytes.saturating_add(self.frame_bytes);
+        // Main and sub may each have a frame under way.
+        let kept = 2 * crate::gateway::connection::RESUME_BYTES;
+        let least = self.tunnel_bytes.saturating_add(self.frame_bytes.saturating_mul(2)).saturating_add(kept);
         if self.connection_bytes < least {
             let allowed = format!(
-                "must be at least {least}, which is limits.tunnel_bytes and limits.frame_bytes together: an agent may use both"
+                "must be at least {least}, which is limits.tunnel_bytes, twice limits.frame_bytes and {kept} for streams that are resumed: an agent may use all of it"
             );
             return wrong("connection_bytes", self.connection_bytes, allowed);
         }
@@ -210,7 +212,7 @@ mod tests {
         for (text, parts) in [
             ("handshakes = 10", ["limits.handshakes_per_address", "limits.handshakes = 10"]),
             ("tunnel_stream_bytes = 33554432", ["limits.tunnel_stream_bytes", "16777216"]),
-            ("connection_bytes = 2000000", ["limits.connection_bytes", "20971520"]),
+            ("connection_bytes = 2000000", ["limits.connection_bytes", "27262976"]),
         ] {
             let error = Config::parse(&format!("[limits]\n{text}")).expect("each is in its range").config.check();
             let error = error.expect_err(text).to_string();

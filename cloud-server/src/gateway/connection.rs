@@ -37,7 +37,7 @@ const NO_CLOSE: u16 = 1006;
 /// How long the agent may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is kept of an agent's tunnels until it has received it. An agent takes less at once.
-const RESUME_BYTES: u64 = 1 << 20;
+pub(crate) const RESUME_BYTES: u64 = 1 << 20;
 
 struct Connection {
     gateway: Gateway,
@@ -605,9 +605,7 @@ impl Connection {
         let mut visits = std::mem::take(&mut self.visits);
         // Who was handed to this connection and not looked at yet goes with the others.
         member.visits.close();
-        while visits.has_room()
-            && let Ok(visit) = member.visits.try_recv()
-        {
+        while let Ok(visit) = member.visits.try_recv() {
             visits.arrive(visit, now);
         }
         let moored = self.protocol.suspend().filter(|_| visits.count() > 0);
@@ -616,14 +614,16 @@ impl Connection {
         self.gateway.berths.leave(&self.agent, member.generation, moored, shutdown);
     }
 
-    /// Takes over what an earlier connection of the same run of the agent had.
+    /// Takes over what an earlier connection of the agent had: streams of the same run go on, of another run only those who wait.
     async fn take_over(&mut self, boot: [u8; 16], generation: u64) {
-        let patience = if self.protocol.wants_streams() { HANDOVER } else { Duration::ZERO };
-        let moored = self.gateway.berths.take(&self.agent, generation, patience).await;
-        let Some(Moored { streams, visits, .. }) = moored.filter(|moored| moored.boot == boot) else { return };
-        if self.protocol.resume(streams) {
+        let moored = self.gateway.berths.take(&self.agent, generation, HANDOVER).await;
+        let Some(Moored { boot: theirs, streams, visits }) = moored else { return };
+        let now = self.now();
+        if theirs == boot && self.protocol.resume(streams) {
             tracing::info!(agent = self.agent, visits = visits.count(), "visits go on with the agent's new connection");
-            self.visits = visits.resumed(self.now());
+            self.visits = visits.resumed(now);
+        } else {
+            self.visits = visits.begun_anew(now);
         }
     }
 

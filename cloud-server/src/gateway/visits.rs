@@ -68,6 +68,22 @@ impl Visits {
         self
     }
 
+    /// The agent was started anew and knows of no stream: whose octets were carried is broken off, all others wait for a stream again.
+    pub(super) fn begun_anew(mut self, now: Instant) -> Self {
+        let is_untouched = |open: &Open| !open.reached && open.to_camera == 0;
+        let (untouched, torn): (Vec<_>, Vec<_>) = self.open.drain(..).partition(is_untouched);
+        for open in torn {
+            open.visit.socket.break_off();
+            open.end("the agent was started anew".to_owned());
+        }
+        for open in untouched.into_iter().rev() {
+            self.waiting.push_front((open.visit, now));
+        }
+        self.waiting.iter_mut().for_each(|(_, since)| *since = now);
+        self.not_before = None;
+        self
+    }
+
     /// How many visitors there are, and how many wait for a stream.
     pub(super) fn count(&self) -> usize {
         self.open.len() + self.waiting.len()
@@ -76,7 +92,7 @@ impl Visits {
     /// Breaks all visits off, and says why.
     pub(super) fn give_up(mut self, reason: &str) {
         for (visit, _) in self.waiting.drain(..) {
-            turn_away(visit, reason);
+            visit.turn_away(reason);
         }
         for stream in self.open.iter().map(|open| open.stream).collect::<Vec<_>>() {
             self.break_off(stream, reason.to_owned());
@@ -158,7 +174,7 @@ impl Visits {
                 }
                 Err(NotOpened::Unsupported) => {
                     let Some((visit, _)) = self.waiting.pop_front() else { return };
-                    turn_away(visit, "the agent takes no tunnels");
+                    visit.turn_away("the agent takes no tunnels");
                 }
                 Err(NotOpened::TooMany) => break,
                 Err(NotOpened::TooFast(until)) => {
@@ -172,7 +188,7 @@ impl Visits {
 
     fn turn_away_the_late(&mut self, now: Instant) {
         while let Some((visit, _)) = self.waiting.pop_front_if(|(_, since)| *since + PATIENCE <= now) {
-            turn_away(visit, "the agent has as many tunnels open as it takes");
+            visit.turn_away("the agent has as many tunnels open as it takes");
         }
     }
 
@@ -189,25 +205,31 @@ impl Visits {
 
     fn end(&mut self, stream: u64, reason: String) {
         let Some(at) = self.find(stream) else { return };
-        let Open { visit, reached, to_visitor, to_camera, .. } = self.open.remove(at);
-        // Who brought the visitor may have gone home already.
-        let _ = visit.farewell.send(Farewell { reason, reached, to_visitor, to_camera });
+        self.open.remove(at).end(reason);
     }
-}
-
-fn turn_away(visit: Visit, reason: &str) {
-    let farewell = Farewell { reason: reason.to_owned(), reached: false, to_visitor: 0, to_camera: 0 };
-    let _ = visit.farewell.send(farewell);
 }
 
 impl Drop for Visits {
     fn drop(&mut self) {
-        // The session ends in the middle of what these visitors were getting.
-        self.open.iter().for_each(|open| open.visit.socket.break_off());
+        const REASON: &str = "the agent's session ended";
+        for (visit, _) in self.waiting.drain(..) {
+            visit.turn_away(REASON);
+        }
+        // In the middle of what these visitors were getting.
+        for open in self.open.drain(..) {
+            open.visit.socket.break_off();
+            open.end(REASON.to_owned());
+        }
     }
 }
 
 impl Open {
+    fn end(self, reason: String) {
+        let Self { visit, reached, to_visitor, to_camera, .. } = self;
+        // Who brought the visitor may have gone home already.
+        let _ = visit.farewell.send(Farewell { reason, reached, to_visitor, to_camera, unused: None });
+    }
+
     /// Writes what the visitor takes; an error when the visit is over.
     fn pass_on(&mut self, cx: &mut Context<'_>, mux: &mut Mux, now: Instant) -> Option<StreamError> {
         let waits = loop {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use rtsp_types::{StatusCode, headers};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::address::RTSP;
 use crate::rtsp::message::{Decoder, Incoming, response};
@@ -31,7 +30,12 @@ pub(super) fn text(service: &str, cseq: Option<&str>, reason: &str) -> Option<Ve
 }
 
 /// Says it and closes; `said` is what was read of the visitor before.
-pub(super) async fn say(mut stream: TcpStream, service: &str, mut said: Vec<u8>, reason: &str) {
+pub(super) async fn say(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    service: &str,
+    mut said: Vec<u8>,
+    reason: &str,
+) {
     let answered = async {
         let mut chunk = [0; 4096];
         if said.is_empty() {

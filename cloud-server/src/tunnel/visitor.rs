@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,6 +20,9 @@ use crate::event::Event;
 use crate::metrics;
 use crate::rtsp::Names;
 use crate::shutdown::Shutdown;
+
+/// How often it is looked whether a visitor who waits has left.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Serves one visitor.
 pub(super) async fn serve(
@@ -46,7 +51,14 @@ async fn visit(context: &Context, door: &Door, mut stream: TcpStream, address: S
         wanted = source.map(|source| (names, source));
     }
     let patience = until.saturating_duration_since(Instant::now());
-    if !context.agents.wait_online(&door.agent, patience).await {
+    let came = tokio::select! {
+        came = context.agents.wait_online(&door.agent, patience) => came,
+        () = left(&stream, &door.service) => {
+            door.refused(context, address, format!("left before agent {} came", door.agent));
+            return;
+        }
+    };
+    if !came {
         let waited = context.config.wait.as_secs_f64();
         door.refused(context, address, format!("agent {} did not come within {waited} s (tunnels.wait)", door.agent));
         refusal::say(stream, &door.service, said, "Camera is offline").await;
@@ -69,24 +81,46 @@ async fn visit(context: &Context, door: &Door, mut stream: TcpStream, address: S
         farewell,
     };
     let patience = until.saturating_duration_since(Instant::now());
-    match context.agents.visit(&door.agent, visit, patience).await {
-        Ok(()) => tell(context, door, address, ended.await.ok()),
-        Err(NotVisited::Offline) => door.refused(context, address, format!("agent {} went away", door.agent)),
+    let begun = context.agents.visit(&door.agent, visit, patience).await;
+    // Without a word only when the server stops.
+    let Ok(mut farewell) = ended.await else { return };
+    let unused = farewell.unused.take();
+    let words = match begun {
+        Ok(()) => {
+            tell(context, door, address, farewell);
+            "Camera is busy"
+        }
+        Err(NotVisited::Offline) => {
+            door.refused(context, address, format!("agent {} went away", door.agent));
+            "Camera is offline"
+        }
         Err(NotVisited::Busy) => {
             door.refused(context, address, format!("agent {} has too many visitors at once", door.agent));
+            "Too many visitors"
         }
+    };
+    if let Some(socket) = unused {
+        // What was read of it before comes out of the socket again.
+        refusal::say(socket, &door.service, Vec::new(), words).await;
     }
 }
 
-fn tell(context: &Context, door: &Door, address: SocketAddr, farewell: Option<Farewell>) {
+/// Ends when the visitor has gone who waits for the agent. A request over HTTP may be followed by the end of its direction and still want an
+/// answer; who has said nothing, and who cannot control a session of RTSP any more, has left.
+async fn left(stream: &TcpStream, service: &str) {
+    while let Ok(ready) = stream.ready(Interest::READABLE).await {
+        let is_silent = async || matches!(stream.peek(&mut [0]).await, Ok(0) | Err(_));
+        if ready.is_read_closed() && (service == RTSP || is_silent().await) {
+            return;
+        }
+        // What it has said stays readable: nobody wakes us for its end.
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn tell(context: &Context, door: &Door, address: SocketAddr, farewell: Farewell) {
     let (camera, service, address) = (door.camera.clone(), door.service.clone(), address.to_string());
-    let farewell = farewell.unwrap_or(Farewell {
-        reason: "the agent's session ended".to_owned(),
-        reached: true,
-        to_visitor: 0,
-        to_camera: 0,
-    });
-    let Farewell { reason, reached, to_visitor, to_camera } = farewell;
+    let Farewell { reason, reached, to_visitor, to_camera, .. } = farewell;
     context.relay.metrics.visit(if reached { metrics::Visit::Reached } else { metrics::Visit::RefusedByAgent });
     context.events.emit(if reached {
         Event::VisitEnded { camera, service, address, reason, to_visitor, to_camera }

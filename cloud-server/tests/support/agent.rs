@@ -77,9 +77,9 @@ async fn carry(mut visit: Visit, target: Option<SocketAddr>) {
         Ok(mut stream) => {
             let copied = tokio::io::copy_bidirectional(&mut visit.socket, &mut stream).await;
             let (to_camera, to_visitor) = copied.unwrap_or_default();
-            Farewell { reason: "closed".into(), reached: true, to_visitor, to_camera }
+            Farewell { reason: "closed".into(), reached: true, to_visitor, to_camera, unused: None }
         }
-        Err(reason) => Farewell { reason, reached: false, to_visitor: 0, to_camera: 0 },
+        Err(reason) => Farewell { reason, reached: false, to_visitor: 0, to_camera: 0, unused: None },
     };
     drop(visit.socket);
     let _ = visit.farewell.send(farewell);

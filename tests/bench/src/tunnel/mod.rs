@@ -48,8 +48,8 @@ const METRICS: &[(&str, &str, &str)] = &[
 /// Values of each contender and metric, one of each round.
 type Values = BTreeMap<(&'static str, &'static str), Vec<f64>>;
 
-/// Measures everybody who is there.
-pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
+/// Measures everybody who is there; and whether everybody is.
+pub(crate) fn run(amount: &Amount) -> Result<(Measured, bool), String> {
     let certificates = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let ground = Ground::make(certificates.path())?;
     let source = source::start().map_err(|error| format!("the source: {error}"))?;
@@ -80,7 +80,7 @@ pub(crate) fn run(amount: &Amount) -> Result<Measured, String> {
             }
         }
     }
-    Ok(measured(&present, &people, amount, &busy, values))
+    Ok((measured(&present, &people, amount, &busy, values), present.len() == ALL.len()))
 }
 
 /// One turn of one contender: the suite that was negotiated.
