@@ -43,6 +43,8 @@ pub struct Api {
     pub tunnels: Tunnels,
     /// What was recorded, where something is.
     pub archive: Option<Arc<Archive>>,
+    /// How many clips are made and sent at once.
+    pub clips: Arc<recordings::Clips>,
     /// What happened how often.
     pub events: Arc<Events>,
     /// The counters.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,6 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
@@ -25,6 +27,36 @@ const DEFAULT_US: i64 = 86_400 * 1_000_000;
 const LONGEST_US: i64 = 31 * DEFAULT_US;
 /// Bytes that are read at once.
 const READ_BYTES: u64 = 256 << 10;
+
+/// Clips that are prepared at once: each reads the heads of its files, and may take some 50 MB meanwhile.
+const MOST_MADE: usize = 4;
+/// Clips that are prepared, wait for that, or are being sent.
+const MOST_CLIPS: usize = 64;
+/// Who is turned away may ask again after this time.
+const RETRY_AFTER_S: u32 = 5;
+
+/// Places for clips.
+#[derive(Debug)]
+pub struct Clips {
+    made: Semaphore,
+    all: Arc<Semaphore>,
+}
+
+impl Default for Clips {
+    fn default() -> Self {
+        Self { made: Semaphore::new(MOST_MADE), all: Arc::new(Semaphore::new(MOST_CLIPS)) }
+    }
+}
+
+impl Clips {
+    /// A place until the clip is sent.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.all).try_acquire_owned().map_err(|_| {
+            let message = format!("{MOST_CLIPS} clips are being made and sent already; ask again in some seconds");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_clips", message).retry_after(RETRY_AFTER_S)
+        })
+    }
+}
 
 /// What is asked for.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -204,7 +236,7 @@ pub(super) async fn recordings(
     (status = 404, body = ErrorBody, description = "Nothing is recorded of that time"),
     (status = 409, body = ErrorBody, description = "The camera changed its codec within; the message says when"),
     (status = 416, description = "These bytes are not in the clip"),
-    (status = 503, body = ErrorBody, description = "Nothing is recorded on this server, or what is cannot be read"),
+    (status = 503, body = ErrorBody, description = "Nothing is recorded on this server, what is cannot be read, or 64 clips are being made and sent already (Retry-After)"),
 ))]
 pub(super) async fn clip(
     State(api): State<Api>,
@@ -214,7 +246,11 @@ pub(super) async fn clip(
     let wanted = wanted(&api, query, true)?;
     archive(&api)?;
     let Some(archive) = api.archive.clone() else { return Err(bad("no recordings")) };
+    let place = api.clips.place()?;
+    // Never closed.
+    let making = api.clips.made.acquire().await.ok();
     let made = Clip::make(&archive, &wanted.camera, &wanted.source, wanted.from_us, wanted.to_us).await;
+    drop(making);
     let clip = made.map_err(|error| match error {
         ClipError::Nothing => {
             let (camera, source) = (&wanted.camera, &wanted.source);
@@ -263,14 +299,14 @@ pub(super) async fn clip(
     {
         answer.headers_mut().insert(header::CONTENT_RANGE, value);
     }
-    let state = (archive, clip, range);
-    let bytes = futures_util::stream::try_unfold(state, |(archive, clip, range)| async move {
+    let state = (archive, clip, range, place);
+    let bytes = futures_util::stream::try_unfold(state, |(archive, clip, range, place)| async move {
         if range.is_empty() {
             return Ok::<_, crate::error::Error>(None);
         }
         let bytes = clip.read(&archive, range.start..range.end.min(range.start + READ_BYTES)).await?;
         let rest = range.start + bytes.len() as u64..range.end;
-        Ok(Some((bytes, (archive, clip, rest))))
+        Ok(Some((bytes, (archive, clip, rest, place))))
     });
     *answer.body_mut() = Body::from_stream(bytes);
     Ok(answer)
@@ -307,6 +343,17 @@ fn byte_range(text: &str, length: u64) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clips_have_a_bound_and_who_is_turned_away_hears_when_to_come_back() {
+        let clips = Clips::default();
+        let mut places: Vec<_> = (0..MOST_CLIPS).map(|_| clips.place().expect("free")).collect();
+        let refused = clips.place().expect_err("no more").into_response();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "5");
+        places.pop();
+        assert!(clips.place().is_ok());
+    }
 
     #[test]
     fn ranges_of_bytes() {

@@ -14,6 +14,7 @@ pub struct Refusal {
     status: StatusCode,
     code: String,
     message: String,
+    retry_after_seconds: Option<u32>,
 }
 
 /// The body of every error.
@@ -36,7 +37,13 @@ pub struct ErrorDetail {
 impl Refusal {
     /// An error.
     pub fn new(status: StatusCode, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into() }
+        Self { status, code: code.into(), message: message.into(), retry_after_seconds: None }
+    }
+
+    /// Says when to ask again (RFC 9110 10.2.3).
+    #[must_use]
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_seconds: Some(seconds), ..self }
     }
 }
 
@@ -57,6 +64,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = ErrorBody { error: ErrorDetail { code: self.code, message: self.message } };
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

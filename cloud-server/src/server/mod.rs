@@ -149,6 +149,7 @@ impl Server {
             shutdown: stopper.handle(),
         };
         let api = Api {
+            clips: Arc::default(),
             auth: auth.clone(),
             store: store.clone(),
             agents: Arc::clone(&agents),
