@@ -9,6 +9,9 @@ use super::reader::{Section, quoted};
 use super::tunnels::net;
 use crate::error::{Error, Result};
 
+/// What is kept of an agent's tunnels until it has received it. An agent takes less at once.
+pub(crate) const RESUME_BYTES: u64 = 1 << 20;
+
 /// How much of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -156,7 +159,7 @@ impl Limits {
             );
         }
         // Main and sub may each have a frame under way.
-        let kept = 2 * crate::gateway::connection::RESUME_BYTES;
+        let kept = 2 * RESUME_BYTES;
         let least = self.tunnel_bytes.saturating_add(self.frame_bytes.saturating_mul(2)).saturating_add(kept);
         if self.connection_bytes < least {
             let allowed = format!(

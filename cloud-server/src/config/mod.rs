@@ -18,6 +18,7 @@ use std::path::Path;
 
 pub use self::goaway::Goaway;
 pub use self::limits::Limits;
+pub(crate) use self::limits::RESUME_BYTES;
 pub use self::listen::Listen;
 pub use self::live::Live;
 pub use self::log::Log;

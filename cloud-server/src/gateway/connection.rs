@@ -23,6 +23,7 @@ use super::visits::Visits;
 use crate::agents::{Joining, Membership, Order};
 use crate::auth::{Verdict, hash};
 use crate::clock::month;
+use crate::config::RESUME_BYTES;
 use crate::event::Event;
 use crate::ingest::{News, Persisted};
 use crate::live::Found;
@@ -36,8 +37,6 @@ const NO_CODE: u16 = 1005;
 const NO_CLOSE: u16 = 1006;
 /// How long the agent may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// What is kept of an agent's tunnels until it has received it. An agent takes less at once.
-pub(crate) const RESUME_BYTES: u64 = 1 << 20;
 
 struct Connection {
     gateway: Gateway,
