@@ -145,6 +145,8 @@ pub struct Governor {
     beyond: u64,
     /// When the past began to let the queue drain, and until when it does.
     draining: Option<(Instant, Instant)>,
+    /// When it last had drained: what is live fills the path whatever the past leaves.
+    drained_at: Option<Instant>,
 }
 
 impl Governor {
@@ -177,6 +179,7 @@ impl Governor {
             is_clogged: false,
             beyond: 0,
             draining: None,
+            drained_at: None,
         }
     }
 
@@ -239,6 +242,9 @@ impl Governor {
             self.beyond = self.beyond.saturating_sub(acknowledged - self.acknowledged);
             self.acknowledged = acknowledged;
             self.acknowledged_at = now;
+        }
+        if self.draining.is_some_and(|(_, until)| now < until) && self.in_flight() <= self.enough_to_drain() {
+            self.drained_at = Some(now);
         }
         let mut newest = None;
         while let Some(mark) = self.marks.pop_front_if(|mark| mark.until <= acknowledged) {
@@ -331,10 +337,10 @@ impl Governor {
         }
         let is_draining = self.draining.is_some_and(|(_, until)| now < until);
         let most = match is_draining {
-            true => self.enough_for(self.base()) / 8 * 7,
-            false => self.enough_for(self.base() + self.past_standing()),
+            true => self.enough_to_drain(),
+            false => self.enough_for(self.base() + self.past_standing()).max(self.least()),
         };
-        let own = most.max(self.least()).saturating_sub(self.in_flight());
+        let own = most.saturating_sub(self.in_flight());
         if own == 0 {
             // What comes back then is all that the path delivers.
             self.held_back = true;
@@ -451,6 +457,11 @@ impl Governor {
         (self.target / PAST_PART).max(2 * self.packet_time()).min(self.target)
     }
 
+    /// With no more than this on its way the queue is gone in a round trip.
+    fn enough_to_drain(&self) -> u64 {
+        (self.enough_for(self.base()) / 8 * 7).max(self.least())
+    }
+
     /// How long the link takes for a packet, and a little more.
     fn packet_time(&self) -> Duration {
         let packet = if self.is_long() { self.packet() } else { self.segment };
@@ -525,7 +536,7 @@ impl Governor {
             }
             if self.shortest.is_some_and(|(_, at)| is_old(at)) {
                 // What stands in the queue by our own will is no part of the path.
-                let was_drained = self.draining.is_some_and(|(began, _)| !is_old(began));
+                let was_drained = self.drained_at.is_some_and(|at| !is_old(at));
                 let standing = if was_drained { Duration::ZERO } else { self.standing().min(self.target) };
                 let before = self.base();
                 self.shortest = self.next_shortest.take().map(|(next, at)| (next.saturating_sub(standing), at));
@@ -741,6 +752,24 @@ mod tests {
                 let wait = path.longest_wait();
                 assert!(wait < 3 * bound, "{rate} B/s, {one_way} ms: slower, waits {wait:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_past_that_gets_no_turn_drains_nothing() {
+        for one_way in [2, 10, 30] {
+            let mut path = Path::new(250_000, MS * one_way);
+            let mut governor = Governor::new(40 * MS, 1_200);
+            // What is live takes all the room that there is, and the past is asked for each time.
+            let live = |governor: &mut Governor, now| {
+                governor.past_room(now);
+                governor.room() >= 1_024
+            };
+            path.run_with(&mut governor, Duration::from_secs(5), 1_200, live);
+            path.longest_wait();
+            path.run_with(&mut governor, Duration::from_secs(180), 1_200, live);
+            let wait = path.longest_wait();
+            assert!(wait < 80 * MS, "{one_way} ms: waits {wait:?}");
         }
     }
 

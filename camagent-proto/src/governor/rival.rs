@@ -134,7 +134,7 @@ impl Rival {
             Experiment::Raised { rate_before } if rate > rate_before + rate_before / 5 => self.raise(sight, rate, calm),
             Experiment::Raised { .. } => {
                 let waited_before = sight.waited;
-                self.floor = self.floor.min(sight.in_flight) / 3;
+                self.floor = (self.floor.min(sight.in_flight) / 3).max(1);
                 self.begin(Experiment::Lowered { waited_before }, sight);
             }
             // A third on its way is a third of the queue, if that is all one's own, and most of the queue otherwise.
