@@ -162,7 +162,7 @@ impl Connection {
                 Happened::Order(Some(Order::Command(command))) => self.protocol.command(command),
                 Happened::Order(Some(Order::Leave(code, reason))) => {
                     self.protocol.refuse(code, reason);
-                    self.moor();
+                    self.moor().await;
                 }
                 Happened::Order(None) => return "replaced".to_owned(),
                 Happened::Demand(told) => {
@@ -187,13 +187,13 @@ impl Connection {
                         // The next session resumes where they are missing.
                         let detail = "frames that could not be stored are wanted again".to_owned();
                         self.protocol.refuse(CloseCode::Overloaded, detail);
-                        self.moor();
+                        self.moor().await;
                     }
                 }
                 Happened::Events => {}
                 Happened::Deadline => {}
                 Happened::Closing => {
-                    self.moor();
+                    self.moor().await;
                     if let Ok(Ok(())) = tokio::time::timeout(self.gateway.limits.write_timeout, socket.flush()).await {
                         drain(socket).await;
                     }
@@ -598,13 +598,13 @@ impl Connection {
     }
 
     /// Hands the streams over, to the agent's next connection or to the one that has replaced this.
-    fn moor(&mut self) {
+    async fn moor(&mut self) {
         let now = self.now();
         let Some(member) = &mut self.member else { return };
         let mut visits = std::mem::take(&mut self.visits);
         // Who was handed to this connection and not looked at yet goes with the others.
         member.visits.close();
-        while let Ok(visit) = member.visits.try_recv() {
+        while let Some(visit) = member.visits.recv().await {
             visits.arrive(visit, now);
         }
         let moored = self.protocol.suspend().filter(|_| visits.count() > 0);
@@ -627,7 +627,7 @@ impl Connection {
     }
 
     async fn end(mut self, reason: &str) {
-        self.moor();
+        self.moor().await;
         // Viewers should see the source go before the API says that the agent went.
         self.media = None;
         if let Some(member) = self.member.take() {
@@ -637,7 +637,6 @@ impl Connection {
         }
         if let Some(notes) = self.notes.take() {
             notes.seen(self.gateway.clock.utc_us());
-            notes.finish().await;
         }
     }
 }

@@ -359,8 +359,11 @@ impl Media {
                         let dated = self.undated.frame(key, frame, before_us);
                         return self.past_frames(&ingest, key, was_put, dated);
                     }
-                    // The run never knew, but it is the present one.
-                    0 => self.utc_of(arrival_us),
+                    // The run never knew, but it is the present one: what was held until that was known goes first.
+                    0 => {
+                        self.release(&ingest, key);
+                        self.utc_of(arrival_us)
+                    }
                     utc_us => {
                         let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
                         arrival_us.saturating_sub(signed(monotonic_us)).saturating_add(signed(utc_us))

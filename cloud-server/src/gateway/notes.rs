@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::Gateway;
 use crate::clock::month;
@@ -23,17 +22,17 @@ struct Note {
     claims: Vec<(String, i64)>,
 }
 
-/// The notes of one session.
+/// The notes of one session. When it is dropped the last of them are still written, and nobody waits for that but the server's stop.
 pub(super) struct Notes {
     newest: watch::Sender<Note>,
-    writer: JoinHandle<()>,
 }
 
 impl Notes {
-    /// Begins to write for this run of an agent. The server's stop waits for what is still to be written.
+    /// Begins to write for this run of an agent.
     pub(super) fn begin(gateway: &Gateway, agent: &str, boot: [u8; 16]) -> Self {
         let (newest, told) = watch::channel(Note::default());
-        Self { newest, writer: tokio::spawn(write(gateway.clone(), agent.to_owned(), boot, told)) }
+        tokio::spawn(write(gateway.clone(), agent.to_owned(), boot, told));
+        Self { newest }
     }
 
     /// The agent was there.
@@ -56,14 +55,6 @@ impl Notes {
                 note.claims.push((camera.to_owned(), now_us));
             }
         });
-    }
-
-    /// Nothing more comes: ready when all was written.
-    pub(super) async fn finish(self) {
-        drop(self.newest);
-        if let Err(trouble) = self.writer.await {
-            tracing::error!(%trouble, "a session's notes were not written");
-        }
     }
 }
 

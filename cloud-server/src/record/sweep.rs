@@ -58,7 +58,7 @@ impl Sweep {
     }
 }
 
-/// The names of folders, and of files.
+/// The names of folders, and of recorded files: what else somebody keeps there is not looked at.
 fn list(path: &Path) -> std::io::Result<(Vec<String>, Vec<String>)> {
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path)? {
@@ -68,7 +68,7 @@ fn list(path: &Path) -> std::io::Result<(Vec<String>, Vec<String>)> {
         let Ok(name) = entry.file_name().into_string() else { continue };
         if kind.is_dir() {
             folders.push(name);
-        } else if kind.is_file() {
+        } else if kind.is_file() && name.ends_with(".mp4") {
             files.push(name);
         }
     }

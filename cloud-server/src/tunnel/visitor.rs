@@ -86,9 +86,13 @@ async fn visit(context: &Context, door: &Door, mut stream: TcpStream, address: S
     let Ok(mut farewell) = ended.await else { return };
     let unused = farewell.unused.take();
     let words = match begun {
+        Ok(()) if unused.is_some() => {
+            door.refused(context, address, farewell.reason);
+            "Camera is not reached"
+        }
         Ok(()) => {
             tell(context, door, address, farewell);
-            "Camera is busy"
+            return;
         }
         Err(NotVisited::Offline) => {
             door.refused(context, address, format!("agent {} went away", door.agent));
