@@ -408,7 +408,7 @@ async fn a_codec_that_changes_in_the_middle_of_a_group() {
 async fn frames_and_groups_that_are_too_large() {
     let json = json!({
         "agent": {"agent_id": "cam", "cloud_server_url": "ws://127.0.0.1:9/agent", "cloud_server_token": "t"},
-        "streaming": {"buffer_size": 200_000},
+        "streaming": {"buffer_size": 204_800},
     });
     let config = Config::from_json(&json.to_string()).expect("a good file");
     let agent = Agent::start(config, Host::default()).expect("starts");
@@ -422,7 +422,7 @@ async fn frames_and_groups_that_are_too_large() {
     };
     let (key, other) = (0x65, 0x41);
     let error = push(key, 16 << 20).expect_err("16 MB").to_string();
-    assert!(error.contains("16777216") && error.contains("200000"), "what came, and what is allowed: {error}");
+    assert!(error.contains("16777216") && error.contains("204800"), "what came, and what is allowed: {error}");
 
     // Nobody takes anything: a group that is larger than the journal is cut at its tail, what was kept of it can be decoded.
     assert_eq!(push(key, 50_000).expect("fits"), Pushed::Kept);

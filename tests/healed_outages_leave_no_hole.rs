@@ -9,7 +9,8 @@ use camagent_testkit::bridged::{Lengths, bridged};
 #[tokio::test(flavor = "multi_thread")]
 async fn who_watches_behind_it_and_who_takes_a_clip_see_no_outage() {
     let lengths = Lengths {
-        delay_s: 9,
+        // Far more than healing takes on a busy machine.
+        delay_s: 20,
         outage: Duration::from_millis(4_500),
         before: Duration::from_secs(2),
         after: Duration::from_secs(2),

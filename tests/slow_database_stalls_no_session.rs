@@ -1,6 +1,8 @@
 //! An agent is heard and answered while the server's database cannot be written: what a session tells it is written beside the session,
 //! and none of it is lost.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use camagent_proto::frame::{Frame, TrackInfo};
 use camagent_testkit::CloudServer;
@@ -49,6 +51,7 @@ async fn heartbeats_and_further_cameras_are_answered_while_others_write() {
     drop(others);
     let statistics = json!({"data": {"control": 77_000}});
     agent.tell("heartbeat", json!({"sent_us": 9, "statistics": statistics})).await;
+    agent.hear("heartbeat_ack").await;
     drop(agent);
     // What is left is written at the end of the session.
     let is_written = async || {
@@ -60,7 +63,7 @@ async fn heartbeats_and_further_cameras_are_answered_while_others_write() {
     };
     within("what was told", SOON, async {
         while !is_written().await {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;

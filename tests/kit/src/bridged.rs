@@ -129,6 +129,11 @@ pub async fn bridged(lengths: Lengths) -> Option<Outcome> {
     link.reset();
     link.set_up(false);
     wait::until("the end of the session", SOON, || !camera.agent().is_connected()).await;
+    // What had arrived before is read first.
+    wait::until("the server's end of it", SOON, || {
+        server.server().agents().status("cam").is_some_and(|status| !status.online)
+    })
+    .await;
     let (lost_from, arrived) = (camera.track(VIDEO).len(), server.frames("cam", "main"));
     lasts("an outage", lengths.outage).await;
     assert_eq!(server.frames("cam", "main"), arrived, "nothing comes through");
