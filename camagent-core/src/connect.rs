@@ -61,16 +61,19 @@ mod tests {
         assert_eq!(interleave(all), turns);
     }
 
-    #[tokio::test]
-    async fn an_address_that_refuses_hides_no_other() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let good = listener.local_addr().unwrap();
-        let refuses = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
-        let (_, address) = connect(vec![refuses, good]).await.unwrap();
-        assert_eq!(address, good);
-        let wrong = connect(vec![refuses, refuses]).await.unwrap_err();
-        assert_eq!(wrong.matches(&refuses.to_string()).count(), 2, "each is named: {wrong}");
-        let wrong = connect(vec![refuses]).await.unwrap_err();
-        assert!(!wrong.contains("127.0.0.2"), "who asked knows the only one: {wrong}");
+    #[test]
+    fn an_address_that_refuses_hides_no_other() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let good = listener.local_addr().unwrap();
+            let refuses = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+            let (_, address) = connect(vec![refuses, good]).await.unwrap();
+            assert_eq!(address, good);
+            let wrong = connect(vec![refuses, refuses]).await.unwrap_err();
+            assert_eq!(wrong.matches(&refuses.to_string()).count(), 2, "each is named: {wrong}");
+            let wrong = connect(vec![refuses]).await.unwrap_err();
+            assert!(!wrong.contains("127.0.0.2"), "who asked knows the only one: {wrong}");
+        });
     }
 }

@@ -249,6 +249,18 @@ fn a_frame_larger_than_the_server_takes_is_skipped() {
 }
 
 #[test]
+fn a_heartbeat_is_due_when_one_would_leave() {
+    let mut pair = Pair::new();
+    pair.connect();
+    pair.drive(SECOND);
+    let at = pair.agent.poll_timeout().expect("a heartbeat is due");
+    assert!(!pair.agent.is_heartbeat_due(pair.now()) && pair.agent.is_heartbeat_due(at));
+    pair.agent.handle_timeout(at);
+    // What would be said of the numbers now would wait, and what is said later take its place.
+    assert!(!pair.agent.is_heartbeat_due(at + 3_600 * SECOND), "one waits for its answer");
+}
+
+#[test]
 fn heartbeats_measure_the_round_trip_and_keep_an_idle_session_alive() {
     let mut pair = established();
     pair.drive(60 * MINUTE);

@@ -141,7 +141,8 @@ impl Driver {
             self.take_orders();
             let read = self.read(cx, talk, now);
             if self.session.poll_timeout().is_some_and(|at| at <= now) {
-                if self.spending.is_statistics_due(now) {
+                // Each report tells what none before it told: one that no heartbeat takes is lost.
+                if self.session.is_heartbeat_due(now) && self.spending.is_statistics_due(now) {
                     let statistics = self.statistics(now, traffic);
                     self.session.set_statistics(statistics);
                 }

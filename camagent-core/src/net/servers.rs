@@ -85,6 +85,10 @@ impl Servers {
     /// A server named another one to go to, when the pause is over.
     pub(crate) fn go_to(&mut self, server: usize) {
         self.next = server;
+        // One that has asked for a pause itself knows better.
+        if self.each[server].is_asked {
+            self.next_at = self.next_at.max(self.each[server].ready_at);
+        }
     }
 
     /// Another network: what was out of reach may be within it. Pauses that the server asked for stay; `true` when there is nothing to wait for.
@@ -154,6 +158,16 @@ mod tests {
         assert_eq!(servers.next(), (0, seconds(100) + pause));
         servers.go_to(1);
         assert_eq!(servers.next(), (1, seconds(100) + pause));
+    }
+
+    #[test]
+    fn a_goaway_to_a_server_that_asked_for_a_pause_waits_for_that() {
+        let mut servers = Servers::new(2, PAUSE);
+        servers.ended(seconds(90), 1, Ending::RetryAfter { after: MINUTE }, NONE, MOST);
+        servers.ended(seconds(100), 0, Ending::Goaway { spread: Duration::from_secs(5) }, MINUTE, MOST);
+        servers.go_to(1);
+        let (server, at) = servers.next();
+        assert!(server == 1 && at >= seconds(150), "{server} at {at:?}");
     }
 
     #[test]

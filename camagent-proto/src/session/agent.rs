@@ -321,6 +321,12 @@ impl Agent {
         }
     }
 
+    /// Whether [`Agent::handle_timeout`] sends a heartbeat now, and with it what [`Agent::set_statistics`] says: at other times that only waits, and
+    /// what is said later takes its place.
+    pub fn is_heartbeat_due(&self, now: Instant) -> bool {
+        matches!(self.state, State::Established) && self.asked_at.is_none() && self.heartbeat_at <= now
+    }
+
     /// When [`Agent::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
