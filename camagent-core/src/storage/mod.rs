@@ -16,11 +16,12 @@ use std::{
 
 use camagent_proto::{
     frame::SkipReason,
+    message::BootId,
     transfer::{self, Backlog, Entry, EpochKey, Look, Waiting},
 };
 
 use crate::{
-    journal::flash::{backlog::Stored, held::Held, segment::Clock},
+    journal::flash::{backlog::Stored, held::Held, segment::Clock, store::LaneKey},
     source::Intake,
 };
 
@@ -46,6 +47,8 @@ struct State {
     is_connected: bool,
     /// Counts sessions: what was read ahead for an older one is dropped.
     session: u64,
+    /// This run, once the disk thread works.
+    boot: Option<BootId>,
     /// Where the live reader began: below it, frames of this run are the backlog's.
     live_from: BTreeMap<(u32, u64), u64>,
     declined: BTreeSet<EpochKey>,
@@ -60,6 +63,15 @@ struct State {
     tellings: Vec<String>,
     held: Held,
     has_stopped: bool,
+}
+
+impl State {
+    /// The backlog gets more of an epoch: what was read ahead of later ones of its track is read again, behind it. The agent goes by the order: of an
+    /// epoch before that of the next frame nothing more comes.
+    fn take_back(&mut self, track: u32, epoch: u64) {
+        let is_behind = |key: &LaneKey| Some(key.boot) == self.boot && key.track == track && key.epoch > epoch;
+        self.ahead.retain(|stored| !is_behind(&stored.key));
+    }
 }
 
 /// Where the agent's thread and the disk thread meet.
@@ -113,6 +125,7 @@ impl Shelf {
         if state.live_from.insert((track, epoch), next) != Some(next) {
             // What lies below was passed as live when it was read.
             state.is_at_end = false;
+            state.take_back(track, epoch);
             self.changed.notify_all();
         }
     }

@@ -466,6 +466,39 @@ fn what_is_told_and_not_read_yet_is_not_said_to_be_brought() {
     assert_eq!((of, entry.sequence), (key(1), 0));
 }
 
+/// The agent takes an epoch for brought when it sees a frame of a later one.
+#[test]
+fn what_the_backlog_gets_more_of_comes_before_later_epochs() {
+    let mut world = World::new(4);
+    world.mode = StorageMode::WriteAhead;
+    world.start();
+    (0..75).for_each(|_| world.tick(0));
+    world.run.as_mut().unwrap().intake.restart();
+    (0..75).for_each(|_| world.tick(0));
+    let run = world.run.as_mut().unwrap();
+    (&run.shelf).rewind(false);
+    run.shelf.live_from(0, 1, 30);
+    run.shelf.live_from(0, 2, 10);
+    world.work();
+    let run = world.run.as_mut().unwrap();
+    (0..30).for_each(|sequence| (&run.shelf).pass(&key(1), sequence));
+    let later = EpochKey { epoch: 2, ..key(1) };
+    let Look::Frame(of, _) = (&run.shelf).look() else { panic!("nothing was read") };
+    assert_eq!(of, later);
+    // Memory lets frames of the first epoch go, and the live reader jumps.
+    run.shelf.live_from(0, 1, 40);
+    assert_eq!((&run.shelf).look(), Look::Later);
+    world.work();
+    let run = world.run.as_mut().unwrap();
+    for (expected, numbers) in [(key(1), 30..40), (later, 0..10)] {
+        for number in numbers {
+            let Look::Frame(of, entry) = (&run.shelf).look() else { panic!("{number} of {expected:?} is missing") };
+            assert_eq!((of, entry.sequence), (expected, number));
+            (&run.shelf).pass(&of, number);
+        }
+    }
+}
+
 /// In the mode `write_ahead` all that is pushed is written, and what the live reader brings is not read back for that.
 #[test]
 fn what_is_live_is_not_read_from_the_card() {

@@ -151,6 +151,7 @@ impl Worker {
         let (orders, is_connected, session, stops) = {
             let mut state = shelf.lock();
             let stops = state.orders.stops;
+            state.boot = Some(self.config.boot);
             let orders = std::mem::take(&mut state.orders);
             state.orders.stops = stops;
             (orders, state.is_connected, state.session, stops)
@@ -531,11 +532,16 @@ impl Worker {
             (octets, state.declined.clone(), state.live_from.clone())
         };
         if self.read_below != starts {
-            // The live reader goes on somewhere else: what is below is the backlog's now. Who has it says so.
+            // The live reader goes on somewhere else: what is below is the backlog's now. Who has it says so. Later epochs were taken back: of what
+            // the agent has had of them it knows.
+            let moved: Vec<_> = self.moved(&starts).collect();
+            let is_behind = |lane: &LaneKey| moved.iter().any(|of| of.0 == lane.track && of.1 < lane.epoch);
+            let is_taken_back = |lane: &LaneKey| lane.boot == own && is_behind(lane);
             let mut cursor = Cursor::new();
             if let Some(flash) = &self.flash {
                 flash
                     .lanes()
+                    .filter(|(lane, _)| !is_taken_back(lane))
                     .for_each(|(lane, _)| cursor.pass(*lane, self.cursor.next_of(lane).min(self.read_below_of(lane))));
             }
             (self.cursor, self.read_below) = (cursor, starts);
@@ -589,11 +595,18 @@ impl Worker {
         let is_news = !read.is_empty() || state.is_at_end != is_at_end;
         state.is_at_end = is_at_end;
         state.ahead.extend(read);
+        let moved: Vec<_> = self.moved(&state.live_from).collect();
+        moved.into_iter().for_each(|(track, epoch)| state.take_back(track, epoch));
         drop(state);
         if is_news {
             wake();
         }
         goes_on || !is_current
+    }
+
+    /// Epochs, each with its track, of which the live reader began somewhere else when the backlog was read.
+    fn moved(&self, starts: &BTreeMap<(u32, u64), u64>) -> impl Iterator<Item = (u32, u64)> {
+        starts.iter().filter(|(of, next)| self.read_below.get(of) != Some(next)).map(|(of, _)| *of)
     }
 
     /// Whether something was written for the backlog that cannot be read yet.

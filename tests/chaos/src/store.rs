@@ -15,7 +15,7 @@ use camagent_proto::{
     message::ResumePoint,
 };
 use cloud_server::ingest::{
-    Flow, GapReason, Input, Recorder, Settings, Told, TrackKey, disk::Disk as _, segment, standing::Standing,
+    Flow, Gap, GapReason, Input, Recorder, Settings, Told, TrackKey, disk::Disk as _, segment, standing::Standing,
 };
 
 use crate::{
@@ -69,6 +69,8 @@ impl Store {
         let settings = Settings { segment: Duration::from_secs(10), new_epoch, remember };
         let Ok(recorder) = Recorder::open(disk, settings, utc_us) else { return false };
         self.standing = Standing::new(recorder.all_ranges());
+        // What was written down just before the power went nobody had heard of.
+        recorder.ledger().gaps().for_each(|gap| note_gap(now_us, &gap, log));
         self.recorder = Some(recorder);
         self.hear(now_us, log);
         true
@@ -251,10 +253,7 @@ impl Store {
                 Told::Refused { key, first, next, is_readable } => {
                     self.standing.refused(&key, first, next, is_readable);
                 }
-                Told::Gap(gap, _) => {
-                    let (first, next, reason) = (gap.first, gap.next, gap.reason.number());
-                    log.note(now_us, Event::Gap { lane: lane(&gap.key), first, next, reason });
-                }
+                Told::Gap(gap, _) => note_gap(now_us, &gap, log),
                 Told::Stalled(_) => log.note(now_us, Event::Fault("the recorder cannot write")),
                 Told::Resumed => log.note(now_us, Event::Fault("the recorder writes again")),
                 Told::SetAside { .. } => log.note(now_us, Event::Fault("the recorder set a file aside")),
@@ -296,6 +295,11 @@ impl Store {
             }
         }
     }
+}
+
+fn note_gap(now_us: u64, gap: &Gap, log: &mut Log) {
+    let (first, next, reason) = (gap.first, gap.next, gap.reason.number());
+    log.note(now_us, Event::Gap { lane: lane(&gap.key), first, next, reason });
 }
 
 fn key(lane: Lane) -> TrackKey {

@@ -67,7 +67,7 @@ pub(crate) struct Lost {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) reason: SkipReason,
-    /// What the track was, of another run than the segment's: the files that say so may be gone.
+    /// What the track was, where the segment does not say so: the files that do may be gone.
     pub(crate) info: Option<TrackInfo>,
 }
 

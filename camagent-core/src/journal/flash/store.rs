@@ -202,7 +202,7 @@ impl Flash {
             open.put(&Record::Track(info.clone()));
         }
         for note in self.notes.drain(..) {
-            open.put(&note);
+            open.put_note(note);
         }
         segment::put_frame(open.number, open.place(), info.epoch, frame, payload, &mut open.pending);
         open.summary.note_frame(info.epoch, info.track, frame.sequence, &frame.head, frame.total);
@@ -267,7 +267,7 @@ impl Flash {
         if !self.notes.is_empty() {
             self.begin(disk)?;
             let open = self.open.as_mut().expect("a segment was just begun");
-            self.notes.drain(..).for_each(|note| open.put(&note));
+            self.notes.drain(..).for_each(|note| open.put_note(note));
         }
         self.write(disk)?;
         let Some(open) = self.open.as_mut().filter(|open| open.synced < open.written) else { return Ok(()) };
@@ -339,7 +339,7 @@ impl Flash {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.lose(first, last, reason);
         let LaneKey { boot, track, epoch } = key;
-        let info = Some(&lane.info).filter(|_| boot != self.config.boot).cloned();
+        let info = Some(lane.info.clone());
         self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason, info }));
     }
 
@@ -447,7 +447,7 @@ impl Flash {
         for lost in lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
             if let Some(lane) = self.lanes.get(&key).filter(|lane| lane.freed <= lost.last) {
-                let info = Some(&lane.info).filter(|_| lost.boot != self.config.boot).cloned();
+                let info = Some(lane.info.clone());
                 self.notes.push(Record::Lost(Lost { info, ..lost }));
             }
         }
@@ -545,6 +545,15 @@ impl Open {
     fn put(&mut self, record: &Record) {
         segment::put(self.number, self.place(), record, &mut self.pending);
         self.summary.note(record);
+    }
+
+    /// What is lost names its track where the segment does not: those that have its frames may be gone when this one is read.
+    fn put_note(&mut self, mut note: Record) {
+        if let Record::Lost(lost) = &mut note {
+            let is_named = self.summary.tracks.contains_key(&(lost.track, lost.epoch));
+            lost.info.take_if(|_| self.summary.boot == Some(lost.boot) && is_named);
+        }
+        self.put(&note);
     }
 }
 

@@ -462,6 +462,24 @@ fn what_had_to_go_of_an_older_run_is_known_to_the_runs_after() {
 }
 
 #[test]
+fn what_had_to_go_is_known_where_no_frame_of_its_epoch_is_left() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 2 << 20);
+    (0..10).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.seal(&mut disk).unwrap();
+    // Why they are gone is said in a segment that has frames of another track only.
+    append(&mut flash, &mut disk, 1, 1, 0).unwrap();
+    assert!(flash.evict_oldest(&mut disk).unwrap());
+    card.cut_power();
+    for boot in 2..=3 {
+        let (flash, _) = open(&card, boot, 2 << 20);
+        let lane = flash.lane(&key(1, 0)).expect("it is not forgotten");
+        assert_eq!((lane.oldest, lane.end, &lane.lost[..]), (0, 10, &[(0, 9, SkipReason::OverBudget)][..]));
+    }
+}
+
+#[test]
 fn a_full_card_makes_room_and_says_why() {
     let card = SimDisk::new(1, 1 << 20);
     let mut disk = card.clone();
