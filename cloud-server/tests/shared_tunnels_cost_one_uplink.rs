@@ -123,12 +123,15 @@ async fn who_comes_before_the_agent_is_shared_too() {
     let (running, agent, address) = start(|_| {}).await;
     agent.leave();
     let url = format!("rtsp://h{}", PATHS[0].1);
-    let early = tokio::spawn(async move { ask(address, &format!("OPTIONS {url} RTSP/1.0\r\nCSeq: 1\r\n\r\n")).await });
+    let mut early = TcpStream::connect(address).await.expect("connects");
+    early.write_all(format!("OPTIONS {url} RTSP/1.0\r\nCSeq: 1\r\n\r\n").as_bytes()).await.expect("writes");
     let visitors = || running.server.tunnels().of_agent("a")[0].visitors;
     eventually("the visitor to wait", || visitors() == 1).await;
     let agent = FakeAgent::join(&running.server, "a", vec![shared_camera("gate", &PATHS)], Targets::new()).await;
     let _pushing = Pushing::start(&running.server, "a", "gate", "main");
-    let answer = early.await.expect("ends");
+    let mut answer = String::new();
+    early.shutdown().await.expect("ends its side");
+    early.read_to_string(&mut answer).await.expect("reads");
     assert!(answer.starts_with("RTSP/1.0 200 OK"), "{answer}");
     assert_eq!(visits(&agent), 0);
 }

@@ -52,6 +52,8 @@ async fn visit(context: &Context, door: &Door, mut stream: TcpStream, address: S
     }
     let patience = until.saturating_duration_since(Instant::now());
     let came = tokio::select! {
+        // What the agent is there for it hears, whatever the visitor does then.
+        biased;
         came = context.agents.wait_online(&door.agent, patience) => came,
         () = left(&stream, &door.service) => {
             door.refused(context, address, format!("left before agent {} came", door.agent));
