@@ -244,7 +244,7 @@ fn what_came_before_the_service_was_reached_is_told_when_it_is() {
 struct Torn;
 
 impl Streams for Torn {
-    fn read(&mut self, _: u64, _: &mut [u8]) -> Read {
+    fn read(&mut self, _: u64, _: &mut [u8], _: usize) -> Read {
         Read::Broken
     }
 }

@@ -25,8 +25,9 @@ impl Ahead {
         Some(count)
     }
 
-    /// Where the next burst may be read to, when bursts have more than one record and nothing waits. The buffer goes when they have not.
-    pub(super) fn room(&mut self, burst: usize) -> Option<&mut [u8]> {
+    /// Where the next burst may be read to, when bursts have more than one record and nothing waits. The buffer goes when they have not. More than
+    /// the stream's `credit` is not read: what cannot leave would keep the buffer from all other streams.
+    pub(super) fn room(&mut self, burst: usize, credit: usize) -> Option<&mut [u8]> {
         if self.from < self.to {
             return None;
         }
@@ -35,7 +36,7 @@ impl Ahead {
             return None;
         }
         self.buffer.resize(MAX_BURST, 0);
-        Some(&mut self.buffer)
+        Some(&mut self.buffer[..credit.min(MAX_BURST)])
     }
 
     /// `count` octets of `stream` were read; the first of them go into `into`, and how many is returned.
@@ -59,16 +60,17 @@ mod tests {
     #[test]
     fn a_burst_leaves_in_pieces_and_belongs_to_one_stream() {
         let mut ahead = Ahead::default();
-        assert!(ahead.room(MAX_BURST - 1).is_none());
-        ahead.room(MAX_BURST).unwrap()[..5].copy_from_slice(b"abcde");
+        assert!(ahead.room(MAX_BURST - 1, MAX_BURST).is_none());
+        ahead.room(MAX_BURST, usize::MAX).unwrap()[..5].copy_from_slice(b"abcde");
         let mut into = [0; 2];
         assert_eq!((ahead.fill(1, 5, &mut into), &into), (2, b"ab"));
-        assert!(ahead.take(5, &mut into).is_none() && ahead.room(MAX_BURST).is_none());
+        assert!(ahead.take(5, &mut into).is_none() && ahead.room(MAX_BURST, usize::MAX).is_none());
         assert_eq!((ahead.take(1, &mut into), &into), (Some(2), b"cd"));
         assert_eq!((ahead.take(1, &mut into), into[0]), (Some(1), b'e'));
         assert!(ahead.take(1, &mut into).is_none());
         ahead.fill(5, 3, &mut into);
         ahead.forget(5);
-        assert!(ahead.take(5, &mut into).is_none() && ahead.room(MAX_BURST).is_some());
+        assert_eq!(ahead.room(MAX_BURST, 7).map(|room| room.len()), Some(7), "what cannot leave is not read");
+        assert!(ahead.take(5, &mut into).is_none() && ahead.room(MAX_BURST, usize::MAX).is_some());
     }
 }

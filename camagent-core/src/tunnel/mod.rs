@@ -220,14 +220,14 @@ pub(crate) struct Sides<'a, 'c> {
 }
 
 impl Streams for Sides<'_, '_> {
-    fn read(&mut self, stream: u64, into: &mut [u8]) -> Read {
+    fn read(&mut self, stream: u64, into: &mut [u8], credit: usize) -> Read {
         if let Some(count) = self.ahead.take(stream, into) {
             return Read::Octets(count);
         }
         // Streams are opened in the order of their numbers.
         let Ok(at) = self.endpoints.binary_search_by_key(&stream, Endpoint::stream) else { return Read::Broken };
         let endpoint = &mut self.endpoints[at];
-        let read = match self.ahead.room(self.burst).filter(|_| endpoint.has_more()) {
+        let read = match self.ahead.room(self.burst, credit).filter(|_| endpoint.has_more()) {
             Some(room) => {
                 endpoint.poll_read(self.cx, room, self.now).map_ok(|count| self.ahead.fill(stream, count, into))
             }

@@ -26,7 +26,7 @@ struct World {
 struct Says<'a>(&'a [u8], bool);
 
 impl Streams for Says<'_> {
-    fn read(&mut self, _: u64, into: &mut [u8]) -> Read {
+    fn read(&mut self, _: u64, into: &mut [u8], _: usize) -> Read {
         if self.0.is_empty() {
             return if std::mem::take(&mut self.1) { Read::End } else { Read::Pending };
         }

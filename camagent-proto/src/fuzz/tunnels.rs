@@ -57,7 +57,7 @@ struct Sides {
 }
 
 impl Streams for Sides {
-    fn read(&mut self, stream: u64, into: &mut [u8]) -> Read {
+    fn read(&mut self, stream: u64, into: &mut [u8], _: usize) -> Read {
         let count = match self.mood % 8 {
             0 => into.len(),
             1 => into.len().min(usize::from(self.mood)),

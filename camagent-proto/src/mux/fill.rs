@@ -132,7 +132,7 @@ impl Mux {
         let mut outcome = Read::Pending;
         let id = stream.id;
         let written = record.push_read(Data::NUMBER, &self.head, most, |into| {
-            outcome = streams.read(id, into);
+            outcome = streams.read(id, into, most);
             match outcome {
                 Read::Octets(count) if count > 0 => Some(count),
                 _ => None,

@@ -118,7 +118,7 @@ impl TestStreams {
 }
 
 impl Streams for TestStreams {
-    fn read(&mut self, stream: u64, into: &mut [u8]) -> Read {
+    fn read(&mut self, stream: u64, into: &mut [u8], _: usize) -> Read {
         let side = self.sides.entry(stream).or_default();
         let left = &side.outgoing[side.sent..];
         let count = left.len().min(into.len());

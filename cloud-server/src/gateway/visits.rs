@@ -283,7 +283,7 @@ pub(super) struct Sides<'a, 'c> {
 }
 
 impl Streams for Sides<'_, '_> {
-    fn read(&mut self, stream: u64, into: &mut [u8]) -> Read {
+    fn read(&mut self, stream: u64, into: &mut [u8], _: usize) -> Read {
         let Some(at) = self.visits.find(stream) else { return Read::Broken };
         let open = &mut self.visits.open[at];
         let mut buffer = ReadBuf::new(into);
