@@ -21,18 +21,20 @@ pub(crate) fn start() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
     let listener = Arc::new(listener);
+    let mut block = vec![0; BLOCK];
+    // Octets that no tunnel can compress away.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for octet in &mut block {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        *octet = state as u8;
+    }
+    // One for all: a block each would be fetched from memory again and again.
+    let block: Arc<[u8]> = block.into();
     for _ in 0..THREADS {
-        let listener = Arc::clone(&listener);
+        let (listener, block) = (Arc::clone(&listener), Arc::clone(&block));
         std::thread::spawn(move || {
-            let mut block = vec![0; BLOCK];
-            // Octets that no tunnel can compress away.
-            let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-            for octet in &mut block {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                *octet = state as u8;
-            }
             while let Ok((visitor, _)) = listener.accept() {
                 // A visitor that leaves in the middle is what ends a stream.
                 let _ = serve(visitor, &block);
