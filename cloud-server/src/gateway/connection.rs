@@ -495,6 +495,8 @@ impl Connection {
     }
 
     async fn admit(&mut self, register: &Register) -> Result<(), (CloseCode, String)> {
+        // Before anything waits for the database: what it takes would count as the agent's clock.
+        let arrived_us = i64::try_from(self.gateway.clock.monotonic_us()).unwrap_or(i64::MAX);
         if register.agent_id != self.agent {
             let reason = format!("registered as \"{}\" under /agent/{}", register.agent_id, self.agent);
             return Err((CloseCode::ProtocolError, reason));
@@ -545,8 +547,8 @@ impl Connection {
             None => member.resume.clone(),
         };
         if register.monotonic_us > 0 {
-            let now = i64::try_from(self.gateway.clock.monotonic_us()).unwrap_or(i64::MAX);
-            media.clock_offset(now.saturating_sub(i64::try_from(register.monotonic_us).unwrap_or(i64::MAX)));
+            let monotonic_us = i64::try_from(register.monotonic_us).unwrap_or(i64::MAX);
+            media.clock_offset(arrived_us.saturating_sub(monotonic_us));
         }
         self.take_over(register.boot_id.0, member.generation).await;
         let sources = offer_all(&mut media, &register.cameras);
