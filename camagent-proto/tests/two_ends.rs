@@ -282,6 +282,27 @@ fn heartbeats_measure_the_round_trip_and_keep_an_idle_session_alive() {
 }
 
 #[test]
+fn a_slow_round_trip_of_the_connection_before_moves_no_clock() {
+    let mut pair = Pair::new();
+    let fast = pair.latency;
+    pair.latency = 2 * SECOND;
+    pair.connect();
+    pair.drive(MINUTE);
+    pair.cut();
+    pair.server_events.clear();
+    pair.latency = fast;
+    pair.connect();
+    pair.drive(MINUTE);
+    let offset = |event: &ServerEvent| match event {
+        ServerEvent::Heartbeat { clock_offset_us, .. } => *clock_offset_us,
+        _ => None,
+    };
+    let offsets: Vec<i64> = pair.server_events.iter().filter_map(offset).collect();
+    // Both clocks are the same here, and delay only ever makes the offset larger.
+    assert!(!offsets.is_empty() && offsets.iter().all(|offset| *offset >= 0), "{offsets:?}");
+}
+
+#[test]
 fn a_dead_link_is_noticed_at_both_ends() {
     let mut pair = established();
     pair.latency = 60 * MINUTE;

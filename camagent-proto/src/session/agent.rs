@@ -140,6 +140,8 @@ pub struct Agent {
     /// Since when a heartbeat waits for a sign of the server.
     asked_at: Option<Instant>,
     round_trip: Duration,
+    /// Whether that was measured on this connection: by another's a server would date what it records.
+    measured_here: bool,
     unknown: u64,
     asked: Asked,
     /// Octets of the past that the path takes now, and whether some wait for more room.
@@ -179,6 +181,7 @@ impl Agent {
             heartbeat_at: Instant::ZERO,
             asked_at: None,
             round_trip: Duration::ZERO,
+            measured_here: false,
             unknown: 0,
             asked: Asked::default(),
             records: 0,
@@ -256,6 +259,7 @@ impl Agent {
         self.asked = Asked::default();
         (self.records, self.arrived) = (0, None);
         (self.tells_statistics, self.bare, self.told_round_trip) = (true, (0, now), Duration::ZERO);
+        self.measured_here = false;
         self.register(now);
     }
 
@@ -473,11 +477,12 @@ impl Agent {
             return;
         }
         let tells_statistics = core::mem::take(&mut self.tells_statistics);
-        let round_trip_us = self.round_trip.as_micros() as u64;
-        self.statistics.round_trip_us = round_trip_us;
+        self.statistics.round_trip_us = self.round_trip.as_micros() as u64;
+        let round_trip = if self.measured_here { self.round_trip } else { Duration::ZERO };
+        let round_trip_us = round_trip.as_micros() as u64;
         // A round trip that is much longer than the server thinks keeps its windows too small.
-        let heartbeat = if tells_statistics || self.round_trip > self.told_round_trip * 2 {
-            self.told_round_trip = self.round_trip;
+        let heartbeat = if tells_statistics || round_trip > self.told_round_trip * 2 {
+            self.told_round_trip = round_trip;
             let statistics = tells_statistics.then(|| self.statistics.clone());
             Heartbeat { sent_us: now.as_micros(), round_trip_us, statistics }
         } else {

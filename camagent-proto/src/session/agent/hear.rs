@@ -49,7 +49,7 @@ impl Agent {
                     self.bare.0 = self.bare.0.saturating_sub(1);
                 }
                 if let Some(sent) = sent {
-                    self.round_trip = now.saturating_since(sent);
+                    (self.round_trip, self.measured_here) = (now.saturating_since(sent), true);
                     self.tunnels.set_round_trip(self.round_trip);
                 }
                 Ok(())
