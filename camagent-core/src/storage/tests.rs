@@ -11,7 +11,7 @@ use std::{
 use camagent_media::{Codec, Framing};
 use camagent_proto::{
     Instant,
-    frame::SkipReason,
+    frame::{EndReason, SkipReason},
     message::{BootId, Camera, Retention, Source, SourceState},
     mux::NoStreams,
     session::{Accept, Agent, AgentConfig, Server, ServerConfig, ServerEvent, Transmit},
@@ -496,6 +496,44 @@ fn what_the_backlog_gets_more_of_comes_before_later_epochs() {
             assert_eq!((of, entry.sequence), (expected, number));
             (&run.shelf).pass(&of, number);
         }
+    }
+}
+
+/// What reached the card with a write that failed is found there when it is opened anew; the disk thread has not come that far by its own account.
+#[test]
+fn an_epoch_whose_rest_memory_lost_while_the_card_was_full_ends_with_a_reason() {
+    let mut world = World::new(4);
+    world.card.set_capacity(20_000);
+    world.start();
+    (0..400).for_each(|_| world.tick(0));
+    world.run.as_mut().unwrap().intake.restart();
+    (0..2_000).for_each(|_| world.tick(0));
+    world.card.set_capacity(u64::MAX);
+    (0..600).for_each(|_| world.tick(0));
+    let run = world.run.as_mut().unwrap();
+    (&run.shelf).rewind(false);
+    run.shelf.live_from(0, 1, 400);
+    world.work();
+    let mut shelf = &world.run.as_ref().unwrap().shelf;
+    let waiting = shelf.waiting();
+    let first = waiting.iter().find(|waiting| waiting.key() == key(1)).expect("some of it is on the card");
+    assert_eq!((first.end, first.ended), (400, Some(EndReason::Stopped)));
+    let Look::Frame(of, entry) = shelf.look() else { panic!("nothing was read") };
+    assert_eq!((of, entry.sequence), (key(1), 0));
+    let mut count = 0;
+    while let Look::Frame(of, entry) = shelf.look()
+        && of == key(1)
+    {
+        assert_eq!(entry.sequence, count);
+        shelf.pass(&of, entry.sequence);
+        count += 1;
+    }
+    assert!(count > 5, "{count}");
+    // Not one of them is taken for one that the live reader brought.
+    while count < 400 {
+        let (reason, last) = shelf.hole(&key(1), count);
+        assert_ne!(reason, SkipReason::Live, "{count} to {last}");
+        count = last + 1;
     }
 }
 

@@ -452,7 +452,8 @@ impl Worker {
             let key = LaneKey { boot, track: info.track, epoch: info.epoch };
             let written = written.get(&(info.track, info.epoch)).copied();
             match flash.lane(&key) {
-                Some(lane) => written.filter(|_| lane.ended.is_none()),
+                // What a write brought there that failed is found when the card is opened anew: of that nothing was taken note of here.
+                Some(lane) => lane.ended.is_none().then(|| written.unwrap_or(0)),
                 // What was written of it is stored and forgotten, if there was something.
                 None => Some(written.unwrap_or(0)),
             }

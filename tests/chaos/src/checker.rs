@@ -87,9 +87,18 @@ struct Frame {
     taken_live: bool,
     /// The server said that it is stored.
     acknowledged: bool,
+    /// It said so, and could not mean that it never comes.
+    is_owed: bool,
     /// When it was told as never coming.
     skipped: Option<(Reason, usize)>,
     stored: u32,
+}
+
+impl Frame {
+    /// Whether it was told as never coming, with a cause.
+    fn is_told(&self) -> bool {
+        self.skipped.is_some_and(|(reason, _)| reason != Reason::Live)
+    }
 }
 
 /// What takes room in memory: octets, as memory gives them out, and frames. What is subtracted may be more than what is there so far.
@@ -285,6 +294,7 @@ impl Checker {
                     taken: false,
                     taken_live: false,
                     acknowledged: false,
+                    is_owed: false,
                     skipped: None,
                     stored: 0,
                 };
@@ -319,9 +329,8 @@ impl Checker {
             let frames = self.lanes.get_mut(&lane).map(|state| state.frames.as_mut_slice()).unwrap_or_default();
             let to = usize::try_from(sequence).unwrap_or(usize::MAX).saturating_add(1).min(frames.len());
             let group = frames[..to].iter().rposition(|frame| frame.key).unwrap_or(0);
-            let is_lost = |frame: &Frame| frame.skipped.is_some_and(|(reason, _)| reason != Reason::Live);
             match frames[group..to].split_last_mut() {
-                Some((last, before)) if before.iter().any(is_lost) => {
+                Some((last, before)) if before.iter().any(Frame::is_told) => {
                     last.skipped = Some((Reason::Other(UNREADABLE), at))
                 }
                 _ => self.unexplained(at, format!("the server cannot read {lane} frame {sequence}")),
@@ -439,6 +448,8 @@ impl Checker {
         let since = usize::try_from(before.1).unwrap_or(usize::MAX).min(told);
         for (sequence, frame) in (before.1..).zip(&mut state.frames[since..told]) {
             frame.acknowledged |= sequence >= begun || frame.taken_live;
+            // What was told before is acknowledged as that; what is told afterwards is too late.
+            frame.is_owed |= sequence >= begun && !frame.is_told();
         }
         let from = usize::try_from(before.0.max(begun)).unwrap_or(usize::MAX);
         let to = usize::try_from(received.max(persisted)).unwrap_or(usize::MAX);
@@ -531,10 +542,13 @@ impl Checker {
                 Reason::Corrupt => boot.ended.is_some() && !frame.is_promised,
                 Reason::PowerCut | Reason::Other(_) => false,
             };
-            if !is_true && !frame.taken && wrong.is_none() {
+            // What a server took and did not store is as good as never taken.
+            let is_had = if policy.records { frame.acknowledged } else { frame.taken };
+            if !is_true && !is_had && wrong.is_none() {
                 wrong = Some(index);
             }
-            if frame.skipped.is_none() {
+            // What had come live, and the server lost before it was stored, may have to go afterwards.
+            if !frame.is_told() {
                 frame.skipped = Some((reason, at));
             }
         }
@@ -576,9 +590,8 @@ impl Checker {
                 let was_in_memory = boot.is_some_and(|boot| {
                     boot.ended.is_some() && !frame.is_promised && (boot.policy.records || !frame.taken)
                 });
-                let is_told = frame.skipped.is_some_and(|(reason, _)| reason != Reason::Live);
-                let has_cause = is_told || was_in_memory;
-                if frame.acknowledged && !is_told {
+                let has_cause = frame.is_told() || was_in_memory;
+                if frame.is_owed || frame.acknowledged && !frame.is_told() {
                     lost.push((frame.at, format!("{lane} frame {sequence} was acknowledged as stored, and is not")));
                 } else if has_cause {
                     self.verdict.explained += 1;
@@ -591,5 +604,63 @@ impl Checker {
             self.breach(Kind::Lost, at, what);
         }
         self.verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANE: Lane = Lane { boot: 1, track: 0, epoch: 1 };
+
+    /// A recorded run in which one frame came live and is not stored in the end.
+    fn lost(events: &[Event]) -> Vec<Kind> {
+        let policy = Policy {
+            ram_octets: 100,
+            ram_piece: 1,
+            ram_frames: 10,
+            budget_us: None,
+            frame_octets: 1_000,
+            records: true,
+            card_octets: None,
+            writes_ahead: false,
+        };
+        let push = |sequence| Event::Pushed {
+            frame: FrameId { lane: LANE, sequence },
+            digest: Digest(sequence),
+            octets: 60,
+            key: true,
+            disposable: false,
+        };
+        let frame = FrameId { lane: LANE, sequence: 0 };
+        let begin = [
+            Event::AgentStarted { boot: 1, policy },
+            Event::Session { boot: 1 },
+            push(0),
+            Event::Announced { connection: 1, lane: LANE, next: 0 },
+            Event::Taken { frame, is_backfill: false },
+        ];
+        let mut log = Log::default();
+        begin.iter().chain(events).chain([&Event::Settled]).for_each(|event| log.note(0, *event));
+        check(&log).breaches.iter().map(|breach| breach.kind).collect()
+    }
+
+    #[test]
+    fn a_cause_is_believed_before_the_server_says_that_it_has_the_frame_and_not_afterwards() {
+        let skip = |reason| Event::Skipped { lane: LANE, first: 0, last: 0, reason };
+        let said = Event::Acknowledged { connection: 1, number: 0, lane: LANE, received: 1, persisted: 1 };
+        let second = Event::Pushed {
+            frame: FrameId { lane: LANE, sequence: 1 },
+            digest: Digest(1),
+            octets: 60,
+            key: true,
+            disposable: false,
+        };
+        let stored = Event::Stored { frame: FrameId { lane: LANE, sequence: 1 }, digest: Digest(1) };
+        assert_eq!(lost(&[second, skip(Reason::Live), skip(Reason::OverBudget), said, stored]), []);
+        assert_eq!(lost(&[second, skip(Reason::Live), said, skip(Reason::OverBudget), stored]), [Kind::Lost]);
+        assert_eq!(lost(&[second, said, skip(Reason::OverBudget), stored]), [Kind::Lost]);
+        let early = lost(&[skip(Reason::OverBudget), said]);
+        assert_eq!(early, [Kind::Unexplained], "the server had it, and lost it; memory had room");
     }
 }

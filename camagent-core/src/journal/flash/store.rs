@@ -237,8 +237,11 @@ impl Flash {
         };
         let count = if from < to { 3 } else { 1 };
         for (first, end, reason) in parts.into_iter().take(count).filter(|(first, end, _)| first < end) {
-            self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
-            self.lose(key, first, end - 1, reason);
+            let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
+            // After a write that failed it is told a second time, from further back: what was said then was closer to it.
+            for (first, end) in lane.not_lost(first, end) {
+                self.lose(key, first, end - 1, reason);
+            }
         }
     }
 
@@ -560,6 +563,21 @@ impl Open {
 impl Lane {
     pub(super) fn new(info: &TrackInfo, oldest: u64) -> Self {
         Self { info: info.clone(), oldest, end: oldest, freed: 0, lost: Vec::new(), ended: None }
+    }
+
+    /// Numbers of `first..end` of which is not known yet that they had to go: from, to.
+    fn not_lost(&self, first: u64, end: u64) -> Vec<(u64, u64)> {
+        let (mut next, mut ranges) = (first, Vec::new());
+        for &(from, last, _) in self.lost.iter().filter(|lost| lost.0 < end) {
+            if next < from {
+                ranges.push((next, from));
+            }
+            next = next.max(last.saturating_add(1));
+        }
+        if next < end {
+            ranges.push((next, end));
+        }
+        ranges
     }
 
     /// Numbers `first..=last` had to go.
