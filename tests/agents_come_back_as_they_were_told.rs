@@ -1,14 +1,21 @@
 //! Why a connection ended decides when the agent comes back: soon after trouble, rarely after a refusal, when the server said so after `Retry-After`
 //! and goaway, and only to servers that its own configuration names.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use camagent_testkit::RawServer;
+use camagent_proto::CloseCode;
 use camagent_testkit::core::{Agent, Config, Event, Host};
 use camagent_testkit::wait::{SOON, within};
+use camagent_testkit::{Link, RawServer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[path = "wire/pages.rs"]
+#[allow(dead_code, reason = "the wire's own test reads more of the pages")]
+mod pages;
 
 /// The longest first pause after trouble, see `sdk-docs/protocol/closing.md`.
 const FIRST: Duration = Duration::from_secs(1);
@@ -34,29 +41,88 @@ async fn ended(agent: Agent) -> (u16, String, Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_each_close_code() {
-    for (code, least, most) in [
-        (4000, Duration::ZERO, FIRST),
-        (4001, LONG, LONG * 2),
-        (4002, LONG, LONG * 2),
-        (4003, LONG, LONG * 2),
-        (4004, LONG, LONG * 2),
-        (4005, LONG, LONG * 2),
-        (4006, Duration::ZERO, FIRST),
-        (4008, Duration::ZERO, FIRST),
-        (4009, LONG, LONG * 2),
-        (4010, Duration::ZERO, FIRST),
-        (4011, Duration::ZERO, FIRST),
-        (4012, Duration::ZERO, FIRST),
-        (4014, Duration::ZERO, FIRST),
-        (4015, Duration::ZERO, FIRST),
-        (4077, Duration::ZERO, FIRST),
-    ] {
+    let rows = pages::table("closing.md", "table: close codes");
+    let mut codes: Vec<(u16, Duration, Duration)> = rows
+        .iter()
+        .map(|row| {
+            let (least, most) = match row[3].as_str() {
+                "ordinary" | "as it planned" => (Duration::ZERO, FIRST),
+                // Neither goaway nor a time was said before.
+                other if other.ends_with("else ordinary") => (Duration::ZERO, FIRST),
+                "refused" | "replaced" => (LONG, LONG * 2),
+                other => panic!("closing.md: what is {other:?}?"),
+            };
+            (row[0].parse().expect("a number"), least, most)
+        })
+        .collect();
+    assert_eq!(codes.len(), CloseCode::ALL.len());
+    codes.push((4077, Duration::ZERO, FIRST));
+    for (code, least, most) in codes {
         let server = RawServer::start().await;
         let agent = start(&server.agent_json("cam", &json!({})));
         server.session().await.close(code).await;
         let (told, reason, retry_in) = ended(agent).await;
         assert_eq!(told, code, "{reason}");
         assert!((least..=most).contains(&retry_in), "{code}: {retry_in:?}, {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_error_that_says_when() {
+    for (code, retry_after_ms, least, most) in
+        [(4011, 40_000, 40, 51), (4010, 40_000, 40, 51), (4011, 999_999_999, 3_600, 4_501), (4001, 400_000, 30, 60)]
+    {
+        let server = RawServer::start().await;
+        let agent = start(&server.agent_json("cam", &json!({})));
+        let mut session = server.session().await;
+        let error = json!({"code": code, "name": "", "detail": "a test says so", "retry_after_ms": retry_after_ms});
+        assert!(session.say("error", error).await);
+        assert_eq!(session.closed().await, code);
+        let (_, reason, retry_in) = ended(agent).await;
+        let pause = retry_in.as_secs_f64();
+        assert!((f64::from(least)..=f64::from(most)).contains(&pause), "{code}: {pause} s, {reason}");
+    }
+}
+
+/// A server that answers each request with the same words, and counts them.
+async fn busy(answer: &'static str) -> (SocketAddr, Arc<AtomicU32>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, asked) = (listener.local_addr().expect("bound"), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let Ok(octet) = socket.read_u8().await else { break };
+                request.push(octet);
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
+            // An agent that has gone hears nothing.
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (address, asked)
+}
+
+/// A session that owes an answer has a second one dialled beside it. What that dial is told holds, also when the session is given up meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_dial_comes_back_as_it_was_told() {
+    for (answer, least, most) in [("503 Busy\r\nRetry-After: 100", 85.0, 126.0), ("401 Unauthorized", 18.0, 60.0)] {
+        let server = RawServer::start().await;
+        let link = Link::to(server.address()).await;
+        let mut json = server.agent_json("cam", &json!({}));
+        json["agent"]["cloud_server_url"] = json!(format!("ws://{}/agent", link.address()));
+        let agent = start(&json);
+        // It answers no heartbeat.
+        let _session = server.session().await;
+        let (address, asked) = busy(answer).await;
+        link.lead_to(address);
+        let (code, reason, retry_in) = ended(agent).await;
+        assert_eq!((code, asked.load(Ordering::Relaxed)), (4008, 1), "{reason}");
+        // Some seconds of it are over.
+        let pause = retry_in.as_secs_f64();
+        assert!((least..=most).contains(&pause), "{answer}: {pause} s, {reason}");
     }
 }
 

@@ -8,7 +8,7 @@ use camagent_testkit::core::{Config, Event};
 use camagent_testkit::emulator::{Change, FAR, Flows, Path, Setup, Uplink};
 use camagent_testkit::logs::Logs;
 use camagent_testkit::wait::{self, SOON};
-use camagent_testkit::{CloudServer, Link, Script, Viewer, camera};
+use camagent_testkit::{Accelerator, CloudServer, Link, Script, Viewer, camera};
 
 /// What the promise is about: from the last acknowledged octet to frames on a new connection, 95 of 100 times.
 const PROMISED: Duration = Duration::from_secs(8);
@@ -51,6 +51,51 @@ fn a_black_hole_of_one_connection_is_left_within_seconds() {
         assert_eq!(server.event_count("duplicate_identity"), 0);
         assert_eq!(camera.agent().statistics().packets_lost, 0);
     });
+}
+
+/// A proxy acknowledges what goes nowhere: neither the kernel nor, for half a minute, a heartbeat finds out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_swallows_what_it_acknowledges_is_left_within_seconds() {
+    let idle = Duration::from_secs(3_600);
+    let server = CloudServer::with(|config| config.limits.heartbeat_interval = idle).await;
+    let token = server.add_agent("cam").await;
+    let proxy = Accelerator::to(server.addresses().tls, 10_000_000).await;
+    let mut json = server.agent_json("cam", &token, proxy.address());
+    json["network"]["heartbeat_interval"] = 3_600.into();
+    json["streaming"]["latency_budget"] = 0.into();
+    let config = Config::from_json(&json.to_string()).expect("a good file");
+    let camera = camera::Setup::new(config, Script::h264_aac()).start();
+    wait::until("frames", SOON, || server.frames("cam", "main") > 20).await;
+    proxy.swallow();
+    let begun = Instant::now();
+    wait::until("a new session", SOON, || camera.events().sessions() > 1).await;
+    let arrived = server.frames("cam", "main");
+    wait::until("frames on it", SOON, || server.frames("cam", "main") > arrived).await;
+    #[allow(clippy::print_stderr, reason = "the measurement is worth having")]
+    {
+        eprintln!("a proxy's black hole cost {:?}", begun.elapsed());
+    }
+    let codes = |event: &Event| matches!(event, Event::Disconnected { code: 4008, .. });
+    assert_eq!(camera.events().count(codes), 1, "{:?}", camera.events().all());
+    assert_eq!(camera.agent().statistics().packets_lost, 0);
+}
+
+/// The second connection is there before it is known whether it is needed, and registers seconds later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_may_wait_longer_than_a_stranger() {
+    let server = CloudServer::with(|config| config.limits.register_timeout = Duration::from_millis(300)).await;
+    let token = server.add_agent("cam").await;
+    let link = Link::to(server.addresses().tls).await;
+    let logs = Logs::default();
+    let config = server.agent_at("cam", &token, link.address());
+    let camera = camera::Setup::new(config, Script::h264_aac()).logger(Arc::new(logs.clone())).start();
+    wait::until("frames", SOON, || server.frames("cam", "main") > 20).await;
+    link.swallow();
+    wait::until("a new session", SOON, || camera.events().sessions() == 2).await;
+    assert!(!logs.text().contains("no second connection"), "{}", logs.text());
+    assert_eq!(link.connections(), 2);
+    let closed = |event: &Event| matches!(event, Event::Disconnected { code: 4006, .. });
+    assert_eq!(camera.events().count(closed), 0, "{:?}", camera.events().all());
 }
 
 #[tokio::test(flavor = "multi_thread")]

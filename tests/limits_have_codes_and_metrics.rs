@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use camagent_proto::CloseCode;
 use camagent_proto::frame::{
     Data, Frame, FrameHead, FrameMore, FrameStart, MaxData, OpenOutcome, OpenResult, Skip, SkipReason, StopSending,
     StreamError, TrackInfo,
 };
+use camagent_proto::session::AGENT_LIMITS;
+use camagent_testkit::core::{Agent, Config as AgentConfig, Host};
 use camagent_testkit::raw_agent::{RawAgent, SUBPROTOCOL, registration};
-use camagent_testkit::{Api, CloudServer, wait};
+use camagent_testkit::{Api, CloudServer, RawServer, wait};
 use cloud_server::Config;
 use cloud_server::metrics::{Gauges, Metrics};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A server with one agent in its database, and its counters.
@@ -238,6 +241,7 @@ async fn code_4011_overloaded() {
     let mut agent = site.stranger().await;
     site.server.server().store().close().await;
     agent.tell("register", register_with(&site.token, |_| {})).await;
+    assert_eq!(agent.hear("error").await["retry_after_ms"], 10_000, "all agents at once would ask again and again");
     site.closes(&mut agent, 4011).await;
 }
 
@@ -461,6 +465,60 @@ async fn limits_of_tunnels_frames() {
     }
 }
 
+// Limits of an agent's own, which a server went over: the agent says which.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_agents_are_counted_by_their_names() {
+    let site = Site::start().await;
+    let counted = |limit: &str| site.value(&format!("camagent_agent_limit_breaches_total{{limit=\"{limit}\"}}"));
+    for (name, label) in [("commands in ten seconds", "commands_in_ten_seconds"), ("breakfasts", "other")] {
+        let mut agent = site.agent().await;
+        agent.tell("error", json!({"code": 4012, "name": "limit_exceeded", "detail": "", "limit": name})).await;
+        agent.closed().await;
+        wait::until("the counter", wait::SOON, || counted(label) == 1).await;
+    }
+}
+
+/// What a server of this project keeps to: agents name what another one does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_name_the_limits_that_a_server_goes_over() {
+    // One more than allowed, and no more: what is said to an agent that has closed takes its own words with it.
+    let many = |count: usize, kind: &'static str, data: Value| vec![(kind, data); count + 1];
+    let servers = vec!["wss://b.example/agent"; 9];
+    let cases = [
+        ("commands_in_ten_seconds", many(200, "command", json!({"id": "", "action": "x"}))),
+        ("goaway_in_ten_seconds", many(10, "goaway", json!({"reason": "away", "after_ms": 60_000}))),
+        ("servers_in_a_goaway", vec![("goaway", json!({"reason": "away", "after_ms": 60_000, "servers": servers}))]),
+        ("key_frame_in_ten_seconds", many(1_000, "key_frame", json!({"camera": "cam", "source": "main"}))),
+        (
+            "source_state_in_ten_seconds",
+            many(1_000, "source_state", json!({"camera": "cam", "source": "main", "wanted": true})),
+        ),
+        ("open_in_ten_seconds", Vec::new()),
+    ];
+    for (label, messages) in cases {
+        let server = RawServer::start().await;
+        let mut json = server.agent_json("cam", &json!({"http": 80}));
+        json["network"]["tunnel_opens_per_second"] = 1.into();
+        let config = AgentConfig::from_json(&json.to_string()).expect("a good file");
+        let _agent = Agent::start(config, Host::default()).expect("it starts");
+        let mut session = server.session().await;
+        if messages.is_empty() {
+            let opens: Vec<Frame> = (0..=20).map(|_| session.next_open("cam", "none").1).collect();
+            session.push(&opens).await;
+        }
+        for (kind, data) in messages {
+            if !session.say(kind, data).await {
+                break;
+            }
+        }
+        let (told, code) = session.error().await;
+        let name = told["limit"].as_str().unwrap_or_default();
+        assert_eq!((name.to_lowercase().replace(' ', "_").as_str(), code), (label, 4012), "{told}");
+        assert!(AGENT_LIMITS.contains(&name), "{name} would be counted as another");
+    }
+}
+
 // Limits of others than agents.
 
 #[tokio::test(flavor = "multi_thread")]
@@ -516,6 +574,14 @@ async fn limit_of_silence_before_a_request() {
     let mut socket = TcpStream::connect(site.server.addresses().http).await.expect("the server listens");
     let end = wait::within("the end", wait::SOON, socket.read(&mut [0; 64])).await;
     assert!(!matches!(end, Ok(1..)), "nothing is said to who said nothing");
+    wait::until("the counter", wait::SOON, || site.breaches("request_timeout") == 1).await;
+    // Who asks something, and who goes by himself, is not counted.
+    drop(TcpStream::connect(site.server.addresses().http).await.expect("the server listens"));
+    let mut socket = TcpStream::connect(site.server.addresses().http).await.expect("the server listens");
+    socket.write_all(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it reads");
+    let mut said = String::new();
+    wait::within("the answer", wait::SOON, socket.read_to_string(&mut said)).await.expect("the end");
+    assert!(said.starts_with("HTTP/1.1 404") && site.breaches("request_timeout") == 1, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -525,6 +591,19 @@ async fn limit_of_silence_in_a_tls_handshake() {
     let end = wait::within("the end", wait::SOON, socket.read(&mut [0; 64])).await;
     assert!(!matches!(end, Ok(1..)), "nothing is said to who said nothing");
     wait::until("the counter", wait::SOON, || site.breaches("handshake_timeout") == 1).await;
+}
+
+// The page of codes: none is without a test here. For limits see `tests/wire/limits.rs`.
+
+#[test]
+fn every_code_has_a_test() {
+    let tests = include_str!("limits_have_codes_and_metrics.rs");
+    let names: Vec<&str> = tests.lines().filter_map(|line| line.trim().strip_prefix("async fn code")).collect();
+    // What was planned is none, and 4012 is what the limits close with.
+    for code in CloseCode::ALL.iter().filter(|code| ![1000, 4012].contains(&code.number())) {
+        let number = code.number().to_string();
+        assert!(names.iter().any(|name| name.contains(&number)), "no test closes with {number} {}", code.name());
+    }
 }
 
 // The page of numbers itself.

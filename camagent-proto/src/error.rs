@@ -125,6 +125,8 @@ pub enum Error {
         code: CloseCode,
         /// The text that goes to the peer.
         detail: String,
+        /// The peer may come back after so many milliseconds; 0: as the code says.
+        retry_after_ms: u64,
     },
     /// The peer closed the session.
     ClosedByPeer {
@@ -169,7 +171,7 @@ impl fmt::Display for Error {
                 write!(f, "protocol versions: this end speaks {supported}, the peer offers {offered}")
             }
             Error::Silent { awaited, waited_ms } => write!(f, "no {awaited} within {waited_ms} ms"),
-            Error::Refused { code, detail } => write!(f, "{}: {detail}", code.name()),
+            Error::Refused { code, detail, .. } => write!(f, "{}: {detail}", code.name()),
             Error::ClosedByPeer { code, detail } => match CloseCode::from_number(*code) {
                 Some(known) if detail.is_empty() => write!(f, "closed by the peer: {}", known.name()),
                 Some(known) => write!(f, "closed by the peer: {}: {detail}", known.name()),

@@ -66,6 +66,7 @@ impl Driver {
                     talk.ending = Some(Ending::Goaway { spread });
                     talk.go_to = self.named(&goaway.servers);
                 }
+                AgentEvent::RetryAfter(after) => talk.ending = Some(Ending::retry_after(after)),
                 AgentEvent::StreamsLost => self.tunnels.clear(),
                 AgentEvent::Stream(event) => {
                     self.spending.hear(&event);

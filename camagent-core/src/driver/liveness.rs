@@ -2,7 +2,9 @@
 //! a verdict and the next deadline come out.
 //!
 //! Silence alone says nothing about a connection on which nothing is owed. So time counts only while octets are not acknowledged (and none
-//! of them becomes so), or while a heartbeat is not answered. What does not belong here: what is done about it (`watch`).
+//! of them becomes so), or while a heartbeat is not answered. Where something on the way ends TCP its kernel acknowledges what the server never gets:
+//! so time counts, too, while octets that the next kernel has are not told to have arrived (ARRIVED). What does not belong here: what is done about it
+//! (`watch`), how far the server is away (`round_trips`).
 
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ const STALL: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs
 const REPEATS: Duration = Duration::from_secs(3);
 /// The kernel is asked so often while octets are on their way, no more and no less.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// So many octets of records the server tells within a tenth of a second; fewer it may keep to itself.
+const TOLD: u64 = 1_024;
 
 /// How the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +40,12 @@ pub(super) struct Liveness {
     owed_since: Option<Instant>,
     /// Since when a heartbeat waits for its answer.
     asked_at: Option<Instant>,
+    /// Octets of records that the server has told.
+    arrived: u64,
+    /// What it should tell next: octets of the connection, and of records, that had left then.
+    awaited: Option<(u64, u64)>,
+    /// Since when the next kernel has that, and nothing more has arrived.
+    kept_since: Option<Instant>,
     looked_at: Instant,
 }
 
@@ -60,6 +70,29 @@ impl Liveness {
             self.owed_since = Some(now);
         }
         self.acknowledged = self.acknowledged.max(acknowledged);
+    }
+
+    /// What the server says has arrived, of octets of records; to be said before each [`Liveness::left`].
+    pub(super) fn arrived(&mut self, now: Instant, arrived: u64) {
+        if arrived > self.arrived {
+            self.arrived = arrived;
+            // It comes, however slowly.
+            self.kept_since = self.kept_since.map(|_| now);
+        }
+        if self.awaited.is_some_and(|(_, records)| records < arrived + TOLD) {
+            (self.awaited, self.kept_since) = (None, None);
+        }
+    }
+
+    /// So many octets of records have left, of a server that tells what arrives; behind each [`Liveness::look`] at which nothing waited in front of the
+    /// kernel.
+    pub(super) fn left(&mut self, now: Instant, sent: u64, records: u64) {
+        if self.awaited.is_none() && records >= self.arrived + TOLD {
+            self.awaited = Some((sent, records));
+        }
+        if self.awaited.is_some_and(|(sent, _)| self.acknowledged >= sent) {
+            self.kept_since.get_or_insert(now);
+        }
     }
 
     /// Since when a heartbeat waits for its answer, if one does.
@@ -88,7 +121,7 @@ impl Liveness {
     }
 
     fn since(&self) -> Option<Instant> {
-        [self.owed_since, self.asked_at].into_iter().flatten().min()
+        [self.owed_since, self.asked_at, self.kept_since].into_iter().flatten().min()
     }
 
     fn thresholds(round_trip: Duration) -> [(Duration, Verdict); 3] {
@@ -172,7 +205,7 @@ mod tests {
         let mut liveness = Liveness::default();
         liveness.look(at(0), 1_000, 0);
         assert_eq!((liveness.verdict(at(999_999), NEAR), liveness.deadline(at(0), NEAR)), (Verdict::Well, None));
-        // A proxy acknowledges what it cannot deliver: then only the heartbeat tells.
+        // A proxy acknowledges what it cannot deliver: on an idle connection only the heartbeat tells.
         liveness.asked(Some(at(1_000)));
         assert_eq!(liveness.deadline(at(1_000), NEAR), Some(at(3_000)));
         assert_eq!(liveness.verdict(at(3_000), NEAR), Verdict::Suspect);
@@ -180,5 +213,49 @@ mod tests {
         assert_eq!(liveness.verdict(at(5_000), NEAR), Verdict::Stalled);
         liveness.asked(None);
         assert_eq!(liveness.verdict(at(5_001), NEAR), Verdict::Well);
+    }
+
+    /// A proxy takes everything at once, and lets so many octets of records through until each time: the first change of the verdict.
+    fn behind_a_proxy(through: impl Fn(u64) -> u64) -> Option<(u64, Verdict)> {
+        let mut liveness = Liveness::default();
+        // 100 octets of records every 10 ms.
+        (0..30_000).step_by(10).find_map(|ms| {
+            let sent = 2_000 + ms * 10;
+            liveness.arrived(at(ms), through(ms * 10).min(ms * 10));
+            if liveness.wants_a_look(at(ms)) {
+                liveness.look(at(ms), sent, 0);
+                liveness.left(at(ms), sent, ms * 10);
+            }
+            let verdict = liveness.verdict(at(ms), NEAR);
+            (verdict != Verdict::Well).then_some((ms, verdict))
+        })
+    }
+
+    #[test]
+    fn what_a_proxy_took_and_nobody_got_is_owed() {
+        let (after, verdict) = behind_a_proxy(|octets| octets.min(50_000)).expect("noticed");
+        assert!((7_000..7_500).contains(&after), "2 s after the last octets: {after}");
+        assert_eq!(verdict, Verdict::Suspect);
+    }
+
+    #[test]
+    fn what_comes_late_or_slowly_through_a_proxy_comes() {
+        assert_eq!(behind_a_proxy(|octets| octets), None);
+        assert_eq!(behind_a_proxy(|octets| octets.saturating_sub(9_000)), None, "nearly a second behind");
+        assert_eq!(behind_a_proxy(|octets| octets / 50), None, "ever farther behind");
+        assert_eq!(behind_a_proxy(|octets| octets.saturating_sub(TOLD - 1)), None, "the rest need not be told");
+    }
+
+    #[test]
+    fn what_has_not_left_the_own_kernel_is_not_the_proxys() {
+        let mut liveness = Liveness::default();
+        liveness.look(at(0), 10_000, 9_000);
+        liveness.left(at(0), 10_000, 9_000);
+        assert_eq!(liveness.kept_since, None);
+        liveness.look(at(900), 10_000, 0);
+        liveness.left(at(900), 10_000, 9_000);
+        assert_eq!(liveness.silence(at(1_000)), MS * 100);
+        liveness.arrived(at(1_000), 8_500);
+        assert_eq!(liveness.silence(at(9_000)), Duration::ZERO);
     }
 }

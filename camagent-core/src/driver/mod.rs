@@ -9,6 +9,8 @@ mod liveness;
 mod plan;
 mod quiet;
 mod rarely;
+mod replaced;
+mod round_trips;
 mod second;
 mod shared;
 mod spending;
@@ -39,11 +41,12 @@ use crate::{
     error::Error,
     event::{Event, Warning},
     logger::Logger,
-    net::{Connection, Dial, Dialler, Ending, Notices, ServerTime, Servers, Tls, Traffic},
+    net::{self, Connection, Dial, Dialler, Ending, Notices, ServerTime, Servers, Tls, Traffic},
     resolve::Resolver,
     stats::{NetworkCounts, Uplink},
     tunnel::Tunnels,
 };
+use replaced::Replaced;
 use second::Second;
 use talk::Talk;
 
@@ -51,8 +54,6 @@ use talk::Talk;
 const SHELF_WITHIN: Duration = Duration::from_secs(1);
 /// The longest pause between attempts while a stop waits for frames to be sent.
 const STOPPING_PAUSE: Duration = Duration::from_millis(500);
-/// Being replaced so often by a newer connection means that somebody else uses the agent's id.
-const DUPLICATE_AFTER: u32 = 3;
 
 /// Networks that come and go do not make the agent dial more often than this.
 const NETWORK_EVERY: Duration = Duration::from_secs(2);
@@ -114,7 +115,7 @@ impl Driver {
         let traffic = Rc::new(Traffic::default());
         let dialler = Dialler::new(&self.config, &self.server_addresses, self.tls.take(), &traffic);
         let notices = self.hear_of_networks();
-        let mut replaced = 0;
+        let mut replaced = Replaced::default();
         let mut second: Option<Second> = None;
         while !self.is_done() {
             let (server, dial) = match second.take() {
@@ -156,13 +157,9 @@ impl Driver {
             if self.shared.is_stopping() && matches!(ending, Ending::Refused | Ending::Replaced) {
                 break;
             }
-            if code == CloseCode::Replaced.number() {
-                replaced += 1;
-                if replaced == DUPLICATE_AFTER {
-                    let message =
-                        format!("another agent uses the id {:?}: give each camera its own", self.config.agent_id);
-                    self.warn(Warning::DuplicateIdentity, message);
-                }
+            if code == CloseCode::Replaced.number() && replaced.happened(clock::now()) {
+                let message = format!("another agent uses the id {:?}: give each camera its own", self.config.agent_id);
+                self.warn(Warning::DuplicateIdentity, message);
             }
             if ending == Ending::Restart {
                 self.shared.intake.restart();
@@ -287,9 +284,15 @@ impl Driver {
         // The first heartbeat goes out with the welcome.
         let numbers = self.statistics(clock::now(), traffic);
         self.session.set_statistics(numbers);
+        if let Some((own, _)) = connection.ends() {
+            self.quiet.begin(own.ip());
+            self.session.set_heartbeat_interval(self.quiet.interval());
+        }
         let mut talk = Talk::new(connection, server, &self.shared, self.config.queue_target);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, dialler, traffic)).await;
-        if let Some(silence) = talk.watch.died_after() {
+        if let Some(silence) = talk.watch.died_after(talk.failure.as_ref().unwrap_or(&closing))
+            && talk.connection.ends().is_some_and(|(own, peer)| net::way_to(peer) == Some(own.ip()))
+        {
             self.quiet.died(silence);
             self.session.set_heartbeat_interval(self.quiet.interval());
         }

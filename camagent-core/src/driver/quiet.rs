@@ -1,9 +1,13 @@
 //! How long a connection may be quiet on this network. NATs and proxies forget idle connections, some after 20 s, and tell nobody; the first octet
 //! afterwards finds that out. Whoever learns that twice keeps the connection awake more often, and tries longer silences again, ever more rarely.
 //!
-//! A value: what became of each silence goes in, the interval of heartbeats comes out. What does not belong here: measuring (`watch`).
+//! A value: what became of each silence goes in, the interval of heartbeats comes out. What does not belong here: measuring, and telling a silence that
+//! was too long from a network that went away (`watch`).
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 /// No shorter silence is blamed on a NAT, and none shorter is kept: it would cost more than it saves.
 const LEAST: Duration = Duration::from_secs(10);
@@ -21,12 +25,27 @@ pub(crate) struct Quiet {
     deaths: u32,
     survived: u32,
     patience: u32,
+    /// The own end of the connections that this is known of.
+    network: Option<IpAddr>,
 }
 
 impl Quiet {
     /// Nothing is known: `configured` is the longest silence in any case.
     pub(crate) fn new(configured: Duration) -> Self {
-        Self { configured, interval: configured, deaths: 0, survived: 0, patience: FIRST_PATIENCE }
+        Self { configured, interval: configured, deaths: 0, survived: 0, patience: FIRST_PATIENCE, network: None }
+    }
+
+    /// A connection begins from this address. Another one than before is another network: what its NAT bears nobody knows. IPv6 addresses change
+    /// every day, the 64 bits of their network do not.
+    pub(super) fn begin(&mut self, own: IpAddr) {
+        let network = match own.to_canonical() {
+            IpAddr::V6(own) => IpAddr::V6(Ipv6Addr::from_bits(own.to_bits() & !u128::from(u64::MAX))),
+            own => own,
+        };
+        if self.network.is_some_and(|before| before != network) {
+            *self = Self::new(self.configured);
+        }
+        self.network = Some(network);
     }
 
     /// The longest silence to allow.
@@ -134,5 +153,24 @@ mod tests {
             busy.died(seconds(20));
         }
         assert_eq!(busy.interval(), seconds(5), "less than the least was configured");
+    }
+
+    #[test]
+    fn another_network_begins_anew_and_another_address_of_it_does_not() {
+        let own = |address: &str| address.parse::<IpAddr>().unwrap();
+        for (first, same, other) in [
+            ("192.168.1.7", "::ffff:192.168.1.7", "10.0.0.7"),
+            ("2001:db8:1:2::7", "2001:db8:1:2:a:b:c:d", "2001:db8:1:3::7"),
+        ] {
+            let mut quiet = Quiet::new(seconds(25));
+            quiet.begin(own(first));
+            live(&mut quiet, seconds(12), 1);
+            let learnt = quiet.interval();
+            assert!(learnt <= seconds(12));
+            quiet.begin(own(same));
+            assert_eq!(quiet.interval(), learnt);
+            quiet.begin(own(other));
+            assert_eq!(quiet.interval(), seconds(25));
+        }
     }
 }

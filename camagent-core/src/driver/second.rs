@@ -3,9 +3,11 @@
 
 use std::task::{Context, Poll};
 
+use camagent_proto::Error as ProtocolError;
+
 use crate::{
     error::Error,
-    net::{Connection, Dial},
+    net::{Connection, Dial, Incoming},
 };
 
 /// What a second connection is for.
@@ -44,14 +46,24 @@ impl Second {
         matches!(self.state, State::Ready(_))
     }
 
-    /// Goes on with the dial; an error when it has failed.
+    /// Goes on with the dial; an error when it has failed, or when the server has thought better of it.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         if let State::Dialling(dial) = &mut self.state
             && let Poll::Ready(dialled) = dial.as_mut().poll(cx)
         {
             self.state = State::Ready(Box::new(dialled?));
         }
-        Ok(())
+        let State::Ready(connection) = &mut self.state else { return Ok(()) };
+        // Before it registers a server says nothing but that it will not have it.
+        match connection.poll_receive(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Incoming::Closed(code, detail)) => {
+                Err(Error::Session(ProtocolError::ClosedByPeer { code, detail }))
+            }
+            Poll::Ready(Incoming::Text(_) | Incoming::Binary(_)) => {
+                Err(Error::Unreachable("the server ends the second connection".into()))
+            }
+        }
     }
 
     /// The connection, or the dial that goes on.

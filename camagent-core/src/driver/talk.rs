@@ -69,7 +69,8 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn new(connection: Connection, server: usize, shared: &Shared, queue_target: Duration) -> Self {
         let mut governor = Governor::new(queue_target, connection.segment());
-        if let Some(round_trip) = connection.round_trip() {
+        let round_trip = connection.round_trip();
+        if let Some(round_trip) = round_trip {
             governor.connected(clock::now(), round_trip);
         }
         Self {
@@ -89,7 +90,7 @@ impl Talk {
             leave_at: None,
             ending: None,
             go_to: None,
-            watch: Watch::new(clock::now()),
+            watch: Watch::new(clock::now(), round_trip.unwrap_or_default()),
         }
     }
 
@@ -286,7 +287,7 @@ impl Driver {
             self.tunnels.deadline(),
             talk.look_at,
             self.hours.deadline(),
-            talk.watch.deadline(now, self.session.round_trip()).filter(|_| talk.ends_by.is_none()),
+            talk.watch.deadline(now).filter(|_| talk.ends_by.is_none()),
             self.refusals_logged.deadline(),
             self.refusals_told.deadline(),
         ];

@@ -11,20 +11,22 @@ use camagent_proto::{Error as ProtocolError, Instant};
 use super::{
     Driver,
     liveness::{Liveness, Verdict},
-    quiet::Quiet,
     random,
+    round_trips::RoundTrips,
     second::{Second, Why},
     talk::Talk,
 };
 use crate::{
     error::Error,
-    net::{self, Dialler},
+    net::{self, Dialler, Ending},
 };
 
 /// A second dial is given up and begun anew after this: a lost first packet is repeated ever more rarely.
 const SECOND_WITHIN: Duration = Duration::from_secs(8);
 /// After a second dial that failed the next one waits so long.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A connection that ended without a close (RFC 6455 section 7.4.1).
+const NO_CLOSE: u16 = 1006;
 /// Connections are not changed for another network's sake more often than this.
 const MOVE_EVERY: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,7 @@ fn told_patience(round_trip: Duration) -> Duration {
 /// What is known about one connection.
 pub(super) struct Watch {
     liveness: Liveness,
+    round_trips: RoundTrips,
     pub(super) second: Option<Second>,
     /// No second dial before.
     again_at: Instant,
@@ -43,31 +46,43 @@ pub(super) struct Watch {
     failed: usize,
     /// When the first server is looked for.
     return_at: Option<Instant>,
-    /// The last octets that came, and the count of them.
+    /// When octets last came or left, and the count of them.
+    moved: (Instant, u64),
+    /// When octets last came, and the count of them.
     heard: (Instant, u64),
-    /// The heartbeat that is out, and how long nothing had come when it was sent.
+    /// The heartbeat that is out, and how long nothing had come or left when it was sent.
     asked: Option<(Instant, Duration)>,
+    /// The round trip that the session told last.
+    told: Option<Duration>,
     /// There was no way to the server for a while.
     was_cut_off: bool,
+    /// When the network was last another one, or gone.
+    unsettled_at: Option<Instant>,
     began: Instant,
 }
 
 impl Watch {
-    pub(super) fn new(now: Instant) -> Self {
+    /// `round_trip` is the kernel's, zero when it does not tell.
+    pub(super) fn new(now: Instant, round_trip: Duration) -> Self {
         Self {
             liveness: Liveness::default(),
+            round_trips: RoundTrips::of_handshake(round_trip),
             second: None,
             again_at: Instant::ZERO,
             failed: 0,
             return_at: None,
+            moved: (now, 0),
             heard: (now, 0),
             asked: None,
+            told: None,
             was_cut_off: false,
+            unsettled_at: None,
             began: now,
         }
     }
 
-    pub(super) fn deadline(&self, now: Instant, round_trip: Duration) -> Option<Instant> {
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let round_trip = self.round_trips.usual();
         let again = (self.again_at > now).then_some(self.again_at);
         let back = self.return_at.filter(|at| *at > now);
         let told = self.second.as_ref().filter(|second| second.why == Why::Network && second.is_ready());
@@ -76,9 +91,18 @@ impl Watch {
         [self.liveness.deadline(now, round_trip), again, back, told].into_iter().flatten().min()
     }
 
-    /// The connection has ended by itself: the silence before the heartbeat that got no answer, if there was one.
-    pub(super) fn died_after(&self) -> Option<Duration> {
-        self.asked.map(|(_, silence)| silence)
+    /// The connection has ended with `error`: the silence before the heartbeat that got no answer, if it is that which the connection died of. The
+    /// network has to be the same as before, and the way to the server free: another connection is up, or somebody on the way said that he does
+    /// not know this one.
+    pub(super) fn died_after(&self, error: &Error) -> Option<Duration> {
+        let (asked_at, silence) = self.asked?;
+        let is_of_silence = match error {
+            Error::Session(ProtocolError::Silent { .. }) => self.second.as_ref().is_some_and(Second::is_ready),
+            Error::Session(ProtocolError::ClosedByPeer { code: NO_CLOSE, .. }) => true,
+            _ => false,
+        };
+        let was_settled = self.unsettled_at.is_none_or(|at| at < self.heard.0.min(asked_at));
+        (is_of_silence && was_settled).then_some(silence)
     }
 }
 
@@ -101,7 +125,7 @@ impl Driver {
         if let Some(told_by_host) = network_changed {
             self.network_changed(talk, dialler, told_by_host, now);
         }
-        let round_trip = self.session.round_trip();
+        let round_trip = talk.watch.round_trips.usual();
         let verdict = talk.watch.liveness.verdict(now, round_trip);
         let silence = talk.watch.liveness.silence(now);
         let ready = talk.watch.second.as_ref().filter(|second| second.is_ready()).map(|second| second.why);
@@ -132,12 +156,22 @@ impl Driver {
             }
             (Verdict::Suspect | Verdict::Stalled, None) => {
                 if talk.watch.second.is_none() && talk.watch.again_at <= now {
-                    self.logger.info(format_args!(
-                        "nothing was acknowledged for {:.1} s: dialling a second connection",
-                        silence.as_secs_f64()
-                    ));
-                    let server = self.servers.beside(talk.server, talk.watch.failed);
-                    self.dial_second(talk, dialler, server, Why::Suspicion);
+                    let silence = silence.as_secs_f64();
+                    match self.servers.beside(now, talk.server, talk.watch.failed) {
+                        Ok(server) => {
+                            self.logger.info(format_args!(
+                                "nothing was acknowledged for {silence:.1} s: dialling a second connection"
+                            ));
+                            self.dial_second(talk, dialler, server, Why::Suspicion);
+                        }
+                        Err(at) => {
+                            let pause = at.saturating_since(now).as_secs_f64();
+                            self.logger.info(format_args!(
+                                "nothing was acknowledged for {silence:.1} s: no second dial for {pause:.1} s more"
+                            ));
+                            talk.watch.again_at = at;
+                        }
+                    }
                 }
             }
             (Verdict::Suspect, Some(_)) => {}
@@ -149,13 +183,22 @@ impl Driver {
     fn note_signs(&mut self, talk: &mut Talk, now: Instant) {
         let (sent, received) = (talk.connection.sent(), talk.connection.received());
         let watch = &mut talk.watch;
+        let arrived = self.session.arrived_octets();
+        watch.liveness.arrived(now, arrived.unwrap_or(0));
         if watch.liveness.wants_a_look(now) {
             watch.liveness.look(now, sent, talk.connection.outstanding());
+            if arrived.is_some() && talk.connection.has_left() {
+                watch.liveness.left(now, sent, self.session.record_octets());
+            }
+        }
+        let round_trip = self.session.round_trip();
+        if watch.told.replace(round_trip).is_some_and(|before| before != round_trip) {
+            watch.round_trips.measured(round_trip);
         }
         let asked_at = self.session.asked_at();
         watch.liveness.asked(asked_at);
         match (asked_at, watch.asked) {
-            (Some(at), None) => watch.asked = Some((at, at.saturating_since(watch.heard.0))),
+            (Some(at), None) => watch.asked = Some((at, at.saturating_since(watch.moved.0))),
             (None, Some((_, silence))) => {
                 watch.asked = None;
                 self.quiet.survived(silence);
@@ -166,18 +209,24 @@ impl Driver {
         if received > watch.heard.1 {
             watch.heard = (now, received);
         }
+        if sent + received > watch.moved.1 {
+            watch.moved = (now, sent + received);
+        }
     }
 
     fn go_on_dialling(&mut self, cx: &mut Context<'_>, talk: &mut Talk, now: Instant) {
         let Some(second) = &mut talk.watch.second else { return };
-        if let Err(error) = second.poll(cx) {
-            self.logger.info(format_args!("no second connection: {error}"));
-            let is_suspicion = second.why != Why::Return;
-            talk.watch.second = None;
-            if is_suspicion {
-                talk.watch.failed += 1;
-            }
-            talk.watch.again_at = now + AGAIN_AFTER;
+        let Err(error) = second.poll(cx) else { return };
+        self.logger.info(format_args!("no second connection: {error}"));
+        let (server, why) = (second.server, second.why);
+        talk.watch.second = None;
+        // What was well until now is a new outage, for each server once.
+        let is_first = talk.watch.failed < self.config.servers.len();
+        let lived = talk.established_at.filter(|_| is_first).map(|at| now.saturating_since(at));
+        self.servers.failed_beside(now, server, Ending::of(&error), lived.unwrap_or_default(), random());
+        talk.watch.again_at = now + AGAIN_AFTER;
+        if why != Why::Return {
+            talk.watch.failed += 1;
         }
     }
 
@@ -200,6 +249,7 @@ impl Driver {
         let was_cut_off = std::mem::replace(&mut talk.watch.was_cut_off, way.is_none());
         let Some(way) = way else {
             self.logger.info(format_args!("there is no way to the server now"));
+            talk.watch.unsettled_at = Some(now);
             return;
         };
         // IPv6 addresses come and go while the old ones still work.
@@ -207,15 +257,12 @@ impl Driver {
         if !moved && !was_cut_off && !told_by_host {
             return;
         }
-        if moved {
-            // What the NAT of another network bears is another matter.
-            self.quiet = Quiet::new(self.config.heartbeat_interval);
-            self.session.set_heartbeat_interval(self.quiet.interval());
-        }
+        talk.watch.unsettled_at = Some(now);
         self.session.probe(now);
         let may_move = told_by_host || now.saturating_since(talk.watch.began) >= MOVE_EVERY || !net::is_own(own.ip());
         let has_second = talk.watch.second.as_ref().is_some_and(|second| second.why != Why::Return);
-        if has_second || !may_move {
+        // Another network ends no pause that the server asked for.
+        if has_second || !may_move || self.servers.asked_until(now, talk.server).is_some() {
             return;
         }
         self.logger.info(format_args!("the network has changed: dialling a second connection"));
@@ -234,7 +281,7 @@ impl Driver {
                 // Agents that went away together do not come back together.
                 let jitter = 0.8 + 0.4 * (random() >> 11) as f64 / (1_u64 << 53) as f64;
                 talk.watch.return_at = Some(now + self.config.return_interval.mul_f64(jitter));
-                if due.is_some() {
+                if due.is_some() && self.servers.asked_until(now, 0).is_none() {
                     self.dial_second(talk, dialler, 0, Why::Return);
                 }
             }

@@ -42,11 +42,16 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
+    /// A server said when to come back: no more than an hour counts.
+    pub(crate) fn retry_after(after: Duration) -> Self {
+        Ending::RetryAfter { after: after.min(REFUSED_PAUSE) }
+    }
+
     /// What an error means for the next attempt.
     pub(crate) fn of(error: &Error) -> Self {
         match error {
             Error::Http { retry_after_s: Some(seconds), .. } | Error::Proxy { retry_after_s: Some(seconds), .. } => {
-                Ending::RetryAfter { after: Duration::from_secs((*seconds).min(REFUSED_PAUSE.as_secs())) }
+                Ending::retry_after(Duration::from_secs(*seconds))
             }
             Error::Http { status: 401 | 403 | 404 | 410 | 426, .. } | Error::Proxy { status: 401 | 403 | 407, .. } => {
                 Ending::Refused

@@ -41,9 +41,35 @@ impl Servers {
         (self.next, self.next_at)
     }
 
-    /// Where an attempt goes that is made while the connection to `server` is still there and `failed` others have failed.
-    pub(crate) fn beside(&self, server: usize, failed: usize) -> usize {
-        (server + failed) % self.each.len()
+    /// Where an attempt goes that is made while the connection to `server` is still there and `failed` others have failed: to the next of the list
+    /// whose pause is over. An error when none is: when the first of them ends.
+    pub(crate) fn beside(&self, now: Instant, server: usize, failed: usize) -> Result<usize, Instant> {
+        let count = self.each.len();
+        let mut order = (0..count).map(|step| (server + failed + step) % count);
+        order
+            .find(|server| self.each[*server].ready_at <= now)
+            .ok_or_else(|| self.each.iter().map(|server| server.ready_at).min().unwrap_or(now))
+    }
+
+    /// Until when `server` wants to be left alone, if it does: it said so, or only a person can lift what it said.
+    pub(crate) fn asked_until(&self, now: Instant, server: usize) -> Option<Instant> {
+        let server = &self.each[server];
+        (server.is_asked && server.ready_at > now).then_some(server.ready_at)
+    }
+
+    /// An attempt at `server` has failed that was made while a connection was still there, which had been well for so long: its pauses hold as those
+    /// after any other attempt.
+    pub(crate) fn failed_beside(
+        &mut self,
+        now: Instant,
+        server: usize,
+        ending: Ending,
+        well_for: Duration,
+        random: u64,
+    ) {
+        let server = &mut self.each[server];
+        server.ready_at = now + server.backoff.next(now, ending, well_for, random);
+        server.is_asked = ending != Ending::Trouble;
     }
 
     /// An attempt at, or a session with, `server` has ended; `lived` is how long the session was established, zero without one. Gives the
@@ -56,16 +82,19 @@ impl Servers {
         lived: Duration,
         random: u64,
     ) -> Duration {
+        // What a second connection was told is not forgotten because the first one ends.
+        let asked_until = self.asked_until(now, server);
         let pause = self.each[server].backoff.next(now, ending, lived, random);
-        self.each[server].ready_at = now + pause;
-        self.each[server].is_asked = ending != Ending::Trouble;
+        let ready_at = asked_until.map_or(now + pause, |asked| asked.max(now + pause));
+        self.each[server].ready_at = ready_at;
+        self.each[server].is_asked = ending != Ending::Trouble || asked_until.is_some();
         let had_session = !lived.is_zero();
         let stays = match ending {
             Ending::Goaway { .. } | Ending::Replaced | Ending::Restart => true,
-            Ending::Trouble | Ending::RetryAfter { .. } => had_session,
+            Ending::Trouble | Ending::RetryAfter { .. } => had_session && asked_until.is_none(),
             Ending::Refused => false,
         };
-        (self.next, self.next_at) = (server, now + pause);
+        (self.next, self.next_at) = (server, ready_at);
         if !stays {
             // Other bits than those of the pause.
             let hop = now + within(HOP, random.rotate_left(32));
@@ -183,5 +212,43 @@ mod tests {
         assert!(!servers.network_changed(seconds(102)));
         assert!(servers.next().1 >= seconds(161));
         assert!(servers.network_changed(seconds(999)), "it is over anyway");
+    }
+
+    #[test]
+    fn a_second_dial_keeps_to_pauses_and_goes_where_there_is_none() {
+        let mut servers = Servers::new(2, PAUSE);
+        let asked = Ending::RetryAfter { after: MINUTE };
+        assert_eq!(servers.beside(seconds(100), 0, 0), Ok(0));
+        servers.failed_beside(seconds(100), 0, asked, MINUTE, 0);
+        assert_eq!(servers.beside(seconds(101), 0, 1), Ok(1));
+        servers.failed_beside(seconds(101), 1, Ending::Trouble, MINUTE, MOST);
+        assert!(servers.beside(seconds(101), 0, 2).is_err_and(|at| at > seconds(101) && at <= seconds(102)));
+        assert_eq!(servers.beside(seconds(103), 0, 2), Ok(1), "the first one wants a minute");
+        assert!(servers.asked_until(seconds(103), 0).is_some() && servers.asked_until(seconds(103), 1).is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_session_lifts_no_pause_that_a_second_dial_was_asked_for() {
+        let mut servers = Servers::new(1, PAUSE);
+        servers.failed_beside(seconds(100), 0, Ending::RetryAfter { after: MINUTE }, MINUTE, 0);
+        let pause = servers.ended(seconds(104), 0, Ending::Trouble, MINUTE, 0);
+        assert_eq!((pause, servers.next()), (Duration::from_secs(56), (0, seconds(160))));
+        assert!(!servers.network_changed(seconds(105)));
+        let mut servers = Servers::new(2, PAUSE);
+        servers.failed_beside(seconds(100), 0, Ending::Refused, MINUTE, 0);
+        servers.ended(seconds(104), 0, Ending::Trouble, MINUTE, 0);
+        assert_eq!(servers.next().0, 1, "nobody waits for one server while another may be there");
+    }
+
+    #[test]
+    fn second_dials_of_an_outage_wait_longer_and_those_of_the_next_one_begin_anew() {
+        let mut servers = Servers::new(1, PAUSE);
+        let mut pause = |now: u64, well_for| {
+            servers.failed_beside(seconds(now), 0, Ending::Trouble, well_for, MOST);
+            let at = servers.beside(seconds(now), 0, 1).expect_err("a pause");
+            at.saturating_since(seconds(now)).as_secs_f64().round() as u64
+        };
+        assert_eq!([pause(100, MINUTE), pause(102, NONE), pause(105, NONE)], [1, 2, 4]);
+        assert_eq!(pause(9_000, MINUTE), 1);
     }
 }

@@ -53,6 +53,7 @@ pub(crate) struct Connection {
     ends: Option<(SocketAddr, SocketAddr)>,
     /// The fastest that the kernel may send, as it was told.
     paced: u32,
+    has_left: bool,
     /// The server's address, for people.
     pub(crate) address: String,
 }
@@ -117,7 +118,7 @@ pub(super) async fn connect(
         }
     };
     let (socket, _) = upgrade(config, server, socket).await?;
-    Ok(Connection { socket, connection, traffic: own, ends, paced: u32::MAX, address: place })
+    Ok(Connection { socket, connection, traffic: own, ends, paced: u32::MAX, has_left: true, address: place })
 }
 
 /// The opening handshake with the token; the server's answer speaks our sub-protocol.
@@ -150,6 +151,11 @@ impl Connection {
     /// Octets that were handed to the kernel.
     pub(crate) fn sent(&self) -> u64 {
         self.traffic.sent.get()
+    }
+
+    /// Whether the kernel was handed all that was ever sent.
+    pub(crate) fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// Octets that came.
@@ -254,12 +260,15 @@ impl Connection {
             Transmit::Binary(octets) => Message::binary(octets),
             Transmit::Close(code, reason) => Message::Close(Some(close_frame(code, &reason))),
         };
+        self.has_left = false;
         Pin::new(&mut self.socket).start_send(message).map_err(|error| error.to_string())
     }
 
     /// Pushes what was sent into the socket; ready when it has taken all.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
-        Pin::new(&mut self.socket).poll_flush(cx).map_err(|error| error.to_string())
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx).map_err(|error| error.to_string());
+        self.has_left |= flushed.is_ready();
+        flushed
     }
 }
 

@@ -34,4 +34,14 @@ pub struct ErrorMessage {
     pub name: String,
     /// What was wrong.
     pub detail: String,
+    /// The limit or the credit that was gone over, as `detail` begins; empty: none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub limit: String,
+    /// Come back after so many milliseconds, and not before; 0: as the code says.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retry_after_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -77,6 +77,8 @@ pub enum AgentEvent {
     },
     /// The server asks the agent to leave.
     Goaway(Goaway),
+    /// The server ends the session, and wants the agent to come back no sooner.
+    RetryAfter(Duration),
     /// All streams that there were are over: the server does not know them any more, or it took too long. Those of
     /// [`AgentEvent::Stream`] after this are new ones.
     StreamsLost,
@@ -149,8 +151,9 @@ pub struct Agent {
     is_past_held: bool,
     /// Octets of the records of this session.
     records: u64,
-    /// The newest that the server told of them.
+    /// The newest that the server told of them, once.
     arrived: Option<Arrived>,
+    arrived_octets: u64,
 }
 
 impl Agent {
@@ -186,6 +189,7 @@ impl Agent {
             asked: Asked::default(),
             records: 0,
             arrived: None,
+            arrived_octets: 0,
         }
     }
 
@@ -207,6 +211,11 @@ impl Agent {
     /// Octets of all records that [`Agent::poll_transmit`] gave in this session.
     pub fn record_octets(&self) -> u64 {
         self.records
+    }
+
+    /// How many of them the server has told to have arrived; `None` as long as it has told nothing.
+    pub fn arrived_octets(&self) -> Option<u64> {
+        (self.arrived_octets > 0).then_some(self.arrived_octets)
     }
 
     /// What the server told of them since this was last asked.
@@ -257,7 +266,7 @@ impl Agent {
         self.asked_at = None;
         self.unknown = 0;
         self.asked = Asked::default();
-        (self.records, self.arrived) = (0, None);
+        (self.records, self.arrived, self.arrived_octets) = (0, None, 0);
         (self.tells_statistics, self.bare, self.told_round_trip) = (true, (0, now), Duration::ZERO);
         self.measured_here = false;
         self.register(now);

@@ -16,7 +16,7 @@ pub use agent::{Agent, AgentConfig, AgentEvent, check_event};
 pub use bounds::Bounds;
 pub use memory::CommandToken;
 pub use received::Received;
-pub use server::{Accept, Server, ServerConfig, ServerEvent};
+pub use server::{AGENT_LIMITS, Accept, Server, ServerConfig, ServerEvent};
 pub use streams::Suspended;
 
 use alloc::string::String;

@@ -50,7 +50,14 @@ impl Outbox {
     pub(super) fn fail(&mut self, error: &Error) {
         let code = error.close_code();
         let detail = error.to_string();
-        let message = ErrorMessage { code: code.number(), name: code.name().into(), detail: detail.clone() };
+        let (limit, retry_after_ms) = match error {
+            Error::Refused { retry_after_ms, .. } => ("", *retry_after_ms),
+            Error::Limit { limit, .. } => (*limit, 0),
+            Error::Credit { credit, .. } => (*credit, 0),
+            _ => ("", 0),
+        };
+        let (name, limit) = (code.name().into(), limit.into());
+        let message = ErrorMessage { code: code.number(), name, detail: detail.clone(), limit, retry_after_ms };
         self.message(&Message::Error(message));
         self.close(code, detail);
     }

@@ -81,9 +81,35 @@ pub enum ServerEvent {
     Media(Delivery),
     /// Something happened to a tunnel's stream, see [`Server::tunnels`].
     Stream(StreamEvent),
+    /// The agent ends the session because this end went over a limit of the agent's, which it names: one of [`AGENT_LIMITS`], if it is an agent of this
+    /// project.
+    WentOver(String),
     /// This connection is over. The transport is to be closed after what [`Server::poll_transmit`] still gives.
     Failed(Error),
 }
+
+/// The limits and credits of an agent that a server can go over, as an agent names them.
+pub const AGENT_LIMITS: &[&str] = &[
+    "message octets",
+    "record octets",
+    "frames in a record",
+    "unknown frames and messages",
+    "commands in ten seconds",
+    "goaway in ten seconds",
+    "servers in a goaway",
+    "key_frame in ten seconds",
+    "source_state in ten seconds",
+    "OPEN in ten seconds",
+    "OPEN camera",
+    "OPEN service",
+    "OPEN visitor",
+    "RESET_STREAM and STOP_SENDING in ten seconds",
+    "frames of tunnels without effect in ten seconds",
+    "empty DATA on a stream",
+    "MAX_STREAMS",
+    "MAX_STREAM_DATA",
+    "MAX_DATA",
+];
 
 #[derive(Debug, PartialEq)]
 enum State {
@@ -353,8 +379,14 @@ impl Server {
 
     /// Turns the agent away, or ends an established session.
     pub fn refuse(&mut self, code: CloseCode, detail: String) {
+        self.refuse_for(code, detail, Duration::ZERO);
+    }
+
+    /// The same, and asks the agent not to come back before so long.
+    pub fn refuse_for(&mut self, code: CloseCode, detail: String, retry_after: Duration) {
         if self.state != State::Over {
-            self.settle(Err(Error::Refused { code, detail }));
+            let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+            self.settle(Err(Error::Refused { code, detail, retry_after_ms }));
         }
     }
 
@@ -462,7 +494,12 @@ impl Server {
                 self.events.push_back(ServerEvent::Event(event));
                 Ok(())
             }
-            (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
+            (_, Message::Error(error)) => {
+                if !error.limit.is_empty() {
+                    self.events.push_back(ServerEvent::WentOver(error.limit));
+                }
+                Err(Error::ClosedByPeer { code: error.code, detail: error.detail })
+            }
             (_, other) => Err(unexpected("a message of an agent", &other)),
         }
     }

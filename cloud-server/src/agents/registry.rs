@@ -360,6 +360,12 @@ impl Agents {
         self.lock().get(id).map(|agent| agent.status.clone())
     }
 
+    /// Whether the agent has a session.
+    #[must_use]
+    pub fn is_online(&self, id: &str) -> bool {
+        self.lock().get(id).is_some_and(|agent| agent.status.online)
+    }
+
     /// Number of agents that are connected.
     #[must_use]
     pub fn online(&self) -> usize {

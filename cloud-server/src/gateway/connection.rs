@@ -16,7 +16,7 @@ use futures_util::{Sink, SinkExt, Stream};
 
 use super::Gateway;
 use super::berth::{HANDOVER, Moored};
-use super::endpoint::turned_away;
+use super::endpoint::{RETRY_AFTER, turned_away};
 use super::media::{Media, Told};
 use super::notes::Notes;
 use super::visits::Visits;
@@ -37,6 +37,8 @@ const NO_CODE: u16 = 1005;
 const NO_CLOSE: u16 = 1006;
 /// How long the agent may take to answer a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// An agent that suspects its session has a second connection ready, and registers there only when the first one is given up: after 10 s at the latest.
+const SECOND_WITHIN: Duration = Duration::from_secs(15);
 
 struct Connection {
     gateway: Gateway,
@@ -66,7 +68,12 @@ pub(super) async fn serve(
 ) {
     let now_us = gateway.clock.monotonic_us();
     let utc_offset_us = gateway.clock.utc_us().saturating_sub(i64::try_from(now_us).unwrap_or(i64::MAX));
-    let protocol = Server::new(protocol_config(&gateway), Instant::from_micros(now_us), utc_offset_us);
+    let mut config = protocol_config(&gateway);
+    // Strangers are not waited for; whoever showed this agent's token while it has a session is no stranger.
+    if token_hash.is_some() && gateway.agents.is_online(&agent) {
+        config.bounds.register_within = config.bounds.register_within.max(SECOND_WITHIN);
+    }
+    let protocol = Server::new(config, Instant::from_micros(now_us), utc_offset_us);
     let mut connection = Connection {
         gateway,
         agent,
@@ -463,6 +470,7 @@ impl Connection {
                 self.gateway.agents.add_cameras(&self.agent, generation, cameras.clone());
                 self.more_cameras.extend(cameras);
             }
+            ServerEvent::WentOver(limit) => self.gateway.metrics.went_over(&limit),
             ServerEvent::Failed(error) => {
                 let reason = error.to_string();
                 match &error {
@@ -490,7 +498,9 @@ impl Connection {
         if let Err((code, reason)) = self.admit(&register).await {
             let (agent, address) = (self.agent.clone(), self.address.to_string());
             self.gateway.events.emit(Event::AgentRefused { agent, address, reason: reason.clone() });
-            self.protocol.refuse(code, reason);
+            // As long as over HTTP: what is too much now is so for all who come.
+            let retry_after = if code == CloseCode::Overloaded { RETRY_AFTER } else { Duration::ZERO };
+            self.protocol.refuse_for(code, reason, retry_after);
         }
     }
 

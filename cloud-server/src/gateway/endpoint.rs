@@ -1,6 +1,7 @@
 //! The HTTP side of `GET /agent/{id}`: who may upgrade to a WebSocket. Answers are the API's JSON errors.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
@@ -18,8 +19,8 @@ use crate::event::Event;
 
 /// Octets of a message: four records; anything longer is no agent of ours.
 const MAX_MESSAGE: usize = 64 << 10;
-/// Seconds after which it is worth while to ask again when the database does not answer.
-const RETRY_AFTER: &str = "10";
+/// After so long it is worth while to ask again when the database does not answer.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Octets that are read from an agent at once: tungstenite would set 128 KiB aside for each.
 const READ_BUFFER: usize = 16 << 10;
 
@@ -85,7 +86,7 @@ pub(super) fn turned_away(agent: &str) -> String {
 fn error(status: StatusCode, code: &str, message: &str) -> Response {
     let mut response = (status, Json(json!({"error": {"code": code, "message": message}}))).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
     }
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use camagent_proto::CloseCode;
 use camagent_proto::frame::Frame;
-use camagent_proto::session::Received;
+use camagent_proto::session::{AGENT_LIMITS, Received};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -50,6 +50,7 @@ pub struct Metrics {
     registry: Registry,
     closes: Family<Labels<2>, Counter>,
     breaches: Family<Labels<1>, Counter>,
+    went_over: Family<Labels<1>, Counter>,
     handshakes_refused: Counter,
     visits: Family<Labels<1>, Counter>,
     sessions: Counter,
@@ -109,6 +110,9 @@ impl Metrics {
         registry.register("closes", "Sessions that ended, by who ended them and the close code", closes.clone());
         let breaches = Family::<Labels<1>, Counter>::default();
         registry.register("limit_breaches", "Limits that somebody went over", breaches.clone());
+        let went_over = Family::<Labels<1>, Counter>::default();
+        let help = "Limits of agents that this server went over, as they said";
+        registry.register("agent_limit_breaches", help, went_over.clone());
         let visits = Family::<Labels<1>, Counter>::default();
         registry.register("visits", "Visitors of tunnels whose visit is over, by what became of it", visits.clone());
         let (frames, octets) = (Family::<Labels<1>, Counter>::default(), Family::<Labels<1>, Counter>::default());
@@ -142,6 +146,7 @@ impl Metrics {
             registry,
             closes,
             breaches,
+            went_over,
             visits,
         };
         // What never happened is a 0 and no gap.
@@ -170,6 +175,12 @@ impl Metrics {
     /// Somebody went over a limit.
     pub fn breach(&self, limit: &'static str) {
         self.breaches.get_or_create(&[("limit", word(limit))]).inc();
+    }
+
+    /// An agent said that this server went over a limit of its own.
+    pub fn went_over(&self, limit: &str) {
+        let known = AGENT_LIMITS.iter().find(|known| **known == limit).copied();
+        self.went_over.get_or_create(&[("limit", word(known.unwrap_or("other")))]).inc();
     }
 
     /// A TLS connection was dropped because too many are under way.

@@ -5,6 +5,7 @@ mod admission;
 pub mod certificate;
 mod listen;
 mod read_ahead;
+mod silence;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::tunnel::Tunnels;
 use self::admission::Admission;
 use self::certificate::Identity;
 use self::read_ahead::ReadAheadAcceptor;
+use self::silence::Silence;
 
 /// How long a graceful stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -173,7 +175,7 @@ impl Server {
         if addresses.http.ip().is_loopback() {
             local = local.layer(Extension(OnLoopback));
         }
-        serve_http(http_listener, local, http.clone(), &config.limits)?;
+        serve_http(http_listener, local, http.clone(), &config.limits, &metrics)?;
         serve_tls(tls_listener, router, tls.clone(), &identity, &config.limits, &metrics)?;
 
         events.emit(Event::ServerStarted {
@@ -294,10 +296,11 @@ fn serve_http(
     router: Router,
     handle: Handle<SocketAddr>,
     limits: &Limits,
+    metrics: &Arc<Metrics>,
 ) -> Result<()> {
     let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the HTTP listener".to_owned(), source })?
-        .acceptor(NoDelayAcceptor::new())
+        .acceptor(Silence::new(NoDelayAcceptor::new(), limits.request_timeout, metrics))
         .handle(handle)
         .first_request_timeout(limits.request_timeout);
     server.http_builder().http1().keep_alive(true).header_read_timeout(NEXT_REQUEST_WITHIN);
@@ -318,7 +321,7 @@ fn serve_tls(
     let acceptor = Admission::new(handshake, limits.clone(), Arc::clone(metrics));
     let mut server = axum_server::from_tcp(listener)
         .map_err(|source| Error::Io { what: "the TLS listener".to_owned(), source })?
-        .acceptor(acceptor)
+        .acceptor(Silence::new(acceptor, limits.request_timeout, metrics))
         .handle(handle)
         .first_request_timeout(limits.request_timeout);
     server.http_builder().http1().keep_alive(true).header_read_timeout(NEXT_REQUEST_WITHIN);

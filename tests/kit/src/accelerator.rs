@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// What leaves at once.
@@ -24,6 +24,8 @@ struct Counts {
 pub struct Accelerator {
     address: SocketAddr,
     counts: Arc<Mutex<Counts>>,
+    /// Connections with a lower number carry nothing up any more.
+    swallows: watch::Sender<u64>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -34,17 +36,29 @@ impl Accelerator {
         let address = listener.local_addr().expect("bound");
         let counts = Arc::new(Mutex::new(Counts::default()));
         let shared = Arc::clone(&counts);
+        let swallows = watch::Sender::new(0);
+        let told = swallows.subscribe();
         let task = tokio::spawn(async move {
             while let Ok((agent, _)) = listener.accept().await {
                 let counts = Arc::clone(&shared);
+                let mut told = told.clone();
+                let born = *told.borrow_and_update();
                 tokio::spawn(async move {
-                    if let Ok(server) = TcpStream::connect(target).await {
-                        carry(agent, server, rate, &counts).await;
-                    }
+                    let Ok(server) = TcpStream::connect(target).await else { return };
+                    carry(agent, server, rate, &counts, async move {
+                        // The end of the middlebox is the end of everything.
+                        let _ = told.wait_for(|turn| *turn > born).await;
+                    })
+                    .await;
                 });
             }
         });
-        Self { address, counts, task }
+        Self { address, counts, swallows, task }
+    }
+
+    /// Connections that are there now: what they are given is taken as before, and goes nowhere any more.
+    pub fn swallow(&self) {
+        self.swallows.send_modify(|turn| *turn += 1);
     }
 
     /// Where agents dial.
@@ -76,7 +90,13 @@ impl Drop for Accelerator {
     }
 }
 
-async fn carry(agent: TcpStream, server: TcpStream, rate: u32, counts: &Mutex<Counts>) {
+async fn carry(
+    agent: TcpStream,
+    server: TcpStream,
+    rate: u32,
+    counts: &Mutex<Counts>,
+    swallowed: impl Future<Output = ()>,
+) {
     // Failures to set an option show as the test's own failure.
     let _ = (agent.set_nodelay(true), server.set_nodelay(true));
     let (mut from_agent, mut to_agent) = agent.into_split();
@@ -107,6 +127,14 @@ async fn carry(agent: TcpStream, server: TcpStream, rate: u32, counts: &Mutex<Co
                 }
                 count(&|counts| counts.carried += piece.len() as u64);
             }
+        }
+    };
+    let let_go = async move {
+        // What is swallowed keeps its connection to the server, which hears nothing of it.
+        let mut let_go = std::pin::pin!(let_go);
+        tokio::select! {
+            () = &mut let_go => {}
+            () = swallowed => std::future::pending().await,
         }
     };
     let down = async move {

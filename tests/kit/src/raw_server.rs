@@ -195,6 +195,24 @@ impl RawSession {
         }
     }
 
+    /// Waits until the agent ends the session because of the server: what it says, and the code of its close.
+    pub async fn error(&mut self) -> (Value, u16) {
+        let mut told = Value::Null;
+        loop {
+            match within("the agent's end of the session", SOON, self.socket.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    let mut text: Value = serde_json::from_str(&text).expect("JSON");
+                    if text["type"] == "error" {
+                        told = text["data"].take();
+                    }
+                }
+                Some(Ok(Message::Close(frame))) => return (told, frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                None | Some(Err(_)) => return (told, 1006),
+            }
+        }
+    }
+
     /// Waits for the agent's close: its code; 1006 when the connection ended without.
     pub async fn closed(&mut self) -> u16 {
         let never = |_: &Frame| None::<u16>;

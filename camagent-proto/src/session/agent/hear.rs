@@ -27,7 +27,12 @@ const MAX_WISHES: (u64, u64) = (1_000, 20);
 impl Agent {
     pub(super) fn message(&mut self, now: Instant, message: Message, journal: &mut dyn Journal) -> Result<(), Error> {
         match (&self.state, message) {
-            (_, Message::Error(error)) => Err(Error::ClosedByPeer { code: error.code, detail: error.detail }),
+            (_, Message::Error(error)) => {
+                if error.retry_after_ms > 0 {
+                    self.events_out.push_back(AgentEvent::RetryAfter(Duration::from_millis(error.retry_after_ms)));
+                }
+                Err(Error::ClosedByPeer { code: error.code, detail: error.detail })
+            }
             (_, Message::Goaway(goaway)) => {
                 self.asked.goaways.count(now, "goaway in ten seconds", MAX_GOAWAYS)?;
                 let (got, allowed) = (goaway.servers.len() as u64, Goaway::MAX_SERVERS as u64);
@@ -149,6 +154,7 @@ impl Agent {
                         let got = format!("{} of {}", arrived.octets, self.records);
                         return Err(Error::Violation { place: "ARRIVED", expected: "no more than was sent", got });
                     }
+                    self.arrived_octets = arrived.octets;
                     self.arrived = Some(arrived);
                 }
                 Some(other) => {
