@@ -8,7 +8,8 @@ use std::path::Path;
 use bytes::Bytes;
 use camagent_core::{Agent, Event, Host, Warning};
 use camagent_proto::frame::{
-    Data, Frame, MaxData, MaxStreamData, MaxStreams, OpenOutcome, OpenResult, ResetStream, StopSending, StreamError,
+    Data, Frame, MaxData, MaxStreamData, MaxStreams, OpenOutcome, OpenResult, ResetStream, ReturnStreamData,
+    StopSending, StreamError,
 };
 use camagent_testkit::events::Recorder;
 use camagent_testkit::raw_server::RawSession;
@@ -214,6 +215,20 @@ async fn what_no_server_says_ends_the_session_and_nothing_more() {
             vec![Frame::OpenResult(OpenResult { stream: 1, outcome: OpenOutcome::Connected, detail: String::new() })],
             PROTOCOL_ERROR,
         ),
+        (
+            "more credit given back than there is",
+            vec![open(1, "gate", "deaf"), Frame::ReturnStreamData(ReturnStreamData { stream: 1, octets: 1 << 40 })],
+            FLOW_CONTROL,
+        ),
+        (
+            "credit given back after the end",
+            vec![
+                open(1, "gate", "rtsp"),
+                data(1, b"", true),
+                Frame::ReturnStreamData(ReturnStreamData { stream: 1, octets: 1 }),
+            ],
+            PROTOCOL_ERROR,
+        ),
         ("a wrong final size", vec![open(1, "gate", "deaf"), reset(1, 1 << 40)], PROTOCOL_ERROR),
     ];
     for (what, frames, code) in cases {
@@ -282,6 +297,7 @@ async fn floods_end_the_session_and_nothing_more() {
         ("stops", Frame::StopSending(StopSending { stream: 1, error: StreamError::Cancelled })),
         ("limits", Frame::MaxData(MaxData { limit: 1 })),
         ("limits of a stream", Frame::MaxStreamData(MaxStreamData { stream: 1, limit: 1 })),
+        ("credit given back", Frame::ReturnStreamData(ReturnStreamData { stream: 1, octets: 0 })),
     ] {
         let mut session = site.server.session().await;
         session.open("gate", "ssh").await;
@@ -289,6 +305,12 @@ async fn floods_end_the_session_and_nothing_more() {
         assert_eq!(session.closed().await, LIMIT_EXCEEDED, "{what}");
         ended_with(&site, LIMIT_EXCEEDED, what).await;
     }
+
+    // Pings, each of which wants an answer.
+    let mut session = site.server.session().await;
+    session.ping(2_000).await;
+    assert_eq!(session.closed().await, LIMIT_EXCEEDED, "pings");
+    ended_with(&site, LIMIT_EXCEEDED, "pings").await;
     site.is_well().await;
 }
 

@@ -372,6 +372,23 @@ async fn limit_of_heartbeats() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limit_of_pings() {
+    let site = Site::with(|config| config.limits.pings_per_second = 1).await;
+    let mut agent = site.agent().await;
+    agent.ping(10).await;
+    agent.tell("heartbeat", json!({"sent_us": 1})).await;
+    agent.hear("heartbeat_ack").await;
+    // Ten seconds of the server's clock may begin meanwhile.
+    agent.ping(11).await;
+    site.limits(&mut agent, "pings_in_ten_seconds").await;
+    // Who has not even registered is counted too.
+    let mut stranger = site.stranger().await;
+    stranger.ping(21).await;
+    assert_eq!(stranger.closed().await.0, 4012);
+    assert_eq!(site.breaches("pings_in_ten_seconds"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limit_of_skips() {
     let site = Site::with(|config| config.limits.skips_per_second = 1).await;
     let mut agent = site.publisher().await;
@@ -451,18 +468,37 @@ async fn limits_of_tunnels_frames() {
     let useless = |_| Frame::MaxData(MaxData { limit: 1 });
     type Case = (fn(u64) -> Frame, usize, &'static str);
     let cases: [Case; 3] = [
-        (stop, 401, "reset_stream_and_stop_sending_in_ten_seconds"),
+        (stop, 101, "reset_stream_and_stop_sending_in_ten_seconds"),
         (empty, 17, "empty_data_on_a_stream"),
         (useless, 1_001, "frames_of_tunnels_without_effect_in_ten_seconds"),
     ];
     for (frame, count, limit) in cases {
-        let site = Site::start().await;
-        let (mut agent, _visitor, stream) = site.visited().await;
-        for part in vec![frame(stream); count].chunks(200) {
-            agent.push(part).await;
-        }
-        site.limits(&mut agent, limit).await;
+        tunnel_frames(|_| {}, frame, count, limit).await;
     }
+    // As an operator sets them.
+    type Set = fn(&mut Config);
+    let sets: [(Set, usize); 3] = [
+        (|config| config.limits.tunnel_resets = 500, 501),
+        (|config| config.limits.tunnel_empty_data = 3, 4),
+        (|config| config.limits.tunnel_useless = 1_500, 1_501),
+    ];
+    for ((set, count), (frame, _, limit)) in sets.into_iter().zip(cases) {
+        tunnel_frames(set, frame, count, limit).await;
+    }
+}
+
+/// So many of these frames on a stream are one too many.
+async fn tunnel_frames(set: fn(&mut Config), frame: fn(u64) -> Frame, count: usize, limit: &str) {
+    let site = Site::with(set).await;
+    let (mut agent, _visitor, stream) = site.visited().await;
+    for part in vec![frame(stream); count - 1].chunks(200) {
+        agent.push(part).await;
+    }
+    // All of them are borne.
+    agent.tell("heartbeat", json!({"sent_us": 1})).await;
+    agent.hear("heartbeat_ack").await;
+    agent.push(&[frame(stream)]).await;
+    site.limits(&mut agent, limit).await;
 }
 
 // Limits of an agent's own, which a server went over: the agent says which.
@@ -495,6 +531,7 @@ async fn agents_name_the_limits_that_a_server_goes_over() {
             many(1_000, "source_state", json!({"camera": "cam", "source": "main", "wanted": true})),
         ),
         ("open_in_ten_seconds", Vec::new()),
+        ("pings_in_ten_seconds", Vec::new()),
     ];
     for (label, messages) in cases {
         let server = RawServer::start().await;
@@ -503,7 +540,9 @@ async fn agents_name_the_limits_that_a_server_goes_over() {
         let config = AgentConfig::from_json(&json.to_string()).expect("a good file");
         let _agent = Agent::start(config, Host::default()).expect("it starts");
         let mut session = server.session().await;
-        if messages.is_empty() {
+        if label == "pings_in_ten_seconds" {
+            session.ping(41).await;
+        } else if messages.is_empty() {
             let opens: Vec<Frame> = (0..=20).map(|_| session.next_open("cam", "none").1).collect();
             session.push(&opens).await;
         }

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use crate::{
     frame::{
         self, Body, Data, FrameAbort, FrameMore, FrameStart, Mack, MaxData, MaxStreamData, MaxStreams, Open,
-        OpenResult, Reader, RecordReader, RecordWriter, ResetStream, Skip, StopSending, Tack, TrackInfo,
+        OpenResult, Reader, RecordReader, RecordWriter, ResetStream, ReturnStreamData, Skip, StopSending, Tack,
+        TrackInfo,
     },
     message::{BootId, Message},
     mux::NoStreams,
@@ -59,6 +60,7 @@ pub fn frame(data: &[u8]) {
         0x89 => return check::<frame::Journal>(octets),
         0x8a => return check::<frame::EpochEnd>(octets),
         0x8b => return check::<frame::Arrived>(octets),
+        0x8c => return check::<ReturnStreamData>(octets),
         _ => {}
     }
     match kind % 6 {
@@ -188,6 +190,9 @@ impl World {
         self.server.handle_timeout(self.now);
         while self.agent.poll_event().is_some() {}
         while self.server.poll_event().is_some() {}
+        let (held, most) = (self.server.held_octets(), ServerConfig::default().bounds.held_bytes);
+        // A session that is over may still say why.
+        assert!(held <= most || !self.server.is_established(), "{held} octets are held");
     }
 
     /// What one end writes, the other hears: valid sequences make the deep states reachable.

@@ -272,3 +272,39 @@ fn a_server_never_promises_more_than_it_has() {
     (0..3).for_each(|_| _ = mux.open(NOW, "gate", "rtsp", "me").expect("a window for each"));
     assert_eq!(mux.open(NOW, "gate", "rtsp", "me"), Err(NotOpened::TooMany));
 }
+
+#[test]
+fn credit_is_given_back_when_nobody_wants_to_send_and_not_when_nobody_can() {
+    struct Endless(bool);
+    impl Streams for Endless {
+        fn read(&mut self, _: u64, into: &mut [u8], _: usize) -> Read {
+            if self.0 { Read::Octets(into.len()) } else { Read::Pending }
+        }
+    }
+    /// What is returned at that second; the transport takes DATA then, or nothing but what is urgent.
+    fn returned(mux: &mut Mux, second: u64, takes: Option<bool>) -> Option<u64> {
+        let mut record = RecordWriter::new(MAX_RECORD);
+        mux.fill_control(NOW + Duration::from_secs(second), &mut record);
+        if let Some(is_there) = takes {
+            mux.look_again();
+            mux.fill(&mut record, &mut Endless(is_there));
+        }
+        let mut reader = RecordReader::new(record.finish()).unwrap();
+        std::iter::from_fn(|| reader.next_frame().unwrap()).find_map(|frame| match frame {
+            Frame::ReturnStreamData(back) => Some(back.octets),
+            _ => None,
+        })
+    }
+    let mut mux = server(1);
+    let more = Frame::MaxStreamData(MaxStreamData { stream: 1, limit: 1 << 20 });
+    hear(&mut mux, [result(1, OpenOutcome::Connected), Frame::MaxData(MaxData { limit: 1 << 20 }), more]).unwrap();
+    assert_eq!(returned(&mut mux, 0, Some(true)), None);
+    let sent = (0..60).filter_map(|second| returned(&mut mux, second, None)).sum::<u64>();
+    assert_eq!(sent, 0, "it wants to go on as soon as it can");
+    assert_eq!(returned(&mut mux, 60, Some(false)), None);
+    // It has sent less than a record.
+    let unused = returned(&mut mux, 61, None).expect("it had nothing to say");
+    let kept = (1 << 20) - unused - AGENT.stream_bytes;
+    assert!((1..=MAX_RECORD as u64).contains(&kept), "{kept} were sent");
+    assert!((62..90).all(|second| returned(&mut mux, second, Some(false)).is_none()), "once is enough");
+}

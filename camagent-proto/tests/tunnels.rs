@@ -405,3 +405,42 @@ fn a_side_without_tunnels_is_not_asked_for_them() {
     assert_eq!(pair.visit(&long, "rtsp", Vec::new(), true), Err(NotOpened::Unsupported));
     assert_eq!(pair.visit("gate", &long, Vec::new(), true), Err(NotOpened::Unsupported));
 }
+
+#[test]
+fn a_stream_that_is_silent_gives_back_what_it_was_promised() {
+    let mut pair = established();
+    // All but one grow to as much as fits beside the others, then they are silent.
+    let (streams, first) = (8, SERVER.stream_bytes);
+    for number in 0..streams {
+        pair.services.services.insert(format!("service-{number}"), (octets(number, 3_000_000), false));
+        pair.visit("gate", &format!("service-{number}"), Vec::new(), false).unwrap();
+        pair.drive(20 * SECOND);
+    }
+    let promised = |pair: &mut Pair| pair.server.as_mut().expect("connected").tunnels().promised_octets();
+    pair.drive(MINUTE);
+    assert_eq!(promised(&mut pair), streams * first, "each has no more than at the beginning");
+    assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None));
+
+    // It sends again at once, grows as before, and loses nothing of it.
+    for round in 1..3 {
+        let more = octets(99, 3_000_000);
+        let before = pair.visitors.side(1).incoming.len();
+        pair.services.side(1).outgoing.extend_from_slice(&more);
+        let mut largest = 0;
+        for _ in 0..2_000 {
+            pair.drive(10 * MS);
+            largest = largest.max(promised(&mut pair));
+        }
+        assert!(pair.visitors.side(1).incoming[before..] == more, "round {round}");
+        assert!(largest > (streams - 1) * first + 500_000, "round {round}: no more than {largest}");
+        pair.drive(MINUTE);
+        assert_eq!(promised(&mut pair), streams * first, "round {round}");
+    }
+    // One that was reset settles its credit with what it gave back.
+    pair.agent.tunnels().abandon(1, StreamError::Broken);
+    pair.drive(SECOND);
+    for stream in pair.visitors.sides.values_mut().chain(pair.services.sides.values_mut()) {
+        stream.ends = true;
+    }
+    settle(&mut pair, "given back");
+}

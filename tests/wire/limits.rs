@@ -312,6 +312,24 @@ fn heard_by(agent: &mut Agent, said: impl Fn(u64) -> Message) -> u64 {
 }
 
 #[test]
+fn both_ends_answer_as_many_pings_as_they_say() {
+    let most = limit("pings and pongs of the WebSocket") * 10;
+    let (mut server, _) = welcomed(Accept::default());
+    (0..most).for_each(|_| server.handle_ping(Instant::ZERO));
+    assert_eq!(closes(&mut server), None);
+    server.handle_ping(Instant::ZERO);
+    assert_eq!(closes(&mut server), Some(CloseCode::LimitExceeded));
+
+    let mut agent = agent();
+    while agent.poll_event().is_some() {}
+    (0..most).for_each(|_| agent.handle_ping(Instant::ZERO));
+    assert_eq!(agent.poll_event(), None);
+    agent.handle_ping(Instant::ZERO);
+    let Some(AgentEvent::Failed(error)) = agent.poll_event() else { panic!("an agent that answers everything") };
+    assert_eq!(error.close_code(), CloseCode::LimitExceeded, "{error}");
+}
+
+#[test]
 fn an_agent_hears_as_much_as_it_says() {
     let command = |id: u64| Message::Command(Command { id: Some(id.to_string()), ..Command::default() });
     assert_eq!(heard_by(&mut agent(), command), limit("commands"));

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use camagent_proto::frame::{
     Arrived, Data, EndReason, EpochEnd, Frame, FrameAbort, FrameHead, FrameMore, FrameStart, Journal, MAX_RECORD, Mack,
-    MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream, Skip,
-    SkipReason, StopSending, StreamError, Tack, TrackInfo,
+    MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader, RecordWriter, ResetStream,
+    ReturnStreamData, Skip, SkipReason, StopSending, StreamError, Tack, TrackInfo,
 };
 use serde_json::{Value, json};
 
@@ -134,6 +134,9 @@ pub(crate) fn readable(frame: &Frame) -> Value {
         Frame::MaxData(max) => json!({"kind": "MAX_DATA", "limit": max.limit}),
         Frame::MaxStreamData(max) => json!({"kind": "MAX_STREAM_DATA", "stream": max.stream, "limit": max.limit}),
         Frame::MaxStreams(max) => json!({"kind": "MAX_STREAMS", "limit": max.limit}),
+        Frame::ReturnStreamData(back) => {
+            json!({"kind": "RETURN_STREAM_DATA", "stream": back.stream, "octets": back.octets})
+        }
         Frame::Tack(tack) => json!({"kind": "TACK", "received": tack.received}),
     }
 }
@@ -257,6 +260,9 @@ fn tunnel_frame(kind: &str, means: &Value) -> Option<Frame> {
         "STOP_SENDING" => Frame::StopSending(StopSending { stream: stream(), error: error() }),
         "MAX_DATA" => Frame::MaxData(MaxData { limit: limit() }),
         "MAX_STREAM_DATA" => Frame::MaxStreamData(MaxStreamData { stream: stream(), limit: limit() }),
+        "RETURN_STREAM_DATA" => {
+            Frame::ReturnStreamData(ReturnStreamData { stream: stream(), octets: number(&means["octets"]) })
+        }
         "MAX_STREAMS" => Frame::MaxStreams(MaxStreams { limit: limit() }),
         "ARRIVED" => Frame::Arrived(Arrived { octets: number(&means["octets"]), at_ms: number(&means["at_ms"]) }),
         "TACK" => Frame::Tack(Tack { received: number(&means["received"]) }),

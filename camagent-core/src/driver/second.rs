@@ -10,6 +10,9 @@ use crate::{
     net::{Connection, Dial, Incoming},
 };
 
+/// Pings that are answered at once: more of them come from nobody who means it.
+const PINGS: usize = 32;
+
 /// What a second connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
@@ -55,15 +58,19 @@ impl Second {
         }
         let State::Ready(connection) = &mut self.state else { return Ok(()) };
         // Before it registers a server says nothing but that it will not have it.
-        match connection.poll_receive(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(Incoming::Closed(code, detail)) => {
-                Err(Error::Session(ProtocolError::ClosedByPeer { code, detail }))
-            }
-            Poll::Ready(Incoming::Text(_) | Incoming::Binary(_)) => {
-                Err(Error::Unreachable("the server ends the second connection".into()))
-            }
+        for _ in 0..PINGS {
+            return match connection.poll_receive(cx) {
+                Poll::Pending => Ok(()),
+                Poll::Ready(Incoming::Ping) => continue,
+                Poll::Ready(Incoming::Closed(code, detail)) => {
+                    Err(Error::Session(ProtocolError::ClosedByPeer { code, detail }))
+                }
+                Poll::Ready(Incoming::Text(_) | Incoming::Binary(_)) => {
+                    Err(Error::Unreachable("the server ends the second connection".into()))
+                }
+            };
         }
+        Err(Error::Unreachable(format!("the server sends more than {PINGS} pings at once")))
     }
 
     /// The connection, or the dial that goes on.

@@ -189,6 +189,7 @@ impl Driver {
                 Poll::Pending => return Read::Drained,
                 Poll::Ready(Incoming::Text(text)) => self.session.handle_text(now, &text, &mut journal),
                 Poll::Ready(Incoming::Binary(record)) => self.session.handle_binary(now, record, &mut journal),
+                Poll::Ready(Incoming::Ping) => self.session.handle_ping(now),
                 Poll::Ready(Incoming::Closed(code, detail)) => {
                     return Read::Ended(Error::Session(ProtocolError::ClosedByPeer { code, detail }));
                 }

@@ -19,6 +19,7 @@ use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{
         self, Message,
+        error::ProtocolError,
         handshake::client::generate_key,
         http::{Request, Response, header},
         protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode as WebSocketCloseCode},
@@ -73,6 +74,8 @@ pub(crate) enum Incoming {
     Text(String),
     /// A binary message.
     Binary(Bytes),
+    /// A ping, which the WebSocket layer answers itself, or a pong.
+    Ping,
     /// The end: the close code, 1006 (RFC 6455 section 7.1.5) without one, and words.
     Closed(u16, String),
 }
@@ -139,10 +142,7 @@ pub(crate) async fn upgrade(
         .map_err(|error| refused(error, &server.to_string()))?;
     let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
     if protocol.is_none_or(|protocol| protocol.as_bytes() != SUBPROTOCOL.as_bytes()) {
-        return Err(Error::Session(camagent_proto::Error::Incompatible {
-            supported: SUBPROTOCOL.into(),
-            offered: format!("no such WebSocket sub-protocol at {server}; is it a camagent server?"),
-        }));
+        return Err(other_protocol(&server.to_string()));
     }
     Ok((socket, response))
 }
@@ -235,22 +235,19 @@ impl Connection {
 
     /// The next message, if there is one.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
-        loop {
-            return match Pin::new(&mut self.socket).poll_next(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(Message::Text(text)))) => Poll::Ready(Incoming::Text(text.as_str().into())),
-                Poll::Ready(Some(Ok(Message::Binary(octets)))) => Poll::Ready(Incoming::Binary(octets)),
-                Poll::Ready(Some(Ok(Message::Close(close)))) => {
-                    let (code, reason) = close
-                        .map_or((1005, String::new()), |close| (u16::from(close.code), close.reason.as_str().into()));
-                    Poll::Ready(Incoming::Closed(code, reason))
-                }
-                // Pings are answered by the WebSocket layer itself.
-                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => continue,
-                Poll::Ready(Some(Err(error))) => Poll::Ready(Incoming::Closed(1006, error.to_string())),
-                Poll::Ready(None) => Poll::Ready(Incoming::Closed(1006, "the connection has ended".into())),
-            };
-        }
+        Pin::new(&mut self.socket).poll_next(cx).map(|next| match next {
+            Some(Ok(Message::Text(text))) => Incoming::Text(text.as_str().into()),
+            Some(Ok(Message::Binary(octets))) => Incoming::Binary(octets),
+            Some(Ok(Message::Close(close))) => {
+                let (code, reason) =
+                    close.map_or((1005, String::new()), |close| (u16::from(close.code), close.reason.as_str().into()));
+                Incoming::Closed(code, reason)
+            }
+            // Raw frames are never read, as `Message` says.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Incoming::Ping,
+            Some(Err(error)) => Incoming::Closed(1006, error.to_string()),
+            None => Incoming::Closed(1006, "the connection has ended".into()),
+        })
     }
 
     /// Adds a message to the burst that [`Connection::poll_flush`] writes; only after that said that the one before has left.
@@ -292,9 +289,17 @@ fn request(config: &Config, server: &ServerUrl) -> Result<Request<()>, Error> {
         .map_err(|error| Error::Usage(format!("cannot ask {server}: {error}")))
 }
 
+fn other_protocol(server: &str) -> Error {
+    Error::Session(camagent_proto::Error::Incompatible {
+        supported: SUBPROTOCOL.into(),
+        offered: format!("no such WebSocket sub-protocol at {server}; is it a camagent server?"),
+    })
+}
+
 fn refused(error: tungstenite::Error, server: &str) -> Error {
     match error {
         tungstenite::Error::Http(response) => http_error(&response),
+        tungstenite::Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => other_protocol(server),
         other => Error::Unreachable(format!("{server}: {other}")),
     }
 }

@@ -4,7 +4,7 @@
 //! the table below is one kind of frame: its number, its name, its body. Even-numbered kinds that a peer does not know are
 //! skipped, odd ones close the session. Octets after the last field that a peer knows are ignored, so a body may grow.
 //!
-//! Reserved for later versions: 0x13-0x1f tunnels.
+//! Reserved for later versions: 0x15-0x1f tunnels.
 //! What does not belong here: what a frame means to a session (`mux`, `transfer`), JSON messages (`message`).
 
 mod arrived;
@@ -22,8 +22,8 @@ pub use read::Reader;
 pub use record::{MAX_FRAMES, MAX_RECORD, MIN_RECORD, RecordReader, RecordWriter};
 pub use track::{MAX_CONFIG, MAX_NAME, TrackInfo};
 pub use tunnel::{
-    Data, MAX_DETAIL, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, ResetStream, StopSending,
-    StreamError, Tack,
+    Data, MAX_DETAIL, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, ResetStream, ReturnStreamData,
+    StopSending, StreamError, Tack,
 };
 
 use alloc::vec::Vec;
@@ -96,6 +96,8 @@ frames! {
     0x0f MaxStreams(MaxStreams),
     /// Tunnel acknowledgement: what the peer need not keep any longer.
     0x11 Tack(Tack),
+    /// The sender of a direction gives credit back.
+    0x13 ReturnStreamData(ReturnStreamData),
     /// Announces a track, or a new epoch of it; repeated after every reconnect, before the track's first frame.
     0x21 Track(TrackInfo),
     /// Begins a coded picture or audio unit, and carries it whole when it fits.

@@ -1,5 +1,5 @@
-//! OPEN, OPEN_RESULT, DATA, RESET_STREAM, STOP_SENDING, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS: streams with the words of RFC 9000; and
-//! TACK, by which they survive their connection.
+//! OPEN, OPEN_RESULT, DATA, RESET_STREAM, STOP_SENDING, MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS: streams with the words of RFC 9000;
+//! RETURN_STREAM_DATA, by which an idle one gives credit back; and TACK, by which they survive their connection.
 //!
 //! What does not belong here: who may send what when (`mux`).
 
@@ -211,7 +211,7 @@ pub struct ResetStream {
     pub stream: u64,
     /// Why.
     pub error: StreamError,
-    /// Octets that were sent of this direction: they settle the credit.
+    /// Octets that were sent of this direction, and credit that was given back: they settle the credit.
     pub final_size: u64,
 }
 
@@ -305,6 +305,29 @@ impl Body for MaxStreams {
 
     fn write(&self, out: &mut Vec<u8>) {
         varint::put(self.limit, out);
+    }
+}
+
+/// RETURN_STREAM_DATA: the sender of a direction gives credit back that it does not use. It counts as if so many octets had come and were taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnStreamData {
+    /// The stream.
+    pub stream: u64,
+    /// How much of its credit.
+    pub octets: u64,
+}
+
+impl Body for ReturnStreamData {
+    fn read(reader: &mut Reader) -> Result<Self, Error> {
+        Ok(Self {
+            stream: reader.integer("RETURN_STREAM_DATA stream")?,
+            octets: reader.integer("RETURN_STREAM_DATA octets")?,
+        })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        varint::put(self.stream, out);
+        varint::put(self.octets, out);
     }
 }
 

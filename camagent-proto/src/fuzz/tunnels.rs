@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     frame::{
         Data, Frame, MAX_RECORD, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader,
-        RecordWriter, ResetStream, StopSending, StreamError, Tack,
+        RecordWriter, ResetStream, ReturnStreamData, StopSending, StreamError, Tack,
     },
     message::TunnelLimits,
     mux::{MIN_RESUME_BYTES, Mux, Read, StreamEvent, Streams},
@@ -26,6 +26,13 @@ const AGENT: TunnelLimits =
     TunnelLimits { streams: 6, stream_bytes: 3_000, bytes: 40_000, opens_per_second: 50, resume_bytes: 0 };
 const SERVER: TunnelLimits =
     TunnelLimits { streams: 0, stream_bytes: 5_000, bytes: 60_000, opens_per_second: 0, resume_bytes: 0 };
+/// Events of one record at most, and the memory of one.
+const EVENTS: u64 = 600;
+const EVENT: u64 = size_of::<StreamEvent>() as u64;
+/// What is written in front of octets, and pieces of no size.
+const SMALL: u64 = 4 << 10;
+/// Octets of memory of a stream beside what waits: its names, words, and numbers.
+const STREAM: u64 = 1_500;
 /// Records that a link holds.
 const UNDER_WAY: usize = 16;
 
@@ -245,7 +252,11 @@ impl World {
                     end.mux.answer(stream, OpenOutcome::Connected, "");
                 }
             }
-            assert!(events <= 600, "{events} events of one record");
+            assert!(events <= EVENTS, "{events} events of one record");
+            // What waits lies in at most twice as much; what a vector has beside its octets is at most as much again.
+            let memory = end.mux.memory();
+            let most = 2 * end.takes + 2 * MIN_RESUME_BYTES + 2 * AGENT.streams * STREAM + 2 * EVENTS * EVENT + SMALL;
+            assert!(memory <= most, "{memory} octets of memory, at most {most}");
         }
     }
 }
@@ -261,6 +272,7 @@ fn forged(which: u64, amount: u8) -> Frame {
         3 => Frame::ResetStream(ResetStream { stream, error: StreamError::Broken, final_size: value }),
         4 => Frame::StopSending(StopSending { stream, error: StreamError::Stalled }),
         5 => Frame::MaxData(MaxData { limit: value << (which >> 1) }),
+        6 if amount.is_multiple_of(5) => Frame::ReturnStreamData(ReturnStreamData { stream, octets: value << 4 }),
         6 => Frame::MaxStreamData(MaxStreamData { stream, limit: value << 10 }),
         _ => Frame::MaxStreams(MaxStreams { limit: value << (which >> 1) }),
     }

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A window that was not renewed for so long falls back to its initial size.
-const IDLE: Duration = Duration::from_secs(10);
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// Counts as the round trip until one was measured.
 const UNKNOWN_ROUND_TRIP: Duration = Duration::from_millis(100);
 
@@ -68,6 +68,14 @@ impl Window {
             return Err(Error::Credit { credit, allowed: self.limit, got: received });
         }
         self.received = received;
+        Ok(())
+    }
+
+    /// The peer gives back `amount` of what it may still send: the window is as small as at first.
+    pub(super) fn give_back(&mut self, amount: u64) -> Result<(), Error> {
+        self.receive("RETURN_STREAM_DATA", amount)?;
+        self.consume(amount);
+        self.size = self.initial;
         Ok(())
     }
 

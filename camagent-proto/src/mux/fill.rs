@@ -8,14 +8,12 @@ use super::{
 };
 use crate::{
     frame::{
-        Data, Frame, MaxData, MaxStreamData, MaxStreams, OpenResult, RecordWriter, ResetStream, StopSending,
-        StreamError,
+        Data, Frame, MaxData, MaxStreamData, MaxStreams, OpenResult, RecordWriter, ResetStream, ReturnStreamData,
+        StopSending, StreamError,
     },
     time::Instant,
 };
 
-/// The largest window of one stream.
-const MAX_WINDOW: u64 = 1 << 20;
 /// A stream that has sent less than this goes before those that have sent more: a click before a download.
 const YOUNG: u64 = 16 << 10;
 /// Room for the frames that give credit.
@@ -39,6 +37,9 @@ impl Mux {
                 return;
             }
             if self.streams[at].window.is_due() && !self.renew(at, now, record) {
+                return;
+            }
+            if !self.return_credit(at, now, record) {
                 return;
             }
         }
@@ -138,6 +139,7 @@ impl Mux {
                 _ => None,
             }
         });
+        stream.hungry = outcome == Read::Pending;
         match outcome {
             Read::Octets(_) => {
                 let count = written.unwrap_or(0) as u64;
@@ -196,6 +198,18 @@ impl Mux {
         true
     }
 
+    /// Gives credit back that a stream does not use, so that the peer can promise it to others; `false` when there is no room for the frame.
+    fn return_credit(&mut self, at: usize, now: Instant, record: &mut RecordWriter) -> bool {
+        let first = self.sends.stream_bytes;
+        let stream = &mut self.streams[at];
+        let Some(octets) = stream.unused(now, first) else { return true };
+        let is_written = record.push(&Frame::ReturnStreamData(ReturnStreamData { stream: stream.id, octets }));
+        if is_written {
+            stream.allowance.spend(octets);
+        }
+        is_written
+    }
+
     /// Gives a stream new credit; `false` when there is no room for the frame.
     fn renew(&mut self, at: usize, now: Instant, record: &mut RecordWriter) -> bool {
         if self.streams[at].incoming != Incoming::Open || self.streams[at].outgoing == Outgoing::Waiting {
@@ -204,7 +218,7 @@ impl Mux {
         if record.room() < CREDIT_ROOM {
             return false;
         }
-        let wish = self.streams[at].window.wish(now, self.round_trip, MAX_WINDOW);
+        let wish = self.streams[at].window.wish(now, self.round_trip, self.tolerance.window);
         // Every stream that may still be opened keeps its share, so that streams whose local side takes nothing never use up the others' credit.
         let all: u64 = self.streams.iter().map(|stream| stream.promised()).sum();
         let others = all - self.streams[at].promised();

@@ -17,7 +17,7 @@ mod resume;
 mod stream;
 mod waiting;
 
-pub use multiplexer::{Mux, NotOpened};
+pub use multiplexer::{Mux, NotOpened, Tolerance};
 pub(crate) use pace::Pace;
 pub use resume::MIN_RESUME_BYTES;
 

@@ -30,10 +30,32 @@ pub enum NotOpened {
     TooFast(Instant),
 }
 
+/// How much of a peer one end bears, and promises, beside what both told each other in [`TunnelLimits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// RESET_STREAM and STOP_SENDING in ten seconds; more where more streams may come and go. Default 100.
+    pub resets: u64,
+    /// Frames without effect in ten seconds: credit that raises nothing or is given back, frames of streams that are over. More where more
+    /// streams may come and go. Default 1 000.
+    pub useless: u64,
+    /// Empty DATA without FIN on one stream. Default 16.
+    pub empty_data: u64,
+    /// Octets to which the window of one stream grows while its user empties it fast. Default 1 MiB; what it begins with is
+    /// [`TunnelLimits::stream_bytes`].
+    pub window: u64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { resets: 100, useless: 1_000, empty_data: 16, window: 1 << 20 }
+    }
+}
+
 /// One end. A new session has a new one.
 #[derive(Debug)]
 pub struct Mux {
     pub(super) opens: bool,
+    pub(super) tolerance: Tolerance,
     pub(super) receives: TunnelLimits,
     pub(super) sends: TunnelLimits,
     pub(super) streams: Vec<Stream>,
@@ -73,6 +95,7 @@ impl Mux {
     fn new(opens: bool, receives: TunnelLimits, sends: TunnelLimits, now: Instant) -> Self {
         Self {
             opens,
+            tolerance: Tolerance::default(),
             receives,
             sends,
             streams: Vec::new(),
@@ -93,6 +116,12 @@ impl Mux {
         }
     }
 
+    /// Sets what is borne of the peer.
+    #[must_use]
+    pub fn bearing(self, tolerance: Tolerance) -> Self {
+        Self { tolerance, ..self }
+    }
+
     /// The measured round trip, by which windows grow.
     pub fn set_round_trip(&mut self, round_trip: Duration) {
         self.round_trip = round_trip;
@@ -106,6 +135,26 @@ impl Mux {
     /// Octets that were received and wait for the local sides.
     pub fn waiting_octets(&self) -> u64 {
         self.streams.iter().map(|stream| stream.waiting.len() as u64).sum()
+    }
+
+    /// Octets that the peer may make this end hold for its streams: those that wait, and the credit that is out.
+    pub fn promised_octets(&self) -> u64 {
+        self.streams.iter().map(Stream::promised).sum()
+    }
+
+    /// Octets of memory that this end holds, all kinds together.
+    pub fn memory(&self) -> u64 {
+        let of_event = |event: &StreamEvent| match event {
+            StreamEvent::Open { camera, service, visitor, .. } => {
+                camera.capacity() + service.capacity() + visitor.capacity()
+            }
+            StreamEvent::Refused { detail, .. } => detail.capacity(),
+            _ => 0,
+        };
+        let events = self.events.iter().map(of_event).sum::<usize>();
+        let own = self.streams.capacity() * size_of::<Stream>() + self.events.capacity() * size_of::<StreamEvent>();
+        let streams = self.streams.iter().map(Stream::memory).sum::<u64>();
+        streams + self.kept_octets() + (own + events + self.head.capacity()) as u64
     }
 
     /// Opens a stream. `visitor` is cut at 256 octets. Octets may be sent at once; the agent answers by [`StreamEvent::Connected`] or [`StreamEvent::Refused`].

@@ -12,11 +12,6 @@ use crate::{
 };
 use alloc::{format, string::String};
 
-/// Credit frames that raise no limit, and frames of streams that are over, in ten seconds.
-const MAX_USELESS: u64 = 1_000;
-/// RESET_STREAM and STOP_SENDING in ten seconds, at least.
-const MIN_RESETS: u64 = 100;
-
 impl Mux {
     /// Takes a frame; one that is no tunnel's is given back.
     pub fn handle(&mut self, now: Instant, frame: Frame) -> Result<Option<Frame>, Error> {
@@ -42,6 +37,13 @@ impl Mux {
                 if !raised {
                     self.useless(now)?;
                 }
+            }
+            Frame::ReturnStreamData(back) => {
+                if let Some(at) = self.begun(back.stream, "RETURN_STREAM_DATA stream")? {
+                    self.streams[at].take_back(back.octets)?;
+                }
+                // Rare, and each may make this end give credit anew.
+                self.useless(now)?;
             }
             Frame::MaxStreams(max) => {
                 if !self.opens {
@@ -113,9 +115,10 @@ impl Mux {
             self.window.consume(length);
             return if length == 0 { self.useless(now) } else { Ok(()) };
         };
+        let most_empty = self.tolerance.empty_data;
         let stream = &mut self.streams[at];
         let told = stream.incoming == Incoming::Open;
-        let dropped = stream.receive(data.octets, data.fin)?;
+        let dropped = stream.receive(data.octets, data.fin, most_empty)?;
         self.window.consume(dropped);
         // While the service is being connected nobody can take anything.
         if told && stream.outgoing != Outgoing::Waiting {
@@ -166,7 +169,7 @@ impl Mux {
 
     fn count_reset(&mut self, now: Instant) -> Result<(), Error> {
         // A stream has at most one of each.
-        let allowed = self.streams_of_ten_seconds(now).saturating_mul(2).max(MIN_RESETS);
+        let allowed = self.streams_of_ten_seconds(now).saturating_mul(2).max(self.tolerance.resets);
         self.reset_pace.count(now, "RESET_STREAM and STOP_SENDING in ten seconds", allowed)
     }
 
@@ -180,7 +183,7 @@ impl Mux {
     }
 
     fn useless(&mut self, now: Instant) -> Result<(), Error> {
-        let allowed = self.streams_of_ten_seconds(now).max(MAX_USELESS);
+        let allowed = self.streams_of_ten_seconds(now).max(self.tolerance.useless);
         self.useless_pace.count(now, "frames of tunnels without effect in ten seconds", allowed)
     }
 
@@ -215,7 +218,8 @@ fn size(frame: &Frame) -> Option<usize> {
         | Frame::StopSending(_)
         | Frame::MaxData(_)
         | Frame::MaxStreamData(_)
-        | Frame::MaxStreams(_) => Some(HEAD),
+        | Frame::MaxStreams(_)
+        | Frame::ReturnStreamData(_) => Some(HEAD),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use alloc::{format, string::String};
 use bytes::Bytes;
 
 use super::{
-    credit::{Allowance, Window},
+    credit::{Allowance, IDLE, Window},
     waiting::Waiting,
 };
 use crate::{
@@ -13,9 +13,6 @@ use crate::{
     frame::{Open, OpenOutcome, StreamError},
     time::Instant,
 };
-
-/// Empty DATA without FIN that a peer may send on one stream.
-pub(super) const MAX_EMPTY: u32 = 16;
 
 /// What this end sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +46,11 @@ pub(super) struct Stream {
     pub(super) allowance: Allowance,
     pub(super) window: Window,
     pub(super) waiting: Waiting,
-    empty: u32,
+    empty: u64,
+    /// What was sent when that was looked at last, and since when it is so much.
+    moved: (u64, Instant),
+    /// The last read of the local side gave nothing: what is not sent waits nowhere.
+    pub(super) hungry: bool,
     /// The local side had nothing when it was asked last.
     pub(super) parked: bool,
     /// The agent has answered the OPEN.
@@ -73,6 +74,8 @@ impl Stream {
             window: Window::new(window, now),
             waiting: Waiting::default(),
             empty: 0,
+            moved: (0, now),
+            hungry: true,
             parked: false,
             is_answered: false,
             is_refused: false,
@@ -83,22 +86,15 @@ impl Stream {
         }
     }
 
-    /// Octets came. Returns how many of them are dropped at once.
-    pub(super) fn receive(&mut self, octets: Bytes, fin: bool) -> Result<u64, Error> {
+    /// Octets came. Returns how many of them are dropped at once. So many times there may be none.
+    pub(super) fn receive(&mut self, octets: Bytes, fin: bool, most_empty: u64) -> Result<u64, Error> {
         let length = octets.len() as u64;
-        if matches!(self.incoming, Incoming::Ending | Incoming::Ended) {
-            return Err(Error::Violation {
-                place: "DATA",
-                expected: "nothing after the end of a direction",
-                got: format!("{length} octets on stream {}", self.id),
-            });
-        }
+        self.check_open("DATA", length)?;
         self.window.receive("MAX_STREAM_DATA", length)?;
         if octets.is_empty() && !fin {
             self.empty += 1;
-            if self.empty > MAX_EMPTY {
-                let (allowed, got) = (u64::from(MAX_EMPTY), u64::from(self.empty));
-                return Err(Error::Limit { limit: "empty DATA on a stream", allowed, got });
+            if self.empty > most_empty {
+                return Err(Error::Limit { limit: "empty DATA on a stream", allowed: most_empty, got: self.empty });
             }
         }
         if self.incoming == Incoming::Stopped {
@@ -114,6 +110,42 @@ impl Stream {
             self.settle_end();
         }
         Ok(0)
+    }
+
+    /// The peer gives credit back.
+    pub(super) fn take_back(&mut self, octets: u64) -> Result<(), Error> {
+        self.check_open("RETURN_STREAM_DATA", octets)?;
+        self.window.give_back(octets)
+    }
+
+    fn check_open(&self, place: &'static str, octets: u64) -> Result<(), Error> {
+        if matches!(self.incoming, Incoming::Ending | Incoming::Ended) {
+            return Err(Error::Violation {
+                place,
+                expected: "nothing after the end of a direction",
+                got: format!("{octets} octets on stream {}", self.id),
+            });
+        }
+        Ok(())
+    }
+
+    /// Credit beyond `first` that the local side has not used for long, because it has nothing to say.
+    pub(super) fn unused(&mut self, now: Instant, first: u64) -> Option<u64> {
+        let used = self.allowance.used();
+        if self.moved.0 != used {
+            self.moved = (used, now);
+        }
+        let is_idle = self.hungry && now.saturating_since(self.moved.1) > IDLE;
+        let unused = self.allowance.left().saturating_sub(first);
+        (is_idle && self.outgoing == Outgoing::Open && self.reset.is_none() && unused > 0).then_some(unused)
+    }
+
+    /// Octets of memory, this value left out.
+    pub(super) fn memory(&self) -> u64 {
+        let open = self.open.as_ref();
+        let open = open.map_or(0, |open| open.camera.capacity() + open.service.capacity() + open.visitor.capacity());
+        let result = self.result.as_ref().map_or(0, |(_, detail)| detail.capacity());
+        self.waiting.memory() + (open + result) as u64
     }
 
     /// The local side took `count` octets; how many these really are.

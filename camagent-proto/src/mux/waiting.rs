@@ -38,6 +38,16 @@ impl Waiting {
         self.length
     }
 
+    /// Octets of memory: a piece that stays where it came holds its record, which is at most twice as large.
+    pub(super) fn memory(&self) -> u64 {
+        let of_piece = |piece: &Piece| match piece {
+            Piece::Shared(octets) => 2 * octets.len(),
+            Piece::Copied(octets) => octets.capacity(),
+        };
+        let pieces = self.pieces.iter().map(of_piece).sum::<usize>();
+        (pieces + self.pieces.capacity() * size_of::<Piece>()) as u64
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }

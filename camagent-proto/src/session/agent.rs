@@ -93,6 +93,7 @@ pub enum AgentEvent {
 struct Asked {
     commands: Pace,
     goaways: Pace,
+    pings: Pace,
     key_frames: Pace,
     source_states: Pace,
 }
@@ -311,6 +312,14 @@ impl Agent {
         if self.hears() {
             self.asked_at = None;
             let result = self.record(now, record, journal);
+            self.settle(result);
+        }
+    }
+
+    /// A ping or a pong of the WebSocket has come. It is no sign of the server: a proxy may have sent it.
+    pub fn handle_ping(&mut self, now: Instant) {
+        if self.hears() {
+            let result = self.count_ping(now);
             self.settle(result);
         }
     }

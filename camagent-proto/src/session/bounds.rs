@@ -1,7 +1,7 @@
 //! What a server's end bears of one agent before it closes the session: every number that an operator may set. What the agent is told of beforehand
 //! (records, frames, tracks, credit) are [`crate::message::Limits`].
 
-use crate::time::Duration;
+use crate::{mux::Tolerance, time::Duration};
 
 /// A frame in each of these seconds is skipped alone, on each track: an encoder whose every other frame is left out.
 const SKIPS_OF_A_TRACK: u64 = 300;
@@ -17,6 +17,10 @@ pub struct Bounds {
     pub grace: Duration,
     /// Heartbeats a minute. Default 240: four a second, and room for those that a stalled link delivers at once.
     pub heartbeats_a_minute: u64,
+    /// Pings and pongs of the WebSocket a second, counted over ten. Default 4: a proxy sends one in some seconds.
+    pub pings_a_second: u64,
+    /// What is borne of tunnels.
+    pub tunnels: Tolerance,
     /// Frames and messages of unknown kinds in a session. Default 1 000.
     pub unknown: u64,
     /// Cameras of the agent. Default 1 024.
@@ -28,7 +32,8 @@ pub struct Bounds {
     /// Control messages and acknowledgements that wait for an agent that does not read. Default 512.
     pub waiting: usize,
     /// Octets that are held for the connection: frames that are not whole yet, what waits to be sent, what waits for visitors, and what
-    /// was told of cameras. Default 24 MiB: the windows of tunnels that [`crate::message::Limits`] promises, and two of the largest frames.
+    /// was told of cameras. Default 28 MiB: the windows of tunnels that [`crate::message::Limits`] promises, two of the largest frames, and what is
+    /// kept to resume streams.
     pub held_bytes: u64,
 }
 
@@ -38,6 +43,8 @@ impl Default for Bounds {
             register_within: Duration::from_secs(5),
             grace: Duration::from_secs(10),
             heartbeats_a_minute: 240,
+            pings_a_second: 4,
+            tunnels: Tolerance::default(),
             unknown: 1_000,
             cameras: 1_024,
             services: 16,

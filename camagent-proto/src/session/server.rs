@@ -109,6 +109,8 @@ pub const AGENT_LIMITS: &[&str] = &[
     "MAX_STREAMS",
     "MAX_STREAM_DATA",
     "MAX_DATA",
+    "RETURN_STREAM_DATA",
+    "pings in ten seconds",
 ];
 
 #[derive(Debug, PartialEq)]
@@ -163,6 +165,7 @@ pub struct Server {
     heard: Instant,
     heartbeat_minute: (u64, u64),
     skips: Pace,
+    pings: Pace,
     shortest_round_trip_us: u64,
     unknown: u64,
     received: Received,
@@ -188,6 +191,7 @@ impl Server {
             heard: now,
             heartbeat_minute: (0, 0),
             skips: Pace::default(),
+            pings: Pace::default(),
             shortest_round_trip_us: u64::MAX,
             unknown: 0,
             received: Received::default(),
@@ -243,6 +247,15 @@ impl Server {
     pub fn handle_binary(&mut self, now: Instant, record: Bytes) {
         if self.hears(now) {
             let result = self.record(now, record).and_then(|()| self.check_held());
+            self.settle(result);
+        }
+    }
+
+    /// A ping or a pong of the WebSocket has come. It is no sign of life: a proxy may have sent it.
+    pub fn handle_ping(&mut self, now: Instant) {
+        if self.state != State::Over {
+            let allowed = self.config.bounds.pings_a_second.saturating_mul(10);
+            let result = self.pings.count(now, "pings in ten seconds", allowed);
             self.settle(result);
         }
     }
@@ -344,7 +357,8 @@ impl Server {
             self.streams_of = Some(suspended.session);
             self.tunnels = suspended.mux;
         } else {
-            self.tunnels = Mux::opener(self.config.limits.tunnels, tunnels, now);
+            let tunnels = Mux::opener(self.config.limits.tunnels, tunnels, now);
+            self.tunnels = tunnels.bearing(self.config.bounds.tunnels);
             if resumes && accept.session_id.len() <= MAX_SESSION {
                 self.tunnels.keep();
                 self.streams_of = Some(accept.session_id.clone());

@@ -35,6 +35,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Heartbeats of an agent a minute. Default 240.
     pub heartbeats_per_minute: u64,
+    /// Pings and pongs of the WebSocket in a second, over ten. Default 4.
+    pub pings_per_second: u64,
     /// Frames and messages of unknown kinds in a session. Default 1000.
     pub unknown: u64,
     /// Cameras of an agent. Default 1024.
@@ -51,9 +53,17 @@ pub struct Limits {
     pub tunnel_stream_bytes: u64,
     /// The same for all tunnels of an agent together. Default 16 MiB.
     pub tunnel_bytes: u64,
+    /// Octets to which the window of one tunnel grows while its visitor takes them fast. Default 1 MiB.
+    pub tunnel_window_bytes: u64,
+    /// RESET_STREAM and STOP_SENDING of an agent in ten seconds; more where more visitors come and go. Default 100.
+    pub tunnel_resets: u64,
+    /// Frames of tunnels without effect in ten seconds; more where more visitors come and go. Default 1000.
+    pub tunnel_useless: u64,
+    /// Empty DATA on one tunnel. Default 16.
+    pub tunnel_empty_data: u64,
     /// Control messages and acknowledgements that wait for an agent that does not read. Default 512.
     pub waiting_messages: usize,
-    /// Octets that are held for one agent's connection, all kinds together. Default 24 MiB.
+    /// Octets that are held for one agent's connection, all kinds together. Default 28 MiB.
     pub connection_bytes: u64,
 }
 
@@ -70,6 +80,7 @@ impl Default for Limits {
             heartbeat_grace: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
             heartbeats_per_minute: 240,
+            pings_per_second: 4,
             unknown: 1_000,
             cameras: 1_024,
             services: 16,
@@ -78,6 +89,10 @@ impl Default for Limits {
             skips_per_second: 100,
             tunnel_stream_bytes: 64 << 10,
             tunnel_bytes: 16 << 20,
+            tunnel_window_bytes: 1 << 20,
+            tunnel_resets: 100,
+            tunnel_useless: 1_000,
+            tunnel_empty_data: 16,
             waiting_messages: 512,
             connection_bytes: 28 << 20,
         }
@@ -103,6 +118,7 @@ impl Limits {
             heartbeat_grace: seconds(section, "heartbeat_grace", own.heartbeat_grace),
             write_timeout: seconds(section, "write_timeout", own.write_timeout),
             heartbeats_per_minute: count(section, "heartbeats_per_minute", 60..=1_000_000, own.heartbeats_per_minute),
+            pings_per_second: count(section, "pings_per_second", 1..=1_000_000, own.pings_per_second),
             unknown: count(section, "unknown", 0..=1_000_000_000, own.unknown),
             cameras: count(section, "cameras", 1..=1_024, own.cameras),
             services: count(section, "services", 1..=256, own.services),
@@ -111,6 +127,10 @@ impl Limits {
             skips_per_second: count(section, "skips_per_second", 1..=1_000_000, own.skips_per_second),
             tunnel_stream_bytes: count(section, "tunnel_stream_bytes", 4_096..=1 << 30, own.tunnel_stream_bytes),
             tunnel_bytes: count(section, "tunnel_bytes", 4_096..=1 << 40, own.tunnel_bytes),
+            tunnel_window_bytes: count(section, "tunnel_window_bytes", 4_096..=1 << 30, own.tunnel_window_bytes),
+            tunnel_resets: count(section, "tunnel_resets", 100..=1_000_000_000, own.tunnel_resets),
+            tunnel_useless: count(section, "tunnel_useless", 100..=1_000_000_000, own.tunnel_useless),
+            tunnel_empty_data: count(section, "tunnel_empty_data", 0..=1_000_000_000, own.tunnel_empty_data),
             waiting_messages: count(section, "waiting_messages", 64..=1_000_000, own.waiting_messages),
             connection_bytes: count(section, "connection_bytes", 1 << 20..=1 << 40, own.connection_bytes),
         }
@@ -130,6 +150,7 @@ impl Limits {
             ("heartbeat_grace", seconds(self.heartbeat_grace)),
             ("write_timeout", seconds(self.write_timeout)),
             ("heartbeats_per_minute", self.heartbeats_per_minute.to_string()),
+            ("pings_per_second", self.pings_per_second.to_string()),
             ("unknown", self.unknown.to_string()),
             ("cameras", self.cameras.to_string()),
             ("services", self.services.to_string()),
@@ -138,6 +159,10 @@ impl Limits {
             ("skips_per_second", self.skips_per_second.to_string()),
             ("tunnel_stream_bytes", self.tunnel_stream_bytes.to_string()),
             ("tunnel_bytes", self.tunnel_bytes.to_string()),
+            ("tunnel_window_bytes", self.tunnel_window_bytes.to_string()),
+            ("tunnel_resets", self.tunnel_resets.to_string()),
+            ("tunnel_useless", self.tunnel_useless.to_string()),
+            ("tunnel_empty_data", self.tunnel_empty_data.to_string()),
             ("waiting_messages", self.waiting_messages.to_string()),
             ("connection_bytes", self.connection_bytes.to_string()),
         ]
@@ -207,7 +232,10 @@ mod tests {
         assert_eq!((own.frame_bytes, own.skips_per_second), (limits.frame_bytes, bounds.skips_a_second));
         assert_eq!(own.tunnel_stream_bytes, limits.tunnels.stream_bytes);
         assert_eq!((own.tunnel_bytes, own.waiting_messages), (limits.tunnels.bytes, bounds.waiting));
-        assert_eq!(own.connection_bytes, bounds.held_bytes);
+        assert_eq!((own.connection_bytes, own.pings_per_second), (bounds.held_bytes, bounds.pings_a_second));
+        let tunnels = bounds.tunnels;
+        assert_eq!((own.tunnel_resets, own.tunnel_useless), (tunnels.resets, tunnels.useless));
+        assert_eq!((own.tunnel_empty_data, own.tunnel_window_bytes), (tunnels.empty_data, tunnels.window));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use camagent_proto::message::{BootId, Camera, KeyFrame, Limits, MAX_INTEGER, Register, SourceState, TunnelLimits};
+use camagent_proto::mux::Tolerance;
 use camagent_proto::session::{Accept, Bounds, Server, ServerConfig, ServerEvent, Transmit};
 use camagent_proto::stats::DataUse;
 use camagent_proto::transfer::EpochKey;
@@ -146,7 +147,11 @@ impl Connection {
                                     |frame| format!("closed by the agent: {} {}", frame.code, frame.reason),
                                 );
                             }
-                            Message::Ping(_) | Message::Pong(_) => {}
+                            // Pings are answered by the WebSocket layer itself.
+                            Message::Ping(_) | Message::Pong(_) => {
+                                let now = self.now();
+                                self.protocol.handle_ping(now);
+                            }
                         }
                     }
                     self.count();
@@ -669,6 +674,13 @@ fn protocol_config(gateway: &Gateway) -> ServerConfig {
             register_within: limits.register_timeout,
             grace: limits.heartbeat_grace,
             heartbeats_a_minute: limits.heartbeats_per_minute,
+            pings_a_second: limits.pings_per_second,
+            tunnels: Tolerance {
+                resets: limits.tunnel_resets,
+                useless: limits.tunnel_useless,
+                empty_data: limits.tunnel_empty_data,
+                window: limits.tunnel_window_bytes,
+            },
             unknown: limits.unknown,
             cameras: limits.cameras,
             services: limits.services,

@@ -78,6 +78,13 @@ impl RawAgent {
         let _ = self.socket.send(Message::Binary(Bytes::from(octets))).await;
     }
 
+    /// Sends WebSocket pings.
+    pub async fn ping(&mut self, count: usize) {
+        for number in 0..count {
+            let _ = self.socket.send(Message::Ping(number.to_be_bytes().to_vec().into())).await;
+        }
+    }
+
     /// Sends a record of frames.
     pub async fn push(&mut self, frames: &[Frame]) {
         let mut record = RecordWriter::new(camagent_proto::frame::MAX_RECORD);

@@ -7,11 +7,12 @@ use camagent_core::Config;
 use camagent_proto::frame::{Frame, MAX_RECORD, Open, OpenOutcome, RecordReader, RecordWriter};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use crate::raw_agent::SUBPROTOCOL;
@@ -49,18 +50,66 @@ impl RawServer {
 
     /// The next agent that comes and registers, registered.
     pub async fn session(&self) -> RawSession {
+        self.session_of(1).await
+    }
+
+    /// The same with a version of the protocol that this server claims to have picked.
+    pub async fn session_of(&self, version: u32) -> RawSession {
         within("an agent", SOON, async {
             loop {
-                let (stream, _) = self.listener.accept().await.expect("agents come");
-                stream.set_nodelay(true).expect("a socket");
+                let stream = self.next().await;
                 // An agent that stops in the middle of a dial is none.
-                if let Some(session) = RawSession::begin(stream).await {
+                if let Some(session) = RawSession::begin(stream, version).await {
                     return session;
                 }
             }
         })
         .await
     }
+
+    /// Upgrades the next connection with these headers instead of the sub-protocol, and answers its pings until it ends.
+    pub async fn upgrade_with(&self, headers: &[(&'static str, &str)]) {
+        let serve = async {
+            let Ok(mut socket) = upgraded(self.next().await, headers).await else { return };
+            // Whoever asked is answered by the WebSocket layer when it reads on.
+            while let Some(Ok(_)) = socket.next().await {}
+        };
+        within("the end of a connection", SOON, serve).await;
+    }
+
+    /// Answers the next connection's request with this status and JSON.
+    pub async fn refuse(&self, status: u16, json: &str) {
+        let answer = async {
+            let mut stream = self.next().await;
+            let mut request = [0; 4096];
+            // A request is short and comes at once.
+            let _ = stream.read(&mut request).await;
+            let head =
+                format!("HTTP/1.1 {status} Refused\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", json.len());
+            stream.write_all((head + json).as_bytes()).await.expect("the agent reads");
+            // Its end comes first: an answer that is reset is none.
+            while matches!(stream.read(&mut request).await, Ok(1..)) {}
+        };
+        within("a request", SOON, answer).await;
+    }
+
+    async fn next(&self) -> TcpStream {
+        let (stream, _) = self.listener.accept().await.expect("agents come");
+        stream.set_nodelay(true).expect("a socket");
+        stream
+    }
+}
+
+/// The WebSocket, whose handshake was answered with these headers.
+async fn upgraded(stream: TcpStream, headers: &[(&'static str, &str)]) -> Result<WebSocketStream<TcpStream>, Error> {
+    #[allow(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+    let agree = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        for (name, value) in headers {
+            response.headers_mut().insert(*name, HeaderValue::from_str(value).expect("a header"));
+        }
+        Ok(response)
+    };
+    accept_hdr_async(stream, agree).await
 }
 
 /// A session with one agent.
@@ -74,19 +123,14 @@ pub struct RawSession {
 }
 
 impl RawSession {
-    async fn begin(stream: TcpStream) -> Option<Self> {
-        #[allow(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
-        let agree = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-            response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(SUBPROTOCOL));
-            Ok(response)
-        };
-        let mut socket = accept_hdr_async(stream, agree).await.ok()?;
+    async fn begin(stream: TcpStream, version: u32) -> Option<Self> {
+        let mut socket = upgraded(stream, &[("Sec-WebSocket-Protocol", SUBPROTOCOL)]).await.ok()?;
         let Some(Ok(Message::Text(text))) = socket.next().await else { return None };
         let mut register: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(register["type"], "register");
         let tunnels = json!({"streams": 0, "stream_bytes": 1 << 20, "bytes": 64 << 20, "opens_per_second": 0});
         let registered = json!({
-            "version": 1, "session_id": "raw", "generation": 1, "heartbeat_interval_ms": 0, "limits": {"tunnels": tunnels},
+            "version": version, "session_id": "raw", "generation": 1, "heartbeat_interval_ms": 0, "limits": {"tunnels": tunnels},
         });
         let text = json!({"type": "registered", "data": registered}).to_string();
         socket.send(Message::text(text)).await.ok()?;
@@ -96,6 +140,16 @@ impl RawSession {
     /// Sends a control message; `false` when the agent has left.
     pub async fn say(&mut self, kind: &str, data: Value) -> bool {
         self.socket.send(Message::text(json!({"type": kind, "data": data}).to_string())).await.is_ok()
+    }
+
+    /// Sends WebSocket pings; `false` when the agent has left.
+    pub async fn ping(&mut self, count: usize) -> bool {
+        for number in 0..count {
+            if self.socket.send(Message::Ping(number.to_be_bytes().to_vec().into())).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits until the agent has acted on everything that was said: it answers a command that no agent knows. Records go by.

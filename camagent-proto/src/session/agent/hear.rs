@@ -18,6 +18,8 @@ use crate::{
 const MAX_UNKNOWN: u64 = 1_000;
 /// Commands that a server may give in ten seconds.
 const MAX_COMMANDS: u64 = 200;
+/// Pings and pongs of the WebSocket in ten seconds.
+const MAX_PINGS: u64 = 40;
 /// Times in ten seconds that a server may ask the agent to leave.
 const MAX_GOAWAYS: u64 = 10;
 /// Wishes of one kind that a server may have in ten seconds, and those for each source of the agent when that is more: behind `registered`
@@ -167,6 +169,10 @@ impl Agent {
             }
         }
         self.count_unknown(reader.skipped())
+    }
+
+    pub(super) fn count_ping(&mut self, now: Instant) -> Result<(), Error> {
+        self.asked.pings.count(now, "pings in ten seconds", MAX_PINGS)
     }
 
     pub(super) fn count_unknown(&mut self, count: u64) -> Result<(), Error> {
