@@ -5,9 +5,11 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use camagent_testkit::raw_agent::{RawAgent, SUBPROTOCOL};
+use camagent_testkit::raw_server::RawServer;
 use camagent_testkit::rtsp_camera::{Behaviour, MAIN, RtspCamera, SUB, THIRD};
 use camagent_testkit::{CloudServer, Daemon, wait};
 use serde_json::{Value, json};
@@ -196,6 +198,67 @@ async fn each_fault_on_the_way_to_the_server_has_its_step_and_its_advice() {
     assert_eq!((placeholder.code, placeholder.with("warn")), (Some(0), vec![("configuration", "")]));
     let broken = site.ask(&[], |config| config["network"]["heartbeat_interval"] = json!("soon")).await;
     broken.fails_only("configuration", "", "network.heartbeat_interval is \"soon\"", "--check-config");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_time_is_found_and_works_all_the_same() {
+    let site = Site::new().await;
+    let raw = RawServer::start().await;
+    let url = format!("ws://{}/agent", raw.address());
+    for (off, way) in [(600_i64, "behind the server's"), (-600, "ahead of the server's")] {
+        let date = httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + shifted(off));
+        let headers = [("Sec-WebSocket-Protocol", SUBPROTOCOL), ("Date", date.as_str())];
+        let asked = site.ask(&[], |config| config["agent"]["cloud_server_url"] = json!(url));
+        let (diagnosis, ()) = tokio::join!(asked, raw.upgrade_with(&headers));
+        assert_eq!(diagnosis.code, Some(0), "a warning is no failure: {:#}", diagnosis.whole);
+        assert_eq!(diagnosis.with("warn"), [("tls", ""), ("server_clock", "")], "{:#}", diagnosis.whole);
+        let (_, measured, advice) = diagnosis.step("server_clock", "");
+        let seconds: i64 = measured.split(' ').find_map(|word| word.parse().ok()).expect("how much");
+        // The date is older by what the doctor took until the answer.
+        assert!((seconds - 600).abs() <= 60 && measured.contains(way), "{measured}");
+        assert!(advice.contains("NTP"), "{advice}");
+        assert_eq!(diagnosis.step("round_trip", "").0, "ok", "{:#}", diagnosis.whole);
+    }
+    let asked = site.ask(&[], |config| config["agent"]["cloud_server_url"] = json!(url));
+    let (timeless, ()) = tokio::join!(asked, raw.upgrade_with(&[("Sec-WebSocket-Protocol", SUBPROTOCOL)]));
+    assert_eq!((timeless.code, timeless.step("server_clock", "").0), (Some(0), "skip"), "{:#}", timeless.whole);
+}
+
+/// The time that a clock shows which is so many seconds off.
+fn shifted(seconds: i64) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("this clock is set");
+    let moved = i64::try_from(now.as_secs()).expect("it fits") + seconds;
+    Duration::from_secs(u64::try_from(moved).expect("after 1970"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_version_is_found_wherever_it_shows() {
+    let site = Site::new().await;
+    let raw = RawServer::start().await;
+    let there =
+        |config: &mut Value| config["agent"]["cloud_server_url"] = json!(format!("ws://{}/agent", raw.address()));
+    let update = "the older one";
+
+    // It upgrades to something else, or to nothing that it would name.
+    for headers in [&[("Sec-WebSocket-Protocol", "camagent.v2")][..], &[]] {
+        let (other, ()) = tokio::join!(site.ask(&[], there), raw.upgrade_with(headers));
+        other.fails_only("websocket", "", "no such WebSocket sub-protocol", update);
+    }
+    // It refuses ours, as a server of version 2 only does; ours refuses that of such an agent in the same way.
+    let refusal = r#"{"error":{"code":"subprotocol_expected","message":"the WebSocket sub-protocol is camagent.v2"}}"#;
+    let (refused, ()) = tokio::join!(site.ask(&[], there), raw.refuse(400, refusal));
+    refused.fails_only("websocket", "", "the WebSocket sub-protocol is camagent.v2", update);
+    let ours = RawAgent::dial(site.server.addresses().http, "gate", Some(&site.token), Some("camagent.v2")).await;
+    let Err((400, words)) = ours else { panic!("version 2 is let in") };
+    assert!(words.contains("the WebSocket sub-protocol is camagent.v1"), "{words}");
+
+    // The door is the same, and the session has no version in common.
+    let registers = async {
+        raw.upgrade_with(&[("Sec-WebSocket-Protocol", SUBPROTOCOL)]).await;
+        raw.session_of(2).await
+    };
+    let (newer, _session) = tokio::join!(site.ask(&["--register"], there), registers);
+    newer.fails_only("register", "", "2", update);
 }
 
 #[tokio::test(flavor = "multi_thread")]

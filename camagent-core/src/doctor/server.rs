@@ -35,11 +35,13 @@ const SLOW: Duration = Duration::from_millis(800);
 const CLOCK_OFF: u64 = 60;
 /// No build is used for so long: the clock is wrong.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 86_400);
+/// Both ends speak, and not the same.
+const OTHER_VERSION: &str = "agent and server are of different versions, and the older one must be updated; or what answers there is no camagent server at all";
 /// A certificate that ends within this is somebody's task now.
 const ENDS_SOON: [u64; 4] = [1, 3, 7, 14];
 
 pub(super) async fn examine<T: FnMut(&Check)>(config: &Config, patience: Duration, report: &mut Report<T>) {
-    clock(report);
+    clock(now(), report);
     for server in &config.servers {
         if config.servers.len() > 1 {
             report.server = server.authority();
@@ -104,8 +106,12 @@ async fn reach<T: FnMut(&Check)>(
     Ok(())
 }
 
-fn clock<T: FnMut(&Check)>(report: &mut Report<T>) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// This machine's UTC.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn clock<T: FnMut(&Check)>(now: Duration, report: &mut Report<T>) {
     let shown = rfc3339(now);
     if now < build_time() {
         let measured = format!("{shown} is before this program was built ({})", rfc3339(build_time()));
@@ -130,7 +136,7 @@ fn server_clock<T: FnMut(&Check)>(date: Option<&str>, report: &mut Report<T>) {
         return report.skip("server_clock", "", "the answer has no Date");
     };
     let theirs = date.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let ours = now().as_secs();
     let off = ours.abs_diff(theirs);
     let way = if ours > theirs { "ahead of" } else { "behind" };
     if off > CLOCK_OFF {
@@ -392,10 +398,11 @@ fn upgrade_advice(config: &Config, error: &Error) -> String {
         Error::Http { status: 502..=504, .. } => {
             "a proxy answers and has no server behind it, or the server is busy: the agent tries again by itself".into()
         }
+        Error::Http { status: 400, detail, .. } if detail.contains("sub-protocol") => OTHER_VERSION.into(),
         Error::Http { status: 200 | 400 | 426, .. } => {
             "what answers there takes no WebSocket: a reverse proxy must pass on Upgrade and Connection, and HTTP/1.1".into()
         }
-        Error::Session(_) => "what answers there is no camagent server of this version".into(),
+        Error::Session(_) => OTHER_VERSION.into(),
         _ => "what answers there is no camagent server, or something between cut the connection: is the port right?".into(),
     }
 }
@@ -482,4 +489,47 @@ pub(super) async fn knock(host: &str, port: u16, patience: Duration) -> Result<D
         _ => format!("there is no way to {host}: is the address right, and this machine in the camera's network?"),
     };
     Err((format!("{place}: {}", no_connection(&error)), advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn told(look: impl FnOnce(&mut Report<&mut dyn FnMut(&Check)>)) -> Check {
+        let mut found = Vec::new();
+        let mut tell = |check: &Check| found.push(check.clone());
+        let tell: &mut dyn FnMut(&Check) = &mut tell;
+        look(&mut Report { secrets: Vec::new(), server: String::new(), worst: Verdict::Ok, tell });
+        found.remove(0)
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_and_one_in_the_far_future_are_told() {
+        let build = build_time();
+        for (now, verdict, measured, advice) in [
+            (Duration::ZERO, Verdict::Warn, "1970-01-01T00:00:00", "set the clock, by NTP"),
+            (build - Duration::from_secs(1), Verdict::Warn, "before this program was built", "date of the build"),
+            (build, Verdict::Ok, "Z", ""),
+            (build + FAR_FUTURE, Verdict::Ok, "Z", ""),
+            (build + FAR_FUTURE + Duration::from_secs(1), Verdict::Warn, "long after", "all certificates have ended"),
+        ] {
+            let check = told(|report| clock(now, report));
+            assert_eq!((check.id, check.verdict), ("clock", verdict), "{check:?}");
+            assert!(check.measured.contains(measured) && check.advice.contains(advice), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn a_servers_clock_counts_as_wrong_beyond_a_minute() {
+        for (off, verdict) in [(-70, Verdict::Warn), (-50, Verdict::Ok), (50, Verdict::Ok), (70, Verdict::Warn)] {
+            let theirs = SystemTime::now() + Duration::from_secs(1_000) - Duration::from_secs((1_000 - off) as u64);
+            let date = httpdate::fmt_http_date(theirs);
+            let check = told(|report| server_clock(Some(&date), report));
+            assert_eq!((check.id, check.verdict), ("server_clock", verdict), "{check:?}");
+            let way = if off < 0 { "ahead of the server's" } else { "behind the server's" };
+            assert_eq!(check.measured.contains(way), verdict == Verdict::Warn, "{check:?}");
+        }
+        assert_eq!(told(|report| server_clock(Some("yesterday"), report)).verdict, Verdict::Skip);
+    }
 }
