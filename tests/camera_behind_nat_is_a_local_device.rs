@@ -1,16 +1,14 @@
 //! A camera behind NAT, of other people's parts: Debian's GStreamer RTSP server with Digest in a network namespace whose
-//! router masquerades. Dialling it fails; through the tunnel it is a device of the server's own machine.
+//! router masquerades. Dialling it fails; through the tunnel it is a device of the server's own machine, picture and sound octet by octet.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use camagent_testkit::core::Codec;
 use camagent_testkit::gstreamer_camera::{self, GStreamerCamera, PASSWORD, USER};
-use camagent_testkit::nal::{self, Digest};
 use camagent_testkit::netns::{CAMERA, CLOUD, ROUTER};
-use camagent_testkit::players::{TcpTransportOptions, Transport, UdpTransportOptions};
+use camagent_testkit::players::{Media, TcpTransportOptions, Transport, UdpTransportOptions};
 use camagent_testkit::rtsp_camera::{MAIN, SUB};
 use camagent_testkit::wait::{self, SOON};
 use camagent_testkit::{CloudServer, Daemon, Nat, players};
@@ -29,13 +27,14 @@ fn directly_it_is_a_camera_on_its_site_and_nothing_from_outside() {
         for path in [MAIN, SUB] {
             let url = url((CAMERA, RTSP).into(), path);
             everybody_plays(&url, path, folder.path()).await;
-            let (codec, units) = GStreamerCamera::units(path);
+            let made = GStreamerCamera::media(path);
             let udp = Transport::Udp(UdpTransportOptions::default());
-            let got = players::retina(&url, codec, udp).await.expect("it plays");
-            is_run("retina over UDP", &units, &got);
+            let got = players::retina(&url, made.wanted(), udp).await.expect("it plays");
+            is_run("retina over UDP", &made, &got);
         }
         let wrong = url((CAMERA, RTSP).into(), MAIN).replace(PASSWORD, "wrong");
-        let refused = players::retina(&wrong, Codec::H265, tcp()).await.expect_err("Digest");
+        let wanted = GStreamerCamera::media(MAIN).wanted();
+        let refused = players::retina(&wrong, wanted, tcp()).await.expect_err("Digest");
         assert!(refused.contains("401"), "{refused}");
         assert_eq!(picture((CAMERA, HTTP).into()).await, camera.picture());
     });
@@ -57,18 +56,18 @@ fn through_the_tunnel_it_is_a_device_of_this_machine() {
         let [main, sub] = [MAIN, SUB].map(|path| url(rtsp, path));
         tokio::join!(everybody_plays(&main, MAIN, folder.path()), everybody_plays(&sub, SUB, folder.path()));
 
-        let (codec, units) = GStreamerCamera::units(MAIN);
-        let viewers = (0..VIEWERS).map(|_| players::retina(&main, codec, tcp()));
+        let made = GStreamerCamera::media(MAIN);
+        let viewers = (0..VIEWERS).map(|_| players::retina(&main, made.wanted(), tcp()));
         for got in futures_util::future::join_all(viewers).await {
-            is_run("one of ten", &units, &got.unwrap_or_else(|error| panic!("one of ten: {error}")));
+            is_run("one of ten", &made, &got.unwrap_or_else(|error| panic!("one of ten: {error}")));
         }
 
         // The camera does talk over UDP, which does not pass: players that can do both then ask for TCP.
         let udp = Transport::Udp(UdpTransportOptions::default());
-        let refused = players::retina(&main, codec, udp).await.expect_err("UDP does not pass");
+        let refused = players::retina(&main, made.wanted(), udp).await.expect_err("UDP does not pass");
         assert!(refused.contains("461"), "{refused}");
         let wrong = main.replace(PASSWORD, "wrong");
-        let refused = players::retina(&wrong, codec, tcp()).await.expect_err("it is the camera that asks");
+        let refused = players::retina(&wrong, made.wanted(), tcp()).await.expect_err("it is the camera that asks");
         assert!(refused.contains("401"), "{refused}");
 
         let http = server.tunnel("gate", "http").await;
@@ -110,17 +109,18 @@ async fn connected(nat: &Nat, folder: &Path, services: Value) -> (CloudServer, D
 
 /// ffmpeg, GStreamer and retina get what the camera has, at the same time.
 async fn everybody_plays(url: &str, path: &str, folder: &Path) {
-    let (codec, units) = GStreamerCamera::units(path);
+    let made = GStreamerCamera::media(path);
+    let wanted = made.wanted();
     let got = tokio::join!(
-        players::ffmpeg(url, codec, folder),
-        players::gstreamer(url, codec, folder),
-        players::retina(url, codec, tcp()),
+        players::ffmpeg(url, wanted, folder),
+        players::gstreamer(url, wanted, folder),
+        players::retina(url, wanted, tcp()),
     );
-    is_run("ffmpeg", &units, &got.0.expect("installed"));
+    is_run("ffmpeg", &made, &got.0.expect("installed"));
     if let Some(got) = got.1 {
-        is_run("GStreamer", &units, &got);
+        is_run("GStreamer", &made, &got);
     }
-    is_run("retina", &units, &got.2.unwrap_or_else(|error| panic!("retina: {error}")));
+    is_run("retina", &made, &got.2.unwrap_or_else(|error| panic!("retina: {error}")));
 }
 
 fn tcp() -> Transport {
@@ -154,8 +154,9 @@ async fn picture(address: SocketAddr) -> Vec<u8> {
     answer.split_off(end + 4)
 }
 
-fn is_run(who: &str, made: &[Digest], received: &[Digest]) {
-    if let Err(hole) = nal::find_run(made, received) {
+/// Picture and sound, octet by octet.
+fn is_run(who: &str, made: &Media, received: &Media) {
+    if let Err(hole) = made.find_run(received) {
         panic!("{who}: {hole}");
     }
 }

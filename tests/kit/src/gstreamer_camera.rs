@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use camagent_core::Codec;
 
 use crate::clip;
-use crate::nal::{self, Digest};
+use crate::nal;
+use crate::players::Media;
 use crate::program;
 use crate::rtsp_camera::MAIN;
 
@@ -64,11 +65,14 @@ impl GStreamerCamera {
         &self.picture
     }
 
-    /// The names of the units of a path's video, so many rounds that a viewer sees a run of them.
-    pub fn units(path: &str) -> (Codec, Vec<Digest>) {
-        let (codec, name) = if path == MAIN { (Codec::H265, "second.h265") } else { (Codec::H264, "main.h264") };
-        let round = nal::digests(codec, &clip::read(name));
-        (codec, round.repeat(ROUNDS))
+    /// What a path shows, so many rounds that a viewer sees a run of it.
+    pub fn media(path: &str) -> Media {
+        let (codec, picture, sound) = match path {
+            MAIN => (Codec::H265, "second.h265", Some("second.alaw")),
+            _ => (Codec::H264, "main.h264", None),
+        };
+        let units = nal::digests(codec, &clip::read(picture)).repeat(ROUNDS);
+        Media { codec, units, sound: sound.map(|name| clip::read(name).repeat(ROUNDS)) }
     }
 }
 
