@@ -5,8 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::config;
 use crate::store::TunnelRow;
 
-/// The service whose visitors speak RTSP.
+/// The service whose visitors speak RTSP, and whose paths are those of the camera's sources.
 pub(super) const RTSP: &str = "rtsp";
+
+/// What visitors of a service speak, as its name says: the part before the first `-`, `_` or `.`, so that `rtsp-nvr` speaks RTSP.
+pub(super) fn language(service: &str) -> &str {
+    service.split(['-', '_', '.']).next().unwrap_or(service)
+}
 
 /// The address of a tunnel's listener. With addresses of its own a camera keeps its ports; one that has none yet is at none.
 #[must_use]
@@ -27,8 +32,9 @@ pub fn urls(row: &TunnelRow, address: SocketAddr) -> Vec<String> {
         ip => ip,
     };
     let at = SocketAddr::new(ip, address.port());
-    match row.service.as_str() {
-        RTSP if row.paths.is_empty() => vec![format!("rtsp://{at}/")],
+    match language(&row.service) {
+        // Of another RTSP server than the camera's own the paths are not known.
+        RTSP if row.paths.is_empty() || row.service != RTSP => vec![format!("rtsp://{at}/")],
         RTSP => row.paths.iter().map(|known| format!("rtsp://{at}{}", absolute(&known.path))).collect(),
         "http" => vec![format!("http://{at}/")],
         "https" => vec![format!("https://{at}/")],
@@ -76,6 +82,16 @@ mod tests {
         assert_eq!(of(&row("rtsp", &[]), &config), ["rtsp://127.0.0.1:8554/"]);
         assert_eq!(of(&row("onvif", &[]), &config), ["http://127.0.0.1:8554/onvif/device_service"]);
         assert_eq!(of(&row("snap", &[]), &config), ["tcp://127.0.0.1:8554"]);
+        for (service, url) in [
+            ("rtsp-nvr", "rtsp://127.0.0.1:8554/"),
+            ("http_admin", "http://127.0.0.1:8554/"),
+            ("https.2", "https://127.0.0.1:8554/"),
+            ("onvif-2", "http://127.0.0.1:8554/onvif/device_service"),
+            ("nvr-rtsp", "tcp://127.0.0.1:8554"),
+            ("rtsps", "tcp://127.0.0.1:8554"),
+        ] {
+            assert_eq!(of(&row(service, &["live"]), &config), [url]);
+        }
         config.bind = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         assert_eq!(of(&row("http", &[]), &config), ["http://[::1]:8554/"]);
         config.loopback_addresses = true;

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::Context;
-use super::address::{RTSP, address};
+use super::address::{RTSP, address, language};
 use super::door::{Accepting, Door};
 use super::ports::Ports;
 use super::traffic::{Seats, Traffic};
@@ -206,7 +206,7 @@ impl Keeper {
         let own_addresses = self.context.config.loopback_addresses;
         let taken: BTreeSet<u16> = self.kept.values().map(|kept| kept.row.port).collect();
         let mut found = None;
-        for port in self.ports.candidates(service.name == RTSP, &taken) {
+        for port in self.ports.candidates(language(&service.name) == RTSP, &taken) {
             // A port that another program holds at this moment is no good beginning.
             match TcpListener::bind((self.context.config.bind, port)).await {
                 Ok(listener) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rtsp_types::{StatusCode, headers};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::address::RTSP;
+use super::address::{RTSP, language};
 use crate::rtsp::message::{Decoder, Incoming, response};
 
 /// A visitor that does not take the answer is left alone.
@@ -15,7 +15,7 @@ const MOST_READ: usize = 64 << 10;
 
 /// The answer to a request with this CSeq; none where the language is not known.
 pub(super) fn text(service: &str, cseq: Option<&str>, reason: &str) -> Option<Vec<u8>> {
-    match service {
+    match language(service) {
         RTSP => Some(response(StatusCode::ServiceUnavailable, Some(reason), cseq, &[], None)),
         "http" | "onvif" => Some(
             format!(
@@ -82,6 +82,7 @@ mod tests {
         assert!(rtsp.starts_with("RTSP/1.0 503 Camera is offline\r\nCSeq: 4\r\n"), "{rtsp}");
         let http = text("http").expect("known");
         assert!(http.starts_with("HTTP/1.1 503 ") && http.ends_with("\r\n\r\nCamera is offline\n"), "{http}");
+        assert_eq!((text("rtsp-nvr"), text("http-nvr")), (Some(rtsp), Some(http)));
         assert_eq!(text("snap"), None);
         assert_eq!(cseq(b"OPTIONS * RTSP/1.0\r\nCSeq: 9\r\n\r\n").as_deref(), Some("9"));
         assert_eq!(cseq(b""), None);

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::address::RTSP;
+use super::address::{RTSP, language};
 use super::door::Door;
 use super::traffic::Seat;
 use super::watched::Watched;
@@ -74,7 +74,7 @@ async fn visit(context: &Context, door: &Door, mut stream: TcpStream, address: S
         return;
     }
     let (farewell, ended) = oneshot::channel();
-    let socket = Watched::new(stream, said, door.service == RTSP, Arc::clone(&door.traffic));
+    let socket = Watched::new(stream, said, language(&door.service) == RTSP, Arc::clone(&door.traffic));
     let visit = Visit {
         camera: door.camera.clone(),
         service: door.service.clone(),
@@ -116,7 +116,7 @@ async fn visit(context: &Context, door: &Door, mut stream: TcpStream, address: S
 async fn left(stream: &TcpStream, service: &str) {
     while let Ok(ready) = stream.ready(Interest::READABLE).await {
         let is_silent = async || matches!(stream.peek(&mut [0]).await, Ok(0) | Err(_));
-        if ready.is_read_closed() && (service == RTSP || is_silent().await) {
+        if ready.is_read_closed() && (language(service) == RTSP || is_silent().await) {
             return;
         }
         // What it has said stays readable: nobody wakes us for its end.

@@ -5,9 +5,11 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 use super::traffic::Traffic;
 use super::watch::Watch;
@@ -15,6 +17,9 @@ use crate::agents::Socket;
 
 /// Octets that are read at once while the watcher is on: requests are short.
 const CHUNK: usize = 4096;
+/// How long a refusal waits for the camera to say something, which has to answer what the viewer asked before. A camera that answers nothing
+/// is no use to it, and while it waits nobody would notice that it has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Octets after which the counters that others see are brought up to date.
 const COUNT_EVERY: u64 = 64 << 10;
 
@@ -28,6 +33,8 @@ pub(super) struct Watched {
     /// Who waits to read until a refusal is said, and to write until there is room.
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// When a refusal has waited for too long since the camera said something.
+    tired: Option<Pin<Box<Sleep>>>,
     traffic: Arc<Traffic>,
     uncounted: (u64, u64),
 }
@@ -43,6 +50,7 @@ impl Watched {
             viewer_ended: false,
             reader: None,
             writer: None,
+            tired: None,
             traffic,
             uncounted: (0, 0),
         };
@@ -133,8 +141,14 @@ impl AsyncRead for Watched {
             };
             if !watch.wants_more() {
                 this.reader = Some(cx.waker().clone());
-                return Poll::Pending;
+                let tired = this.tired.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+                ready!(tired.as_mut().poll(cx));
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the camera left a request unanswered",
+                )));
             }
+            this.tired = None;
             let mut chunk = [0; CHUNK];
             let mut chunk = ReadBuf::new(&mut chunk);
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut chunk))?;
@@ -172,6 +186,8 @@ impl AsyncWrite for Watched {
         let buf = bufs.iter().find(|buf| !buf.is_empty()).map(|buf| &**buf).unwrap_or_default();
         watch.camera_said(buf, &mut this.to_camera, &mut this.to_viewer);
         this.drop_watch_when_off();
+        // It talks: that it may still answer is worth another wait, and a viewer that has gone is found out by writing to it.
+        this.tired = None;
         // There may be something to read now, or reading may go on.
         this.reader.take().into_iter().for_each(Waker::wake);
         if let Poll::Ready(drained) = this.poll_drain(cx) {
@@ -245,6 +261,39 @@ mod tests {
         assert!(rest.ends_with("\r\n\r\nRTSP/1.0 200 OK\r\n\r\nmore"), "{rest}");
         let (_, to_camera) = traffic.octets();
         assert_eq!(to_camera, tcp.len() as u64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_waits_for_the_camera_and_not_for_ever() {
+        let asked = b"OPTIONS * RTSP/1.0\r\nCSeq: 0\r\n\r\n";
+        let said = [&asked[..], UDP].concat();
+        let (mut viewer, mut watched, _) = pair(&said, true).await;
+        let mut all = vec![0; asked.len()];
+        watched.read_exact(&mut all).await.expect("what is for the camera passes");
+        assert_eq!(all, asked);
+        let began = tokio::time::Instant::now();
+        let error = watched.read(&mut [0; 64]).await.expect_err("the camera says nothing");
+        assert_eq!((error.kind(), began.elapsed() >= PATIENCE), (io::ErrorKind::TimedOut, true));
+        drop(watched);
+        let mut said = Vec::new();
+        // Nothing was said, whatever the end is like.
+        let _ = viewer.read_to_end(&mut said).await;
+        assert_eq!(said, b"");
+
+        // A camera that answers in the end is waited for, as long as it goes on.
+        let said = [&asked[..], UDP, asked, UDP].concat();
+        let (mut viewer, watched, _) = pair(&said, true).await;
+        let (mut from_viewer, mut to_viewer) = tokio::io::split(watched);
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            from_viewer.read_to_end(&mut all).await.map(|_| all)
+        });
+        for _ in 0..2 {
+            tokio::time::sleep(PATIENCE * 2 / 3).await;
+            to_viewer.write_all(b"RTSP/1.0 200 OK\r\n\r\n").await.expect("writes");
+        }
+        viewer.shutdown().await.expect("ends its side");
+        assert_eq!(reading.await.expect("ends").expect("in time"), asked.repeat(2));
     }
 
     #[tokio::test]
