@@ -1,7 +1,8 @@
 //! `cargo xtask layers`: the drawing in ARCHITECTURE.md is the test.
 //!
 //! A fence ```` ```layers crates ```` names the crates in rows, a fence ```` ```layers NAME ```` the top-level modules of one
-//! crate. A row uses rows below it only. In the first, `name*` may use everything and `name-` no crate of ours.
+//! crate. A row uses rows below it only. In the first, `name*` may use everything and `name-` no crate of ours. A fence
+//! ```` ```layers without NAME ```` names crates of others that must never be linked with that crate, whatever its features.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     shell::nothing_left(arguments)?;
     let drawings = parse(&shell::read(&shell::root().join("ARCHITECTURE.md"))?)?;
     let packages = packages()?;
-    let problems = compare(&drawings, &packages)?;
+    let mut problems = compare(&drawings, &packages)?;
+    for (name, banned) in &drawings.without {
+        problems.extend(linked_against_the_rules(name, banned, &linked(name)?));
+    }
     if problems.is_empty() {
         let modules: usize = drawings.crates.values().map(|drawing| drawing.rows.iter().flatten().count()).sum();
         println!("  {} crates and {modules} modules stand as they are drawn", packages.len());
@@ -57,6 +61,8 @@ impl Drawing {
 pub(crate) struct Drawings {
     between: Drawing,
     crates: BTreeMap<String, Drawing>,
+    /// What must not be linked with a crate.
+    without: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A crate of ours as cargo sees it.
@@ -78,6 +84,9 @@ pub(crate) fn parse(markdown: &str) -> Result<Drawings, String> {
                 let (name, drawing) = open.take().expect("it was matched just above");
                 if name == "crates" {
                     drawings.between = drawing;
+                } else if let Some(name) = name.strip_prefix("without ") {
+                    let banned = drawing.rows.into_iter().flatten();
+                    drawings.without.entry(name.to_owned()).or_default().extend(banned);
                 } else if drawings.crates.insert(name.clone(), drawing).is_some() {
                     return Err(format!("ARCHITECTURE.md draws {name} twice"));
                 }
@@ -130,6 +139,27 @@ pub(crate) fn compare(drawings: &Drawings, packages: &[Package]) -> Result<Vec<S
         problems.push(format!("the modules of {name} are drawn, but there is no such crate"));
     }
     Ok(problems)
+}
+
+/// The names that are banned and linked all the same; a crate that is linked with nothing was not looked at.
+fn linked_against_the_rules(name: &str, banned: &BTreeSet<String>, linked: &BTreeSet<String>) -> Vec<String> {
+    if linked.len() < 2 {
+        return vec![format!("{name} is drawn without some crates, but there is no such crate")];
+    }
+    let found = banned.intersection(linked);
+    found
+        .map(|other| format!("{name} is linked with {other}: `cargo tree -p {name} --all-features -i {other}`"))
+        .collect()
+}
+
+/// Every crate that is linked with this one, all its features on.
+fn linked(name: &str) -> Result<BTreeSet<String>, String> {
+    let tree = ["tree", "--package", name, "--all-features", "--edges", "normal", "--target", "all"];
+    let text = shell::output(
+        shell::cargo().args(tree).args(["--prefix", "none", "--format", "{p}"]),
+        "cargo cannot read the manifests: see above",
+    )?;
+    Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 fn compare_modules(package: &Package, drawing: &Drawing, problems: &mut Vec<String>) -> Outcome {
@@ -319,6 +349,26 @@ mod tests {
         let found =
             problems("set", &[("lib.rs", "mod a; mod c; mod d;"), ("a.rs", ""), ("c.rs", ""), ("d.rs", "")], &[]);
         assert_eq!(found, ["left: module d is not in the drawing", "left: b is drawn, but there is no such module"]);
+    }
+
+    #[test]
+    fn what_must_not_be_linked_is_found() {
+        let drawings = parse(&format!("{PAGE}\n```layers without left\nretina\nurl\n```\n")).unwrap();
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let banned = &drawings.without["left"];
+        assert_eq!(banned, &set(&["retina", "url"]));
+        assert_eq!(linked_against_the_rules("left", banned, &set(&["left", "bytes"])), [""; 0]);
+        assert_eq!(linked_against_the_rules("left", banned, &set(&["left", "url"])).len(), 1);
+        assert_eq!(linked_against_the_rules("left", banned, &set(&[])).len(), 1, "it was not looked at");
+    }
+
+    #[test]
+    fn the_library_of_firmware_is_linked_with_no_rtsp_client_and_the_daemon_is() {
+        let drawings = parse(&shell::read(&shell::root().join("ARCHITECTURE.md")).unwrap()).unwrap();
+        let banned = &drawings.without["camagent-ffi"];
+        assert_eq!(linked_against_the_rules("camagent-ffi", banned, &linked("camagent-ffi").unwrap()), [""; 0]);
+        let daemon = linked_against_the_rules("camagent", banned, &linked("camagent").unwrap());
+        assert!(daemon.iter().any(|problem| problem.contains("linked with retina")), "{daemon:?}");
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn main() -> ExitCode {
                 Err(error) => complain(&error),
             }
         }
-        None => {
+        None | Some("help" | "-h" | "--help") => {
             print!("{HELP}");
             ExitCode::SUCCESS
         }
