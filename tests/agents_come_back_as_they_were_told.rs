@@ -4,12 +4,12 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use camagent_proto::CloseCode;
 use camagent_testkit::core::{Agent, Config, Event, Host};
-use camagent_testkit::wait::{SOON, within};
-use camagent_testkit::{Link, RawServer};
+use camagent_testkit::wait::{self, SOON, within};
+use camagent_testkit::{CloudServer, Link, RawServer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -174,6 +174,48 @@ async fn after_a_goaway_only_where_the_configuration_leads() {
     let moved = second.session().await;
     assert_eq!(moved.register["boot_id"], session.register["boot_id"]);
     assert!(stranger.accept().is_err(), "its token is not for strangers");
+}
+
+/// Many agents of a server that stops come back over the whole time that it gave them, each when it said, and none of them before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_spreads_the_return_of_its_agents() {
+    const AGENTS: usize = 24;
+    const WITHIN: Duration = Duration::from_secs(6);
+    let mut server = CloudServer::with(|config| config.goaway.come_back_within = WITHIN).await;
+    let mut watched = Vec::new();
+    for number in 0..AGENTS {
+        let token = server.add_agent(&format!("cam-{number}")).await;
+        let agent = Agent::start(server.agent(&format!("cam-{number}"), &token), Host::default()).expect("it starts");
+        watched.push(std::thread::spawn(move || return_of(&agent)));
+    }
+    wait::until("all agents", SOON, || server.event_count("agent_online") == AGENTS as u64).await;
+    assert!(server.stop().await, "in time");
+    server.start_again().await;
+    let mut quarters = [0; 4];
+    for thread in watched {
+        let back = tokio::task::spawn_blocking(move || thread.join().expect("no panic"));
+        let (retry_in, stayed_away) = back.await.expect("no panic").expect("it comes back");
+        assert!(retry_in <= WITHIN, "{retry_in:?}");
+        assert!(stayed_away + Duration::from_millis(100) >= retry_in, "{stayed_away:?} instead of {retry_in:?}");
+        let quarter = (retry_in.as_secs_f64() / WITHIN.as_secs_f64() * 4.0) as usize;
+        quarters[quarter.min(3)] += 1;
+    }
+    // Two empty quarters come by chance once in two million runs.
+    assert!(quarters.iter().filter(|agents| **agents > 0).count() >= 3, "{quarters:?}");
+    assert_eq!(server.event_count("agent_online"), AGENTS as u64);
+}
+
+/// What an agent says at its first end of a session, and how long it then has no session.
+fn return_of(agent: &Agent) -> Option<(Duration, Duration)> {
+    let mut left = None;
+    while let Some(event) = agent.poll_event(2 * SOON) {
+        match (event, left) {
+            (Event::Disconnected { retry_in, .. }, None) => left = Some((retry_in, Instant::now())),
+            (Event::Connected { .. }, Some((retry_in, at))) => return Some((retry_in, at.elapsed())),
+            _ => {}
+        }
+    }
+    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

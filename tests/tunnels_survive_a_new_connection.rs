@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use camagent_testkit::core::{Agent, Config, Host};
-use camagent_testkit::emulator::{Change, Existing, FAR, Flows, Setup, Uplink, relay};
+use camagent_testkit::emulator::{Change, Existing, FAR, Flows, Path, Setup, Uplink, relay};
 use camagent_testkit::rtsp_camera::SUB;
 use camagent_testkit::wait::{self, SOON};
 use camagent_testkit::{CloudServer, Link, RtspCamera, Viewer, nal};
@@ -26,30 +26,31 @@ fn octet(flow: u64, at: usize) -> u8 {
     mixed.rotate_left(23).to_le_bytes()[at % 8]
 }
 
-/// A service that gets one flow and sends another, at once: the first octet says which.
+/// A service that gets one flow and sends another, at once: the first octet says which. The last octet that it sends says that it has got all.
 async fn service(listener: TcpListener) {
     while let Ok((socket, _)) = listener.accept().await {
         tokio::spawn(async move {
             let (mut read, write) = socket.into_split();
             let flow = u64::from(read.read_u8().await.expect("the flow"));
             let sends = tokio::spawn(send(write, flow + 100));
-            take(read, flow).await;
-            sends.await.expect("the service sends all");
+            take(read, flow, OCTETS).await;
+            let mut write = sends.await.expect("the service sends all");
+            write.write_u8(octet(flow + 100, OCTETS)).await.expect("the connection lives");
         });
     }
 }
 
-async fn send(mut socket: impl AsyncWriteExt + Unpin, flow: u64) {
+async fn send<T: AsyncWriteExt + Unpin>(mut socket: T, flow: u64) -> T {
     let mut at = 0;
     while at < OCTETS {
         let piece: Vec<u8> = (at..(at + 40_000).min(OCTETS)).map(|at| octet(flow, at)).collect();
         socket.write_all(&piece).await.expect("the connection lives");
         at += piece.len();
     }
-    socket.shutdown().await.expect("the connection lives");
+    socket
 }
 
-async fn take(mut socket: impl AsyncReadExt + Unpin, flow: u64) {
+async fn take(mut socket: impl AsyncReadExt + Unpin, flow: u64, octets: usize) {
     let (mut buffer, mut at) = (vec![0; 64 << 10], 0);
     loop {
         let count = socket.read(&mut buffer).await.expect("the connection lives");
@@ -61,15 +62,15 @@ async fn take(mut socket: impl AsyncReadExt + Unpin, flow: u64) {
             at += 1;
         }
     }
-    assert_eq!(at, OCTETS, "octets of flow {flow}");
+    assert_eq!(at, octets, "octets of flow {flow}");
 }
 
 /// A visitor who sends and gets at the same time.
 async fn visit(address: SocketAddr, flow: u64) {
     let (read, mut write) = TcpStream::connect(address).await.expect("the door").into_split();
     write.write_u8(flow as u8).await.expect("the door");
-    let sends = tokio::spawn(send(write, flow));
-    take(read, flow + 100).await;
+    let sends = tokio::spawn(async move { send(write, flow).await.shutdown().await.expect("the connection lives") });
+    take(read, flow + 100, OCTETS + 1).await;
     sends.await.expect("the visitor sends all");
 }
 
@@ -173,6 +174,50 @@ async fn every_octet_arrives_once_and_in_its_place() {
     while let Some(visitor) = wait::within("the visitors", BACK, visitors.join_next()).await {
         visitor.expect("a visitor who got everything");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_octet_arrives_once_after_a_reset_with_a_new_address_and_half_a_minute_without_a_link() {
+    let path = || Path { rate: Some(50_000_000), delay: Duration::from_millis(10), queue: 500_000, ..Path::default() };
+    let Some(uplink) = Uplink::of(Setup { up: path(), down: path(), seed: 1, script: Vec::new() }) else { return };
+    let server = CloudServer::start().await;
+    let far = uplink.far.within(|| std::net::TcpListener::bind((FAR, 0))).expect("a port");
+    let near = uplink.near.within(|| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+    let (cloud, port) = (far.local_addr().expect("bound"), near.local_addr().expect("bound").port());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    tokio::spawn(relay::serve(far, server.addresses().tls));
+    tokio::spawn(relay::serve(near, listener.local_addr().expect("bound")));
+    tokio::spawn(service(listener));
+    let token = server.add_agent("gate").await;
+    let mut config = server.agent_json("gate", &token, cloud);
+    config["camera"] = json!({"services": {"octets": port}});
+    let config = Config::from_json(&config.to_string()).expect("a good file");
+    let _agent = uplink.near.within(|| Agent::start(config, Host::default())).expect("starts");
+    let octets = server.tunnel("gate", "octets").await;
+    let mut visitors = tokio::task::JoinSet::new();
+    for flow in 0..2 {
+        visitors.spawn(visit(octets, flow));
+    }
+    let carried = |part: u64| {
+        let (uplink, until) = (&uplink, part * 2 * OCTETS as u64 / 4);
+        async move { wait::until("octets", BACK, || uplink.counters().up.octets >= until).await }
+    };
+    let online = |count: u64| server.event_count("agent_online") >= count;
+    carried(1).await;
+    let outside = uplink.outside();
+    uplink.change(Change::Reset(Flows::All));
+    uplink.change(Change::Address(Existing::Lost));
+    assert_ne!(uplink.outside(), outside);
+    wait::until("a session from there", BACK, || online(2)).await;
+    carried(2).await;
+    uplink.change(Change::BlackHole(Flows::All));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(visitors.try_join_next().map(|_| ()), None, "nobody is through, nobody was sent away");
+    uplink.change(Change::Heal);
+    while let Some(visitor) = wait::within("the visitors", 2 * BACK, visitors.join_next()).await {
+        visitor.expect("a visitor who got everything");
+    }
+    assert!(online(3), "the black hole was noticed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

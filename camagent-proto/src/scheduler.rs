@@ -3,9 +3,9 @@
 //! | class | content | rule |
 //! |---|---|---|
 //! | [`Class::Control`] | control messages; answers, ends and credit of tunnels | first, as long as it keeps to its share |
-//! | [`Class::Audio`] | live audio | before everything but control |
+//! | [`Class::Audio`] | live audio | before everything but control, as long as it leaves a fifth to the others: who announces as sound what fills the link starves nobody |
 //! | [`Class::Video`] | live video, and audio that is late already | four octets for each one of a tunnel while both wait |
-//! | [`Class::Tunnels`] | octets of tunnels and objects | a fifth of what control and audio leave, at least: who configures the camera is never starved |
+//! | [`Class::Tunnels`] | octets of tunnels; objects, snapshots for one, are fetched through them | a fifth of what control and audio leave, at least: who configures the camera is never starved |
 //! | [`Class::Backfill`] | recordings of the past | records that nobody else wants |
 //!
 //! Nobody is asked before the transport takes something: nothing queues behind the choice. Flows of one class take turns by deficit round robin
@@ -40,18 +40,25 @@ const CONTROL_SHARE: i64 = 4;
 /// What control may send at once, however busy the others are.
 const CONTROL_BURST: i64 = 16 << 10;
 
+/// Octets of audio for each one of the others beyond its burst, while they wait.
+const AUDIO_SHARE: i64 = 4;
+/// What audio may send at once, however busy the others are: seconds of it, after a pause of the path.
+const AUDIO_BURST: i64 = 64 << 10;
+
 /// Decides in which order the classes are asked for the next record.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     /// What control may send before everybody else.
     control: i64,
+    /// What audio may send before video and tunnels.
+    audio: i64,
     /// What tunnels may send before video.
     owed_to_tunnels: i64,
 }
 
 impl Default for Scheduler {
     fn default() -> Self {
-        Self { control: CONTROL_BURST, owed_to_tunnels: 0 }
+        Self { control: CONTROL_BURST, audio: AUDIO_BURST, owed_to_tunnels: 0 }
     }
 }
 
@@ -62,10 +69,20 @@ impl Scheduler {
             true => (Class::Tunnels, Class::Video),
             false => (Class::Video, Class::Tunnels),
         };
+        let live = match self.audio_goes_first() {
+            true => [Class::Audio, first, second],
+            false => [first, second, Class::Audio],
+        };
+        let [one, two, three] = live;
         match self.control_goes_first() {
-            true => [Class::Control, Class::Audio, first, second, Class::Backfill],
-            false => [Class::Audio, first, second, Class::Control, Class::Backfill],
+            true => [Class::Control, one, two, three, Class::Backfill],
+            false => [one, two, three, Class::Control, Class::Backfill],
         }
+    }
+
+    /// Whether audio has kept to its share.
+    pub fn audio_goes_first(&self) -> bool {
+        self.audio > 0
     }
 
     /// Whether control has kept to its share.
@@ -80,6 +97,12 @@ impl Scheduler {
             Class::Control => self.control -= octets,
             _ => self.control += octets / CONTROL_SHARE,
         }
+        match class {
+            Class::Audio => self.audio -= octets,
+            Class::Video | Class::Tunnels => self.audio += octets * AUDIO_SHARE,
+            Class::Control | Class::Backfill => {}
+        }
+        self.audio = self.audio.clamp(-AUDIO_BURST, AUDIO_BURST);
         match class {
             Class::Video => self.owed_to_tunnels += octets / VIDEO_WEIGHT,
             Class::Tunnels => self.owed_to_tunnels -= octets,
@@ -205,6 +228,23 @@ mod tests {
         sides.records(&mut scheduler, 100, 2_500);
         sides.0[1] = 170;
         assert_eq!(sides.record(&mut scheduler, 2_500)[1], 170);
+    }
+
+    #[test]
+    fn audio_that_fills_the_link_leaves_a_fifth_of_it() {
+        for size in [1_200, 2_500, 16_376] {
+            let mut scheduler = Scheduler::default();
+            let mut sides = Sides([0, ENDLESS, 0, ENDLESS, ENDLESS]);
+            assert_eq!(sides.records(&mut scheduler, 1, size)[1], size, "a burst of it goes at once");
+            sides.records(&mut scheduler, 100, size);
+            let sent = sides.records(&mut scheduler, 1_000, size);
+            let share = sent[3] as f64 / sent.iter().sum::<usize>() as f64;
+            assert!((0.19..0.21).contains(&share), "records of {size}: {share:.3}");
+            let sent = Sides([0, ENDLESS, ENDLESS, ENDLESS, 0]).records(&mut scheduler, 1_000, size);
+            assert!(sent[3] * 40 > sent.iter().sum::<usize>(), "also beside video: {sent:?}");
+        }
+        let alone = Sides([0, ENDLESS, 0, 0, ENDLESS]).records(&mut Scheduler::default(), 1_000, 2_500);
+        assert_eq!(alone[1], 2_500_000, "nobody else wants it");
     }
 
     #[test]

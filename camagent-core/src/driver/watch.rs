@@ -288,3 +288,51 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(s: u64) -> Instant {
+        Instant::from_micros(s * 1_000_000)
+    }
+
+    /// A connection on which nothing moved from second 100 on, and a heartbeat of second 120 that got no answer.
+    fn idle() -> Watch {
+        let mut watch = Watch::new(at(100), Duration::ZERO);
+        watch.asked = Some((at(120), Duration::from_secs(20)));
+        watch
+    }
+
+    fn closed(code: u16) -> Error {
+        Error::Session(ProtocolError::ClosedByPeer { code, detail: String::new() })
+    }
+
+    #[test]
+    fn a_silence_is_blamed_only_for_what_died_of_it() {
+        assert_eq!(
+            idle().died_after(&closed(NO_CLOSE)),
+            Some(Duration::from_secs(20)),
+            "somebody forgot it, and says so"
+        );
+        for error in [
+            Error::Moved("another network".into()),
+            closed(4009),
+            closed(4010),
+            // No second connection came up: it is the way that is gone, and not the memory of it.
+            Error::Session(ProtocolError::Silent { awaited: "acknowledgement", waited_ms: 10_000 }),
+        ] {
+            assert_eq!(idle().died_after(&error), None, "{error}");
+        }
+        let answered = Watch { asked: None, ..idle() };
+        assert_eq!(answered.died_after(&closed(NO_CLOSE)), None, "nothing was asked");
+    }
+
+    #[test]
+    fn a_network_that_changed_is_the_reason_itself() {
+        for (unsettled, is_blamed) in [(90, true), (110, false), (121, false)] {
+            let watch = Watch { unsettled_at: Some(at(unsettled)), ..idle() };
+            assert_eq!(watch.died_after(&closed(NO_CLOSE)).is_some(), is_blamed, "{unsettled}");
+        }
+    }
+}

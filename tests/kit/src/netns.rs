@@ -81,6 +81,21 @@ impl Nat {
         assert!(nft.wait().is_ok_and(|status| status.success()), "nft takes the router's rules");
         Some(nat)
     }
+
+    /// From now on the router forgets a connection that was idle for so many seconds, and swallows what comes on it afterwards, as the routers of
+    /// people and of mobile networks do.
+    pub fn forget_after(&self, seconds: u32) {
+        let set = |name: &str, value: u32| {
+            fs::write(format!("/proc/sys/net/netfilter/nf_conntrack_tcp_{name}"), value.to_string()).expect(name);
+        };
+        self.router.within(|| {
+            set("timeout_established", seconds);
+            // What belongs to no connection that is known is not taken for one.
+            set("loose", 0);
+        });
+        let rule = ["insert", "rule", "ip", "filter", "passing", "ct", "state", "invalid", "drop"];
+        assert!(self.router.command("nft").args(rule).status().is_ok_and(|status| status.success()), "nft takes it");
+    }
 }
 
 /// One network namespace. Goes with the value, as soon as nothing runs in it any more.

@@ -95,7 +95,7 @@ impl Agent {
             }
             self.fill(Class::Control, now, &mut record, journal, &mut NoStreams);
         }
-        if audio_too {
+        if audio_too && self.scheduler.audio_goes_first() {
             self.fill(Class::Audio, now, &mut record, journal, &mut NoStreams);
         }
         self.finish(record)
