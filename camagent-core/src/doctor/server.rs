@@ -15,14 +15,14 @@ use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{Check, Report, millis, place};
 use crate::{
     clock::rfc3339,
     config::{Config, Proxy, Trust},
     error::Error,
-    net::{ServerTime, Socket, Tls, build_time, pass, tls_advice, upgrade},
+    net::{ServerTime, Socket, Tls, WebSocket, build_time, pass, tls_advice, upgrade},
 };
 
 /// Addresses that are tried; a name with more has some trouble of its own.
@@ -408,11 +408,7 @@ fn upgrade_advice(config: &Config, error: &Error) -> String {
 }
 
 /// Pings (RFC 6455 section 5.5.2), which the server answers before `register` too.
-async fn round_trip<T: FnMut(&Check)>(
-    socket: &mut WebSocketStream<Box<dyn Socket>>,
-    patience: Duration,
-    report: &mut Report<T>,
-) {
+async fn round_trip<T: FnMut(&Check)>(socket: &mut WebSocket, patience: Duration, report: &mut Report<T>) {
     let until = Instant::now() + patience.min(Duration::from_secs(3));
     let mut times = Vec::new();
     let lost = loop {

@@ -8,6 +8,7 @@ mod base64;
 mod counted;
 mod dial;
 mod dialler;
+mod frames;
 mod network;
 mod proxy;
 mod retry_after;
@@ -27,5 +28,5 @@ pub(crate) use {
     advice::tls_advice,
     proxy::pass,
     tls::build_time,
-    websocket::{Socket, upgrade},
+    websocket::{Socket, WebSocket, upgrade},
 };

@@ -26,7 +26,15 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Traffic, advice::tls_advice, counted::Counted, dial::dial, proxy, retry_after, tls::Tls};
+use super::{
+    Traffic,
+    advice::tls_advice,
+    counted::Counted,
+    dial::dial,
+    frames::{Frames, Opcode},
+    proxy, retry_after,
+    tls::Tls,
+};
 use crate::{
     burst::MAX_BURST,
     config::{Config, ServerUrl},
@@ -36,17 +44,20 @@ use crate::{
 
 /// Octets that are read at once.
 const READ_BUFFER: usize = 8 << 10;
-/// What may wait in the WebSocket layer: the burst that is being written, its headers, and a control message.
-const WRITE_LIMIT: usize = MAX_BURST + 2 * (MAX_RECORD + MAX_REGISTER);
+/// What may wait in the WebSocket library: answers to pings, and a close. Messages are not written by it.
+const WRITE_LIMIT: usize = 4 << 10;
 /// What may wait in the TLS layer besides: the burst as TLS records.
 const TLS_BUFFER: usize = MAX_BURST + 1_024;
 
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
 
+/// The library that reads, and what writes below it.
+pub(crate) type WebSocket = WebSocketStream<Frames<Box<dyn Socket>>>;
+
 /// An open connection.
 pub(crate) struct Connection {
-    socket: WebSocketStream<Box<dyn Socket>>,
+    socket: WebSocket,
     /// The TCP connection below, to ask the kernel about it.
     connection: OwnedFd,
     /// Its octets.
@@ -129,15 +140,15 @@ pub(crate) async fn upgrade(
     config: &Config,
     server: &ServerUrl,
     socket: Box<dyn Socket>,
-) -> Result<(WebSocketStream<Box<dyn Socket>>, Response<Option<Vec<u8>>>), Error> {
+) -> Result<(WebSocket, Response<Option<Vec<u8>>>), Error> {
     let sizes = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(MAX_BURST)
+        .write_buffer_size(0)
         .max_write_buffer_size(WRITE_LIMIT)
         .max_message_size(Some(MAX_RECORD.max(MAX_REGISTER)))
         .max_frame_size(Some(MAX_RECORD.max(MAX_REGISTER)));
     let request = request(config, server)?;
-    let (socket, response) = client_async_with_config(request, socket, Some(sizes))
+    let (socket, response) = client_async_with_config(request, Frames::new(socket), Some(sizes))
         .await
         .map_err(|error| refused(error, &server.to_string()))?;
     let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
@@ -252,13 +263,15 @@ impl Connection {
 
     /// Adds a message to the burst that [`Connection::poll_flush`] writes; only after that said that the one before has left.
     pub(crate) fn send(&mut self, transmit: Transmit) -> Result<(), String> {
-        let message = match transmit {
-            Transmit::Text(text) => Message::text(text),
-            Transmit::Binary(octets) => Message::binary(octets),
-            Transmit::Close(code, reason) => Message::Close(Some(close_frame(code, &reason))),
-        };
         self.has_left = false;
-        Pin::new(&mut self.socket).start_send(message).map_err(|error| error.to_string())
+        match transmit {
+            Transmit::Text(text) => self.socket.get_mut().push(Opcode::Text, text.into()),
+            Transmit::Binary(octets) => self.socket.get_mut().push(Opcode::Binary, octets),
+            Transmit::Close(code, reason) => {
+                let close = Message::Close(Some(close_frame(code, &reason)));
+                Pin::new(&mut self.socket).start_send(close).map_err(|error| error.to_string())
+            }
+        }
     }
 
     /// Pushes what was sent into the socket; ready when it has taken all.

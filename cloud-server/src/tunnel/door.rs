@@ -111,6 +111,10 @@ async fn accept(context: Arc<Context>, door: Arc<Door>, listener: TcpListener, m
                 // A visitor whose host has vanished gives its seat back although nobody says anything.
                 let alive = TcpKeepalive::new().with_time(ALIVE_AFTER).with_interval(ALIVE_AFTER / 4);
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&alive);
+                if address.ip().to_canonical().is_loopback() {
+                    // Within one machine a pace, as BBR sets one, only costs the processor. A kernel without it goes on with what it has.
+                    let _ = SockRef::from(&stream).set_tcp_congestion(b"cubic");
+                }
                 admit(&context, &door, stream, address, &shutdown);
             }
             Err(error) => {
