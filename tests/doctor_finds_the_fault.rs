@@ -224,6 +224,50 @@ async fn a_server_of_another_time_is_found_and_works_all_the_same() {
     assert_eq!((timeless.code, timeless.step("server_clock", "").0), (Some(0), "skip"), "{:#}", timeless.whole);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_that_are_swallowed_and_a_certificate_that_ends_soon_are_warnings() {
+    let site = Site::new().await;
+    let raw = RawServer::start().await;
+    let there =
+        |config: &mut Value| config["agent"]["cloud_server_url"] = json!(format!("ws://{}/agent", raw.address()));
+    let (swallowed, ()) = tokio::join!(site.ask(&["--wait", "1"], there), raw.upgrade_and_swallow());
+    assert_eq!(swallowed.code, Some(0), "{:#}", swallowed.whole);
+    let (verdict, measured, advice) = swallowed.step("round_trip", "");
+    assert!(verdict == "warn" && measured.contains("no ping was answered: no answer"), "{measured}");
+    assert!(advice.contains("swallows their pings"), "{advice}");
+
+    let files = tempfile::tempdir().expect("a temporary folder");
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| files.path().join(name));
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("an address is a name");
+    // As in `Sun, 06 Nov 1994 08:49:37 GMT`.
+    let end = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(5 * 86_400));
+    let words: Vec<&str> = end.split(' ').collect();
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = 1 + months.iter().position(|month| *month == words[2]).expect("a month") as u8;
+    let number = |word: &str| word.parse::<u16>().expect("a number");
+    params.not_after = rcgen::date_time_ymd(number(words[3]).into(), month, number(words[1]) as u8);
+    let pair = rcgen::KeyPair::generate().expect("a key");
+    let made = params.self_signed(&pair).expect("a certificate");
+    std::fs::write(&certificate, made.pem()).expect("the folder can be written");
+    std::fs::write(&key, pair.serialize_pem()).expect("the folder can be written");
+    let server = CloudServer::with(|config| {
+        (config.tls.certificate, config.tls.private_key) = (Some(certificate.clone()), Some(key));
+    })
+    .await;
+    let token = server.add_agent("gate").await;
+    let site = Site { server, token, folder: tempfile::tempdir().expect("a temporary folder") };
+    let ends = site.ask(&[], |config| {
+        let agent = config["agent"].as_object_mut().expect("an object");
+        drop(agent.remove("server_pin"));
+        agent.insert("ca_file".to_owned(), json!(certificate));
+    });
+    let ends = ends.await;
+    assert_eq!((ends.code, ends.with("warn")), (Some(0), vec![("tls", "")]), "{:#}", ends.whole);
+    let (_, measured, advice) = ends.step("tls", "");
+    assert!(measured.contains("the certificate ends within 7 day(s)"), "{measured}");
+    assert!(advice.contains("renew the server's certificate"), "{advice}");
+}
+
 /// The time that a clock shows which is so many seconds off.
 fn shifted(seconds: i64) -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("this clock is set");

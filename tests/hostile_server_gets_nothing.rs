@@ -9,7 +9,7 @@ use bytes::Bytes;
 use camagent_core::{Agent, Event, Host, Warning};
 use camagent_proto::frame::{
     Data, Frame, MaxData, MaxStreamData, MaxStreams, OpenOutcome, OpenResult, ResetStream, ReturnStreamData,
-    StopSending, StreamError,
+    StopSending, StreamError, Tack,
 };
 use camagent_testkit::events::Recorder;
 use camagent_testkit::raw_server::RawSession;
@@ -229,6 +229,7 @@ async fn what_no_server_says_ends_the_session_and_nothing_more() {
             ],
             PROTOCOL_ERROR,
         ),
+        ("an acknowledgement where nothing is kept", vec![Frame::Tack(Tack { received: 0 })], PROTOCOL_ERROR),
         ("a wrong final size", vec![open(1, "gate", "deaf"), reset(1, 1 << 40)], PROTOCOL_ERROR),
     ];
     for (what, frames, code) in cases {
@@ -312,6 +313,61 @@ async fn floods_end_the_session_and_nothing_more() {
     assert_eq!(session.closed().await, LIMIT_EXCEEDED, "pings");
     ended_with(&site, LIMIT_EXCEEDED, "pings").await;
     site.is_well().await;
+}
+
+/// A server that says it would go on with streams, and acknowledges nothing of what it gets: the agent keeps no more of it than it said.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_never_acknowledged_is_not_kept_without_end() {
+    let (server, spring) = (RawServer::start().await, spring().await);
+    let keeps = 256 << 10;
+    let mut config = server.agent_json("gate", &json!({"spring": spring.port()}));
+    config["network"]["tunnel_resume_bytes"] = json!(keeps);
+    let config = camagent_core::Config::from_json(&config.to_string()).expect("a good file");
+    let agent = Agent::start(config, Host::default()).expect("a good configuration");
+    let resuming = |registered: &mut Value| {
+        registered["features"] = json!(["tunnel-resume"]);
+        registered["limits"]["tunnels"]["resume_bytes"] = json!(1 << 30);
+    };
+    let mut session = server.session_with(resuming).await;
+    assert!(session.register["features"].as_array().is_some_and(|all| all.contains(&json!("tunnel-resume"))));
+    let (stream, outcome) = session.open("gate", "spring").await;
+    assert_eq!(outcome, OpenOutcome::Connected);
+    // There is credit for a megabyte; what the agent answers meanwhile shows that it could have sent that.
+    let mut octets = 0;
+    let half = session.hear("half of it", |frame| {
+        octets += octets_of(frame, stream);
+        (octets >= keeps / 2).then_some(())
+    });
+    half.await;
+    for _ in 0..50 {
+        session.heard_with(|frame| octets += octets_of(frame, stream)).await;
+    }
+    assert!(octets <= keeps, "{octets} octets, {keeps} may be kept");
+    assert!(agent.is_connected());
+
+    // It goes on as soon as it is told that something arrived.
+    session.push(&[Frame::Tack(Tack { received: 2 })]).await;
+    session.hear("more", |frame| (octets_of(frame, stream) > 0).then_some(())).await;
+    assert!(agent.stop(SOON).expect("it lives").has_ended);
+}
+
+fn octets_of(frame: &Frame, stream: u64) -> usize {
+    match frame {
+        Frame::Data(data) if data.stream == stream => data.octets.len(),
+        _ => 0,
+    }
+}
+
+/// A service that pours out an endless stream.
+async fn spring() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move { while socket.write_all(&[7; 16 << 10]).await.is_ok() {} });
+        }
+    });
+    address
 }
 
 /// A box with two cameras: one of them takes no more visitors than its share, the other's are none the worse for it.

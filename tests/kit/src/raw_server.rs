@@ -50,16 +50,21 @@ impl RawServer {
 
     /// The next agent that comes and registers, registered.
     pub async fn session(&self) -> RawSession {
-        self.session_of(1).await
+        self.session_with(|_| {}).await
     }
 
     /// The same with a version of the protocol that this server claims to have picked.
     pub async fn session_of(&self, version: u32) -> RawSession {
+        self.session_with(|registered| registered["version"] = json!(version)).await
+    }
+
+    /// The same with another `registered`.
+    pub async fn session_with(&self, change: impl Fn(&mut Value)) -> RawSession {
         within("an agent", SOON, async {
             loop {
                 let stream = self.next().await;
                 // An agent that stops in the middle of a dial is none.
-                if let Some(session) = RawSession::begin(stream, version).await {
+                if let Some(session) = RawSession::begin(stream, &change).await {
                     return session;
                 }
             }
@@ -73,6 +78,18 @@ impl RawServer {
             let Ok(mut socket) = upgraded(self.next().await, headers).await else { return };
             // Whoever asked is answered by the WebSocket layer when it reads on.
             while let Some(Ok(_)) = socket.next().await {}
+        };
+        within("the end of a connection", SOON, serve).await;
+    }
+
+    /// Upgrades the next connection as a server does, and then hears nothing: what stands between swallows all until the agent has left.
+    pub async fn upgrade_and_swallow(&self) {
+        let serve = async {
+            let headers = [("Sec-WebSocket-Protocol", SUBPROTOCOL)];
+            let Ok(socket) = upgraded(self.next().await, &headers).await else { return };
+            let mut below = socket.into_inner();
+            let mut swallowed = [0; 4096];
+            while matches!(below.read(&mut swallowed).await, Ok(1..)) {}
         };
         within("the end of a connection", SOON, serve).await;
     }
@@ -123,15 +140,16 @@ pub struct RawSession {
 }
 
 impl RawSession {
-    async fn begin(stream: TcpStream, version: u32) -> Option<Self> {
+    async fn begin(stream: TcpStream, change: &impl Fn(&mut Value)) -> Option<Self> {
         let mut socket = upgraded(stream, &[("Sec-WebSocket-Protocol", SUBPROTOCOL)]).await.ok()?;
         let Some(Ok(Message::Text(text))) = socket.next().await else { return None };
         let mut register: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(register["type"], "register");
         let tunnels = json!({"streams": 0, "stream_bytes": 1 << 20, "bytes": 64 << 20, "opens_per_second": 0});
-        let registered = json!({
-            "version": version, "session_id": "raw", "generation": 1, "heartbeat_interval_ms": 0, "limits": {"tunnels": tunnels},
+        let mut registered = json!({
+            "version": 1, "session_id": "raw", "generation": 1, "heartbeat_interval_ms": 0, "limits": {"tunnels": tunnels},
         });
+        change(&mut registered);
         let text = json!({"type": "registered", "data": registered}).to_string();
         socket.send(Message::text(text)).await.ok()?;
         Some(Self { socket, register: register["data"].take(), opened: 0, commands: 0, frames: Vec::new() })
@@ -154,11 +172,19 @@ impl RawSession {
 
     /// Waits until the agent has acted on everything that was said: it answers a command that no agent knows. Records go by.
     pub async fn heard(&mut self) {
+        self.heard_with(|_| {}).await;
+    }
+
+    /// The same; frames that come meanwhile are told.
+    pub async fn heard_with(&mut self, mut tell: impl FnMut(&Frame)) {
         self.commands += 1;
         let id = self.commands.to_string();
         assert!(self.say("command", json!({"id": id, "action": "no such action"})).await, "the agent has left");
         within("the agent's answer", SOON, async {
             while let Some(Ok(message)) = self.socket.next().await {
+                if let Message::Binary(octets) = &message {
+                    frames_of(octets.clone()).iter().for_each(&mut tell);
+                }
                 let Message::Text(text) = message else { continue };
                 let text: Value = serde_json::from_str(&text).expect("JSON");
                 if text["type"] == "command_result" && text["data"]["id"] == id {
@@ -236,12 +262,7 @@ impl RawSession {
                 }
             }
             match within("a frame of the agent", SOON, self.socket.next()).await {
-                Some(Ok(Message::Binary(octets))) => {
-                    let mut reader = RecordReader::new(octets).expect("a record");
-                    while let Some(frame) = reader.next_frame().expect("good frames") {
-                        self.frames.push(frame);
-                    }
-                }
+                Some(Ok(Message::Binary(octets))) => self.frames.extend(frames_of(octets)),
                 Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
                 Some(Ok(_)) => {}
                 None | Some(Err(_)) => return Err(1006),
@@ -272,4 +293,10 @@ impl RawSession {
         let never = |_: &Frame| None::<u16>;
         self.hear_or_closed(never).await.unwrap_or_else(|code| code)
     }
+}
+
+/// The frames of a record.
+fn frames_of(record: Bytes) -> Vec<Frame> {
+    let mut reader = RecordReader::new(record).expect("a record");
+    std::iter::from_fn(|| reader.next_frame().expect("good frames")).collect()
 }
