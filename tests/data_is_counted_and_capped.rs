@@ -20,19 +20,27 @@ async fn service() -> u16 {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                if socket.read(&mut [0; 64]).await.is_ok() {
-                    let _ = socket.write_all(&vec![b'x'; ANSWER]).await;
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let Ok(octet) = socket.read_u8().await else { return };
+                    asked.push(octet);
                 }
+                let _ = socket.write_all(&vec![b'x'; ANSWER]).await;
             });
         }
     });
     port
 }
 
+/// A request with something in it.
+fn request() -> Vec<u8> {
+    format!("GET / HTTP/1.0\r\nCookie: {}\r\n\r\n", "c".repeat(5_000)).into_bytes()
+}
+
 /// A visit: what came back.
 async fn visit(server: &CloudServer) -> Vec<u8> {
     let mut visitor = TcpStream::connect(server.tunnel("gate", "http").await).await.expect("the port is open");
-    visitor.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("taken");
+    visitor.write_all(&request()).await.expect("taken");
     let mut heard = Vec::new();
     let _ = wait::within("the answer", SOON, visitor.read_to_end(&mut heard)).await;
     heard
@@ -84,6 +92,9 @@ async fn each_octet_has_a_cause_and_counts_once() {
     let (_, month) = settled(&server, 0, is_enough).await;
     assert!(tunnel(&month) < ANSWER as u64 * 11 / 10, "{month}");
     assert_eq!((&month["agent"], &month["cameras"][0]["camera"]), (&json!("gate"), &json!("gate")));
+    let came = month["cameras"][0]["tunnels_received"]["http"].as_u64().unwrap_or(0);
+    let asked = request().len() as u64;
+    assert!((asked..asked * 11 / 10).contains(&came), "{month}");
     let control = month["control"].as_u64().expect("a number");
     assert!(control > 200 && control < 60_000 && month["overhead"].as_u64() > Some(1_000), "{month}");
 

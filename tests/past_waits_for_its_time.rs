@@ -140,5 +140,9 @@ async fn a_plan_stops_the_past_and_nothing_else() {
     // Without the plan, or in the next month, it is sent.
     let camera = waiting.camera(|_| {}, Script::h264_aac());
     waiting.coverage("the past is there", |body| missing(body) == 0 && body["ranges"][0].is_object()).await;
+    // Whose it was: frames of another run, of a card.
+    let past = |body: &Value| body["cameras"][0]["backfill"]["main"].as_u64() > Some(50_000);
+    let month = waiting.asked("the camera's past", "/api/v1/agents/cam/data", past).await;
+    assert!(month["backfill"].as_u64() >= month["cameras"][0]["backfill"]["main"].as_u64(), "{month}");
     camera.stop(Duration::ZERO);
 }

@@ -75,12 +75,18 @@ pub struct DataUse {
     pub tunnels: BTreeMap<String, u64>,
     /// Frames that left late: what an outage left behind, and recordings.
     pub backfill: u64,
+    /// Of `backfill`, by `camera/source`, as in `live`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub backfill_of: BTreeMap<String, u64>,
     /// Control messages, and all frames that carry no media and no octets of tunnels.
     pub control: u64,
     /// What remains of the octets sent: TLS, WebSocket, HTTP.
     pub overhead: u64,
     /// Octets received, whatever for.
     pub received: u64,
+    /// Of `received`, octets for tunnels by `camera/service`, as in `live`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub received_of: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! What the octets that an agent sends are for: live video of which source, a tunnel of which service, control.
+//! What the octets that an agent sends are for: live video of which source, the past of which, a tunnel of which service, control; and of those that it
+//! gets, which are a tunnel's.
 //!
-//! Records are read once more on their way out, by their frames' heads only: whoever fills them need not know of this. What was chosen counts
+//! Records are read once more on their way out, and in, by their frames' heads only: whoever fills them need not know of this. What was chosen counts
 //! when it has left ([`Usage::left`]), so that all causes together are never more than what the socket sent; the rest is overhead: TLS,
 //! WebSocket and HTTP. Counting allocates nothing once the names are known.
 
 use alloc::{string::String, vec::Vec};
 
+use bytes::Bytes;
+
 use crate::{
-    frame::{Data, FIRST_LANE, Frame, FrameMore, FrameStart},
+    frame::{Body, Data, FIRST_LANE, Frame, FrameMore, FrameStart, Journal, Open, Reader},
     stats::DataUse,
     time::{Duration, Instant},
     varint,
@@ -27,7 +30,8 @@ const AROUND_A_NAME: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Live(usize),
-    Backfill,
+    /// Of a source, where that is known.
+    Backfill(Option<usize>),
     Tunnel(usize),
     Control,
 }
@@ -38,6 +42,12 @@ struct Part {
     name: String,
     octets: u64,
     told: u64,
+}
+
+impl Part {
+    fn new(name: String) -> Self {
+        Self { name, octets: 0, told: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -53,6 +63,12 @@ pub struct Usage {
     sources: Vec<Part>,
     services: Vec<Part>,
     tracks: Vec<Track>,
+    /// What left late of each source, in the order of the sources.
+    past: Vec<Part>,
+    /// What came for each service, in the order of the services.
+    came: Vec<Part>,
+    /// The source of each lane of this session.
+    lanes: Vec<(u32, usize)>,
     /// The service of each stream.
     streams: Vec<(u64, usize)>,
     backfill: u64,
@@ -64,25 +80,32 @@ pub struct Usage {
 impl Usage {
     /// Nothing was sent. `services` are those that tunnels may lead to: camera and service.
     pub fn new<'a>(services: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let part = |(camera, service): (&str, &str)| Part { name: joined(camera, service), octets: 0, told: 0 };
-        Self { services: services.into_iter().map(part).collect(), ..Self::default() }
+        let services: Vec<String> = services.into_iter().map(|(camera, service)| joined(camera, service)).collect();
+        let parts = || services.iter().cloned().map(Part::new).collect();
+        Self { services: parts(), came: parts(), ..Self::default() }
     }
 
     /// A track is of that source.
     pub fn track(&mut self, number: u32, camera: &str, source: &str) {
-        let name = joined(camera, source);
-        let source = match self.sources.iter().position(|known| known.name == name) {
-            Some(at) => at,
-            None if self.sources.len() < MAX_SOURCES => {
-                self.sources.push(Part { name, octets: 0, told: 0 });
-                self.sources.len() - 1
-            }
-            None => return,
-        };
+        let Some(source) = self.source(camera, source) else { return };
         match self.tracks.iter_mut().find(|track| track.number == number) {
             Some(track) => track.source = source,
             None => self.tracks.push(Track { number, source, is_late: false }),
         }
+    }
+
+    /// The number of a source, which is a new one or not.
+    fn source(&mut self, camera: &str, source: &str) -> Option<usize> {
+        let name = joined(camera, source);
+        if let Some(at) = self.sources.iter().position(|known| known.name == name) {
+            return Some(at);
+        }
+        if self.sources.len() == MAX_SOURCES {
+            return None;
+        }
+        self.past.push(Part::new(name.clone()));
+        self.sources.push(Part::new(name));
+        Some(self.sources.len() - 1)
     }
 
     /// A stream is opened to a service; an unknown one is counted with control.
@@ -122,13 +145,41 @@ impl Usage {
         }
     }
 
+    /// A record has come.
+    pub fn came(&mut self, record: &[u8]) {
+        let mut rest = record;
+        while let Some((kind, body, octets)) = frame(rest) {
+            match kind {
+                // Its first octets may come in the same record.
+                Open::NUMBER => {
+                    if let Ok(open) = Open::read(&mut Reader::new(Bytes::copy_from_slice(body))) {
+                        self.opened(open.stream, &open.camera, &open.service);
+                    }
+                }
+                Data::NUMBER => {
+                    let service = varint::get(body).and_then(|(stream, _)| self.service(stream));
+                    if let Some(service) = service {
+                        self.came[service].octets += octets as u64;
+                    }
+                }
+                _ => {}
+            }
+            rest = &rest[octets..];
+        }
+    }
+
     /// All that was chosen has left.
     pub fn left(&mut self) {
         for (cause, octets) in self.chosen.drain(..) {
             match cause {
                 Cause::Live(source) => self.sources[source].octets += octets,
                 Cause::Tunnel(service) => self.services[service].octets += octets,
-                Cause::Backfill => self.backfill += octets,
+                Cause::Backfill(source) => {
+                    self.backfill += octets;
+                    if let Some(source) = source {
+                        self.past[source].octets += octets;
+                    }
+                }
                 Cause::Control => self.control += octets,
             }
         }
@@ -152,7 +203,12 @@ impl Usage {
             ..DataUse::default()
         };
         let (mut room, mut is_whole) = (MAX_NAMES, true);
-        for (parts, into) in [(&mut self.sources, &mut data.live), (&mut self.services, &mut data.tunnels)] {
+        for (parts, into) in [
+            (&mut self.sources, &mut data.live),
+            (&mut self.services, &mut data.tunnels),
+            (&mut self.past, &mut data.backfill_of),
+            (&mut self.came, &mut data.received_of),
+        ] {
             for part in parts.iter_mut().filter(|part| part.octets > part.told) {
                 let Some(left) = room.checked_sub(part.name.len() + AROUND_A_NAME) else {
                     is_whole = false;
@@ -168,7 +224,9 @@ impl Usage {
 
     /// A session begins: everything is told again, because the server may be another one.
     pub fn begin(&mut self) {
-        self.sources.iter_mut().chain(&mut self.services).for_each(|part| part.told = 0);
+        let parts = self.sources.iter_mut().chain(&mut self.services).chain(&mut self.past).chain(&mut self.came);
+        parts.for_each(|part| part.told = 0);
+        self.lanes.clear();
     }
 
     fn cause(&mut self, now: Instant, kind: u64, body: &[u8]) -> Cause {
@@ -176,7 +234,14 @@ impl Usage {
         match kind {
             Data::NUMBER => self.service(number).map_or(Cause::Control, Cause::Tunnel),
             // A lane carries frames of the past and nothing else.
-            FrameStart::NUMBER | FrameMore::NUMBER if number >= u64::from(FIRST_LANE) => Cause::Backfill,
+            FrameStart::NUMBER | FrameMore::NUMBER if number >= u64::from(FIRST_LANE) => {
+                let lane = self.lanes.iter().find(|(lane, _)| u64::from(*lane) == number);
+                Cause::Backfill(lane.map(|(_, source)| *source))
+            }
+            Journal::NUMBER => {
+                self.lane(body);
+                Cause::Control
+            }
             FrameStart::NUMBER | FrameMore::NUMBER => {
                 let Some(track) = self.tracks.iter_mut().find(|track| u64::from(track.number) == number) else {
                     return Cause::Control;
@@ -186,9 +251,20 @@ impl Usage {
                 {
                     track.is_late = now.saturating_since(Instant::from_micros(arrival_us)) > LIVE;
                 }
-                if track.is_late { Cause::Backfill } else { Cause::Live(track.source) }
+                if track.is_late { Cause::Backfill(Some(track.source)) } else { Cause::Live(track.source) }
             }
             _ => Cause::Control,
+        }
+    }
+
+    /// A lane begins, or goes on.
+    fn lane(&mut self, body: &[u8]) {
+        let Ok(journal) = Journal::read(&mut Reader::new(Bytes::copy_from_slice(body))) else { return };
+        self.lanes.retain(|(lane, _)| *lane != journal.lane);
+        if self.lanes.len() < MAX_SOURCES
+            && let Some(source) = self.source(&journal.info.camera, &journal.info.source)
+        {
+            self.lanes.push((journal.lane, source));
         }
     }
 
@@ -231,10 +307,8 @@ const _: () = assert!(Frame::KINDS.len() >= 14);
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::frame::{FrameHead, MAX_RECORD, MaxData, RecordWriter};
+    use crate::frame::{FrameHead, MAX_RECORD, MaxData, RecordWriter, TrackInfo};
 
     fn record(frames: &[Frame]) -> Bytes {
         let mut record = RecordWriter::new(MAX_RECORD);
@@ -291,6 +365,54 @@ mod tests {
         usage.lost();
         usage.left();
         assert_eq!(usage.report(sent, 77).0.control, data.control, "what was lost is overhead at most");
+    }
+
+    #[test]
+    fn the_past_has_a_source_and_what_comes_a_service() {
+        let mut usage = Usage::new([("gate", "http"), ("yard", "http")]);
+        usage.track(3, "gate", "main");
+        let now = Instant::from_micros(60_000_000);
+        let journal = |lane: u32, camera: &str| {
+            let info = TrackInfo {
+                track: 3,
+                epoch: 1,
+                next: 0,
+                camera: camera.into(),
+                source: "main".into(),
+                codec: 1,
+                framing: 1,
+                sample_rate: 0,
+                channels: 0,
+                config: Bytes::new(),
+            };
+            Frame::Journal(Journal { lane, boot: [7; 16], end: 90, clock_us: 0, utc_us: 0, info })
+        };
+        let of_lane = |lane| Frame::FrameMore(FrameMore { track: lane, payload: Bytes::from_static(&[7; 300]) });
+        let past = [
+            journal(FIRST_LANE, "gate"),
+            journal(FIRST_LANE + 1, "yard"),
+            of_lane(FIRST_LANE),
+            of_lane(FIRST_LANE + 1),
+        ];
+        usage.record(now, &record(&past));
+        // Late of its own track, and of a lane that was never opened.
+        usage.record(now, &record(&[picture(3, 40_000_000, 100), of_lane(FIRST_LANE + 9)]));
+        usage.left();
+        let open = |stream, camera: &str| {
+            Frame::Open(Open { stream, camera: camera.into(), service: "http".into(), visitor: String::new() })
+        };
+        usage.came(&record(&[open(1, "gate"), data(1, 500), open(5, "yard"), open(9, "none"), data(9, 700)]));
+        usage.came(&record(&[data(5, 50), Frame::MaxData(MaxData { limit: 1 << 20 }), data(1, 10)]));
+        usage.came(&[0xff; 3]);
+        let (report, _) = usage.report(10_000, 5_000);
+        let (gate, yard) = (report.backfill_of["gate/main"], report.backfill_of["yard/main"]);
+        assert!((400..450).contains(&gate) && (300..310).contains(&yard), "{report:?}");
+        assert!((gate + yard + 300..gate + yard + 320).contains(&report.backfill), "{report:?}");
+        let (gate, yard) = (report.received_of["gate/http"], report.received_of["yard/http"]);
+        assert!((510..520).contains(&gate) && (50..60).contains(&yard), "{report:?}");
+        assert_eq!((report.received, report.tunnels.len(), report.received_of.len()), (5_000, 0, 2));
+        let (again, _) = usage.report(10_000, 5_000);
+        assert!(again.backfill_of.is_empty() && again.received_of.is_empty(), "told, and unchanged");
     }
 
     #[test]

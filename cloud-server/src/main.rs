@@ -13,7 +13,7 @@ use cloud_server::descriptors;
 use cloud_server::error::{Error, Result};
 use cloud_server::memory;
 use cloud_server::record;
-use cloud_server::store::{Store, TunnelState};
+use cloud_server::store::{DataRow, Store, TunnelState};
 use cloud_server::tunnel;
 use cloud_server::{Config, Server};
 
@@ -320,7 +320,7 @@ async fn data(config: &Config, agent: &str, month: Option<String>) -> Result<()>
         return Err(Error::Refused(format!("there is no agent \"{agent}\"")));
     }
     let rows = store.data(agent, &month).await?;
-    let total: i64 = rows.iter().map(|row| row.octets).sum();
+    let total = DataRow::total(&rows);
     for row in rows {
         let camera = if row.camera.is_empty() { "-" } else { &row.camera };
         let (kind, part) = row.cause.split_once(':').unwrap_or((&row.cause, "-"));

@@ -92,6 +92,11 @@ impl Spending {
         }
     }
 
+    /// A record has come.
+    pub(super) fn came(&mut self, record: &[u8]) {
+        self.usage.came(record);
+    }
+
     /// All that was chosen has left.
     pub(super) fn left(&mut self) {
         self.usage.left();

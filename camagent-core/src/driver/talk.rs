@@ -188,7 +188,10 @@ impl Driver {
             match talk.connection.poll_receive(cx) {
                 Poll::Pending => return Read::Drained,
                 Poll::Ready(Incoming::Text(text)) => self.session.handle_text(now, &text, &mut journal),
-                Poll::Ready(Incoming::Binary(record)) => self.session.handle_binary(now, record, &mut journal),
+                Poll::Ready(Incoming::Binary(record)) => {
+                    self.spending.came(&record);
+                    self.session.handle_binary(now, record, &mut journal);
+                }
                 Poll::Ready(Incoming::Ping) => self.session.handle_ping(now),
                 Poll::Ready(Incoming::Closed(code, detail)) => {
                     return Read::Ended(Error::Session(ProtocolError::ClosedByPeer { code, detail }));

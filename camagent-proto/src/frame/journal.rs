@@ -27,6 +27,11 @@ pub struct Journal {
     pub info: TrackInfo,
 }
 
+impl Journal {
+    /// Its kind.
+    pub const NUMBER: u64 = 0x2d;
+}
+
 impl Body for Journal {
     fn read(reader: &mut Reader) -> Result<Self, Error> {
         let lane = reader.integer32("JOURNAL lane")?;

@@ -26,6 +26,11 @@ pub struct Open {
     pub visitor: String,
 }
 
+impl Open {
+    /// Its kind.
+    pub const NUMBER: u64 = 0x01;
+}
+
 impl Body for Open {
     fn read(reader: &mut Reader) -> Result<Self, Error> {
         Ok(Self {

@@ -23,23 +23,27 @@ pub struct DataBody {
     pub overhead: i64,
     /// Octets sent for control messages, acknowledgements and the like.
     pub control: i64,
-    /// Octets sent late: what an outage left behind, and recordings.
+    /// Octets sent late: what an outage left behind, and recordings. Those of cameras are among them.
     pub backfill: i64,
-    /// Octets sent for each camera.
+    /// Octets for each camera.
     pub cameras: Vec<CameraDataBody>,
     /// Months of which something is known, the newest first.
     pub months: Vec<String>,
 }
 
 /// One camera's part.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct CameraDataBody {
     /// The camera.
     pub camera: String,
     /// Live octets by source.
     pub live: BTreeMap<String, i64>,
-    /// Octets through tunnels by service.
+    /// Octets sent late by source: a part of the agent's `backfill`.
+    pub backfill: BTreeMap<String, i64>,
+    /// Octets sent through tunnels by service.
     pub tunnels: BTreeMap<String, i64>,
+    /// Octets received through tunnels by service: a part of the agent's `received`.
+    pub tunnels_received: BTreeMap<String, i64>,
 }
 
 impl DataBody {
@@ -49,7 +53,7 @@ impl DataBody {
         let mut body = Self {
             agent: agent.to_owned(),
             month: month.to_owned(),
-            total: rows.iter().map(|row| row.octets).fold(0, i64::saturating_add),
+            total: DataRow::total(&rows),
             received: 0,
             overhead: 0,
             control: 0,
@@ -74,12 +78,17 @@ impl DataBody {
         let at = match self.cameras.iter().position(|known| known.camera == camera) {
             Some(at) => at,
             None => {
-                self.cameras.push(CameraDataBody { camera, live: BTreeMap::new(), tunnels: BTreeMap::new() });
+                self.cameras.push(CameraDataBody { camera, ..CameraDataBody::default() });
                 self.cameras.len() - 1
             }
         };
         let of_camera = &mut self.cameras[at];
-        let parts = if kind == "live" { &mut of_camera.live } else { &mut of_camera.tunnels };
+        let parts = match kind {
+            "live" => &mut of_camera.live,
+            "backfill" => &mut of_camera.backfill,
+            "received" => &mut of_camera.tunnels_received,
+            _ => &mut of_camera.tunnels,
+        };
         *parts.entry(part.to_owned()).or_default() += octets;
     }
 }
@@ -105,10 +114,15 @@ mod tests {
             row("", "received", 20),
             row("gate", "live:main", 300),
             row("gate", "tunnel:http", 4_000),
+            row("", "backfill", 50_000),
+            row("gate", "backfill:main", 40_000),
+            row("gate", "received:http", 15),
         ];
         let body = DataBody::new("a", "2026-11", rows, vec!["2026-11".into()]);
-        assert_eq!((body.total, body.control, body.received, body.cameras.len()), (4_321, 1, 20, 1));
-        assert_eq!((body.cameras[0].live["main"], body.cameras[0].tunnels["http"]), (300, 4_000));
+        assert_eq!((body.total, body.control, body.received, body.cameras.len()), (54_321, 1, 20, 1));
+        let gate = &body.cameras[0];
+        assert_eq!((gate.live["main"], gate.tunnels["http"]), (300, 4_000));
+        assert_eq!((body.backfill, gate.backfill["main"], gate.tunnels_received["http"]), (50_000, 40_000, 15));
         assert!(is_month("2026-11") && !is_month("2026-13") && !is_month("26-11") && !is_month("2026-1x"));
     }
 }

@@ -29,6 +29,7 @@ use crate::event::Event;
 use crate::ingest::{News, Persisted};
 use crate::live::Found;
 use crate::metrics::Direction;
+use crate::store::DataRow;
 
 /// Messages that are read, and records that are written, before others get a turn.
 const READ_BURST: usize = 32;
@@ -543,7 +544,7 @@ impl Connection {
             self.gateway.disk_trouble("what an agent used", &trouble);
             Vec::new()
         });
-        let used = used.iter().map(|row| u64::try_from(row.octets).unwrap_or(0)).fold(0, u64::saturating_add);
+        let used = u64::try_from(DataRow::total(&used)).unwrap_or(0);
         let member = self.gateway.agents.join(
             &self.agent,
             Joining {

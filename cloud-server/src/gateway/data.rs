@@ -22,6 +22,8 @@ pub(super) fn rows(data: &DataUse, cameras: &[Camera], has_source: impl Fn(&Came
     };
     add(&data.live, "live", &has_source);
     add(&data.tunnels, "tunnel", &has_service);
+    add(&data.backfill_of, "backfill", &has_source);
+    add(&data.received_of, "received", &has_service);
     let rest = [
         ("backfill", data.backfill),
         ("control", data.control),
@@ -48,10 +50,17 @@ mod tests {
         let cameras = [Camera { id: "gate".into(), sources: vec![source], ..Camera::default() }];
         let live = ["gate/main", "gate/sub", "yard/main", "gate", "/", "gate/main/x"];
         let live = live.iter().map(|name| ((*name).to_owned(), 5)).collect();
-        let data = DataUse { live, control: 7, ..DataUse::default() };
+        let backfill_of = [("gate/main".to_owned(), 3), ("gate/old".to_owned(), 4)].into();
+        let received_of = [("gate/http".to_owned(), 9)].into();
+        let data = DataUse { live, control: 7, backfill: 7, backfill_of, received_of, ..DataUse::default() };
         let rows = rows(&data, &cameras, |camera, name| camera.sources.iter().any(|source| source.name == name));
-        assert_eq!(rows.iter().filter(|row| !row.camera.is_empty()).count(), 1);
+        assert_eq!(rows.iter().filter(|row| !row.camera.is_empty()).count(), 2);
         assert_eq!(rows[0], row("gate", "live:main".into(), 5));
         assert!(rows.contains(&row("", "control".into(), 7)));
+        // The whole counts, and the parts of it that are known by name do not again.
+        assert!(
+            rows.contains(&row("gate", "backfill:main".into(), 3)) && rows.contains(&row("", "backfill".into(), 7))
+        );
+        assert_eq!(rows.iter().filter(|row| !row.is_part()).map(|row| row.octets).sum::<i64>(), 5 + 7 + 7);
     }
 }

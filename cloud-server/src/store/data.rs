@@ -14,10 +14,24 @@ const BOOTS: i64 = 8;
 pub struct DataRow {
     /// The camera; empty for what is of none.
     pub camera: String,
-    /// `live:SOURCE`, `tunnel:SERVICE`, `backfill`, `control`, `overhead` or `received`.
+    /// `live:SOURCE`, `tunnel:SERVICE`, `backfill`, `control`, `overhead` or `received`; `backfill:SOURCE` and `received:SERVICE` are parts of these.
     pub cause: String,
     /// How many.
     pub octets: i64,
+}
+
+impl DataRow {
+    /// Whether another row has these octets too.
+    #[must_use]
+    pub fn is_part(&self) -> bool {
+        self.cause.starts_with("backfill:") || self.cause.starts_with("received:")
+    }
+
+    /// All octets of these rows, each counted once.
+    #[must_use]
+    pub fn total(rows: &[Self]) -> i64 {
+        rows.iter().filter(|row| !row.is_part()).map(|row| row.octets).fold(0, i64::saturating_add)
+    }
 }
 
 impl Store {
