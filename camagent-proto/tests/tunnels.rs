@@ -25,6 +25,11 @@ const SERVER: TunnelLimits =
 
 /// A session in which every service of every camera is there.
 fn established() -> Pair {
+    established_with(|_| {})
+}
+
+/// The same, with something changed before.
+fn established_with(change: impl FnOnce(&mut Pair)) -> Pair {
     let mut pair = Pair::with(AgentConfig {
         agent_id: "agent".into(),
         token: None,
@@ -38,6 +43,7 @@ fn established() -> Pair {
     });
     pair.server_config.limits.tunnels = SERVER;
     pair.services.answer = Some(OpenOutcome::Connected);
+    change(&mut pair);
     pair.connect();
     pair.drive_until(SECOND, |pair| pair.agent.is_established());
     // The first heartbeats measure the round trip.
@@ -443,4 +449,20 @@ fn a_stream_that_is_silent_gives_back_what_it_was_promised() {
         stream.ends = true;
     }
     settle(&mut pair, "given back");
+}
+
+#[test]
+fn a_window_grows_as_far_as_the_operator_says() {
+    for (largest, expected) in [(0, SERVER.stream_bytes), (200 << 10, 200 << 10), (1 << 20, 1 << 20)] {
+        let mut pair = established_with(|pair| pair.server_config.bounds.tunnels.window = largest);
+        pair.services.services.insert("http".into(), (octets(1, 6_000_000), true));
+        pair.visit("gate", "http", Vec::new(), true).unwrap();
+        let mut most = 0;
+        for _ in 0..2_000 {
+            pair.drive(10 * MS);
+            most = most.max(pair.server.as_mut().expect("connected").tunnels().promised_octets());
+        }
+        assert_eq!(most, expected, "{largest}");
+        settle(&mut pair, "as far as that");
+    }
 }

@@ -107,6 +107,27 @@ async fn services_get_ports_that_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_rtsp_server_is_one_by_its_name() {
+    let running = Running::start().await;
+    let mirror = echo("").await;
+    let names = ["rtsp-nvr", "nvr"];
+    let cameras = vec![camera("gate", &names.map(|name| (name, 554)))];
+    let both = names.map(|name| ("gate", name, mirror));
+    let _agent = FakeAgent::join(&running.server, "a", cameras, targets(&both)).await;
+    let setup = "SETUP rtsp://h/a RTSP/1.0\r\nCSeq: 4\r\nTransport: RTP/AVP;unicast;client_port=6-7\r\n\r\n";
+    let answer = ask(listening(&running.server, "a", "rtsp-nvr").await, setup).await;
+    assert!(answer.starts_with("RTSP/1.0 461 ") && answer.contains("CSeq: 4\r\n"), "{answer}");
+    let url = |name: &str| {
+        let status = status(&running.server, "a", name).expect("known");
+        cloud_server::tunnel::urls(&status.row, status.address.expect("has one"))
+    };
+    assert!(url("rtsp-nvr")[0].starts_with("rtsp://127.0.0.1:"), "{:?}", url("rtsp-nvr"));
+    // Of another name nothing is known, and everything passes.
+    assert_eq!(ask(listening(&running.server, "a", "nvr").await, setup).await, setup);
+    assert!(url("nvr")[0].starts_with("tcp://127.0.0.1:"), "{:?}", url("nvr"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_visitor_waits_for_the_agent_but_not_for_ever() {
     let running = Running::with(|config| config.tunnels.wait = Duration::from_millis(300)).await;
     let agent = FakeAgent::join(
