@@ -211,13 +211,14 @@ async fn a_server_of_another_time_is_found_and_works_all_the_same() {
         let asked = site.ask(&[], |config| config["agent"]["cloud_server_url"] = json!(url));
         let (diagnosis, ()) = tokio::join!(asked, raw.upgrade_with(&headers));
         assert_eq!(diagnosis.code, Some(0), "a warning is no failure: {:#}", diagnosis.whole);
-        assert_eq!(diagnosis.with("warn"), [("tls", ""), ("server_clock", "")], "{:#}", diagnosis.whole);
-        let (_, measured, advice) = diagnosis.step("server_clock", "");
+        let (verdict, measured, advice) = diagnosis.step("server_clock", "");
+        assert_eq!(verdict, "warn", "{:#}", diagnosis.whole);
         let seconds: i64 = measured.split(' ').find_map(|word| word.parse().ok()).expect("how much");
         // The date is older by what the doctor took until the answer.
         assert!((seconds - 600).abs() <= 60 && measured.contains(way), "{measured}");
         assert!(advice.contains("NTP"), "{advice}");
-        assert_eq!(diagnosis.step("round_trip", "").0, "ok", "{:#}", diagnosis.whole);
+        // It goes on behind that.
+        assert!(diagnosis.step("round_trip", "").1.contains("pings"), "{:#}", diagnosis.whole);
     }
     let asked = site.ask(&[], |config| config["agent"]["cloud_server_url"] = json!(url));
     let (timeless, ()) = tokio::join!(asked, raw.upgrade_with(&[("Sec-WebSocket-Protocol", SUBPROTOCOL)]));
