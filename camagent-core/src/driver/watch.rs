@@ -187,6 +187,7 @@ impl Driver {
         watch.liveness.arrived(now, arrived.unwrap_or(0));
         if watch.liveness.wants_a_look(now) {
             watch.liveness.look(now, sent, talk.connection.outstanding());
+            watch.round_trips.smoothed(talk.connection.round_trip().unwrap_or_default());
             if arrived.is_some() && talk.connection.has_left() {
                 watch.liveness.left(now, sent, self.session.record_octets());
             }
