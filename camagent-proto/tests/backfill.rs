@@ -96,6 +96,7 @@ fn cuts_lose_and_double_nothing_and_holes_are_told() {
         assert_eq!(numbers(3, 4), (30..60).collect::<Vec<_>>(), "seed {seed}");
         assert_eq!(pair.store.holes, [(key(2, 0, 1), 5, 8), (key(3, 0, 4), 60, 69)], "seed {seed}");
         assert_eq!(pair.store.ended.len(), 3, "seed {seed}");
+        assert_eq!(pair.agent.transfer_counts().frames_skipped, 14, "seed {seed}: a repeat counts once");
     }
 }
 
@@ -261,4 +262,22 @@ fn an_epoch_that_goes_on_keeps_its_lane() {
         assert_eq!((pair.agent_failure(), pair.server_failure()), (None, None), "jump {jump}");
     }
     assert_eq!(pair.store.frames.len(), 3_000);
+}
+
+#[test]
+fn an_agent_is_not_done_before_the_past_is_stored() {
+    let mut pair = recording();
+    pair.journal.backlog.add(BootId([1; 16]), info(0, 1, 0), 0..200, 200, 20_000);
+    assert!(!pair.agent.is_settled(&mut pair.journal), "nobody was told of it");
+    pair.connect();
+    pair.drive_until(MINUTE, |pair| !pair.store.frames.is_empty());
+    assert!(!pair.agent.is_settled(&mut pair.journal), "some of it is sent");
+    pair.drive_until(MINUTE, |pair| pair.journal.backlog.is_empty());
+    pair.drive(Duration::from_secs(1));
+    assert!(pair.agent.is_settled(&mut pair.journal));
+    // What is not to be sent now nobody waits for.
+    pair.journal.backlog.add(BootId([2; 16]), info(0, 1, 0), 0..10, 10, 20_000);
+    assert!(!pair.agent.is_settled(&mut pair.journal));
+    pair.agent.set_backfill_paused(true);
+    assert!(pair.agent.is_settled(&mut pair.journal));
 }

@@ -207,9 +207,17 @@ impl Backlog for &Shelf {
         *known = next.max(*known);
     }
 
-    fn rewind(&mut self, lost: bool) {
-        let mut state = self.lock();
-        state.orders.is_lost |= lost;
+    fn rewind(&mut self, lost: Option<&[(u32, u64)]>) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(live) = lost {
+            // What the server had stored until now says nothing any more.
+            state.orders.is_lost = true;
+            state.orders.stored.clear();
+            state.orders.live_freed.clear();
+            let others = state.live_from.iter_mut().filter(|(of, _)| !live.contains(of));
+            others.for_each(|(_, from)| *from = u64::MAX);
+        }
         state.session += 1;
         state.is_connected = true;
         state.declined.clear();

@@ -80,12 +80,14 @@ struct World {
     store: Store,
     now: Instant,
     server: Option<Server>,
-    /// Where the live track of the present session began.
-    live_start: u64,
+    /// Where the live track of the present session began: its epoch, and the number.
+    live_start: (u64, u64),
     run: Option<Run>,
     boots: u8,
     mode: StorageMode,
     cap: u64,
+    /// Names the server's store.
+    storage_epoch: &'static str,
 }
 
 fn payload(boot: BootId, sequence: u64) -> Vec<u8> {
@@ -106,11 +108,12 @@ impl World {
             store: Store::default(),
             now: Instant::from_micros(1_000_000),
             server: None,
-            live_start: 0,
+            live_start: (1, 0),
             run: None,
             boots: 0,
             mode: StorageMode::Spill,
             cap: 64 << 20,
+            storage_epoch: "s",
         }
     }
 
@@ -216,7 +219,8 @@ impl World {
                             wanted: true,
                             retention: Retention::Record,
                         }];
-                        server.accept(self.now, Accept { sources, storage_epoch: "s".into(), ..Accept::default() });
+                        let storage_epoch = self.storage_epoch.into();
+                        server.accept(self.now, Accept { sources, storage_epoch, ..Accept::default() });
                     }
                     ServerEvent::Media(delivery) => {
                         hear(&mut self.store, &mut self.live_start, run.boot, delivery, server, self.now)
@@ -244,6 +248,10 @@ impl World {
     /// Everything reaches the server.
     fn settle(&mut self) {
         self.connect();
+        self.rest();
+    }
+
+    fn rest(&mut self) {
         let mut idle = 0;
         while idle < 20 {
             self.now = self.now + Duration::from_millis(300);
@@ -253,20 +261,27 @@ impl World {
     }
 }
 
-fn hear(store: &mut Store, live_start: &mut u64, boot: BootId, delivery: Delivery, server: &mut Server, now: Instant) {
-    let live = EpochKey { boot, track: 0, epoch: 1 };
+fn hear(
+    store: &mut Store,
+    live_start: &mut (u64, u64),
+    boot: BootId,
+    delivery: Delivery,
+    server: &mut Server,
+    now: Instant,
+) {
+    let live = EpochKey { boot, track: 0, epoch: live_start.0 };
     match delivery {
-        Delivery::Track(info) => *live_start = info.next,
+        Delivery::Track(info) => *live_start = (info.epoch, info.next),
         Delivery::Frame(frame) => {
             store.live.push((boot, frame.sequence, frame.head.key));
             store.put(live, frame.sequence, &frame.payload);
-            let next = store.next(&live, *live_start);
-            server.persisted(now, 0, 1, next);
+            let next = store.next(&live, live_start.1);
+            server.persisted(now, 0, live.epoch, next);
         }
         Delivery::Skip { skip, .. } => {
             store.holes.entry(live).or_default().push((skip.first, skip.last, skip.reason));
-            let next = store.next(&live, *live_start);
-            server.persisted(now, 0, 1, next);
+            let next = store.next(&live, live_start.1);
+            server.persisted(now, 0, live.epoch, next);
         }
         Delivery::Past(past) => {
             let (key, from) = match past {
@@ -439,7 +454,7 @@ fn what_is_told_and_not_read_yet_is_not_said_to_be_brought() {
     world.start();
     (0..60).for_each(|_| world.tick(0));
     let run = world.run.as_mut().unwrap();
-    (&run.shelf).rewind(false);
+    (&run.shelf).rewind(None);
     run.shelf.live_from(0, 1, 0);
     world.work();
     let run = world.run.as_mut().unwrap();
@@ -476,7 +491,7 @@ fn what_the_backlog_gets_more_of_comes_before_later_epochs() {
     world.run.as_mut().unwrap().intake.restart();
     (0..75).for_each(|_| world.tick(0));
     let run = world.run.as_mut().unwrap();
-    (&run.shelf).rewind(false);
+    (&run.shelf).rewind(None);
     run.shelf.live_from(0, 1, 30);
     run.shelf.live_from(0, 2, 10);
     world.work();
@@ -511,7 +526,7 @@ fn an_epoch_whose_rest_memory_lost_while_the_card_was_full_ends_with_a_reason() 
     world.card.set_capacity(u64::MAX);
     (0..600).for_each(|_| world.tick(0));
     let run = world.run.as_mut().unwrap();
-    (&run.shelf).rewind(false);
+    (&run.shelf).rewind(None);
     run.shelf.live_from(0, 1, 400);
     world.work();
     let mut shelf = &world.run.as_ref().unwrap().shelf;
@@ -534,6 +549,48 @@ fn an_epoch_whose_rest_memory_lost_while_the_card_was_full_ends_with_a_reason() 
         let (reason, last) = shelf.hole(&key(1), count);
         assert_ne!(reason, SkipReason::Live, "{count} to {last}");
         count = last + 1;
+    }
+}
+
+/// A server that lost its recordings says so by another `storage_epoch`.
+#[test]
+fn a_server_that_lost_its_recordings_gets_again_what_is_still_there() {
+    for (card_fails, epochs) in [(false, 1), (true, 1), (false, 2)] {
+        let mut world = World::new(7);
+        world.mode = StorageMode::WriteAhead;
+        world.start();
+        world.connect();
+        (0..560).for_each(|_| world.tick(8));
+        assert!(world.store.next(&key(1), 0) > 500, "most of it is stored");
+        if epochs == 2 {
+            // Of an epoch that its track has left, and that is stored, only the card has something.
+            world.rest();
+            let run = world.run.as_mut().unwrap();
+            run.intake.restart();
+            run.intake.take_unannounced().into_iter().for_each(|info| run.session.announce_track(info, None));
+            run.pushed = 0;
+            (0..10).for_each(|_| world.tick(8));
+            world.rest();
+        }
+        world.cut_link();
+        world.card.set_away(card_fails);
+        (0..50).for_each(|_| world.tick(0));
+        (world.store, world.storage_epoch) = (Store::default(), "t");
+        world.connect();
+        (0..10).for_each(|_| world.tick(8));
+        world.card.set_away(false);
+        world.now = world.now + Duration::from_secs(20);
+        (0..100).for_each(|_| world.tick(8));
+        world.settle();
+        let pushed = if epochs == 2 { 560 } else { 720 };
+        let stored = &world.store.stored[&key(1)];
+        let first = *stored.first().unwrap();
+        assert!(first < 500, "the card had some hundred that the server had stored: {first}, {card_fails}, {epochs}");
+        let missing: Vec<_> = (first..pushed).filter(|number| !stored.contains(number)).collect();
+        // What was stored and was not safe on the card when that was pulled is nowhere.
+        let is_gone = |number: &u64| card_fails && (530..560).contains(number);
+        assert!(missing.iter().all(is_gone), "{card_fails}, {epochs}: {missing:?}");
+        assert!(world.store.holes.is_empty(), "{:?}", world.store.holes);
     }
 }
 

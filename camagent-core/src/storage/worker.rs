@@ -157,6 +157,12 @@ impl Worker {
             (orders, state.is_connected, state.session, stops)
         };
         self.clock = orders.clock.or(self.clock);
+        if orders.is_lost {
+            self.stored.clear();
+            self.stored_past.clear();
+            self.live_freed.clear();
+            self.flash.iter_mut().chain(&mut self.before).for_each(Flash::rewind);
+        }
         if self.flash.is_none() && self.open_at <= now {
             self.open(now, shelf);
         }
@@ -181,13 +187,6 @@ impl Worker {
         }
         if let (Some(flash), Some(clock)) = (&mut self.flash, orders.clock) {
             flash.note_clock(clock);
-        }
-        if orders.is_lost {
-            self.stored.clear();
-            self.stored_past.clear();
-            if let Some(flash) = &mut self.flash {
-                flash.rewind();
-            }
         }
         if session != self.session {
             (self.session, self.cursor) = (session, Cursor::new());

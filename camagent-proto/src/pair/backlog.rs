@@ -162,7 +162,7 @@ impl Backlog for TestBacklog {
         }
     }
 
-    fn rewind(&mut self, _lost: bool) {
+    fn rewind(&mut self, _lost: Option<&[(u32, u64)]>) {
         self.epochs.iter_mut().for_each(|held| (held.passed, held.is_declined) = (0, false));
         self.generation += 1;
     }

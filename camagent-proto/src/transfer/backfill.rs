@@ -82,8 +82,9 @@ pub trait Backlog {
     fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64);
     /// The server has stored all of this epoch below `next`.
     fn stored(&mut self, key: &EpochKey, next: u64);
-    /// A session begins, or the server wants what was declined: all that is there is read again. `lost` when the server has lost what it had stored.
-    fn rewind(&mut self, lost: bool);
+    /// A session begins, or the server wants what was declined: all that is there is read again. `lost` when the server has lost what it had stored: it
+    /// names the epochs of this run, each with its track, that the live reader goes on with; the others are the backlog's, whoever brought them.
+    fn rewind(&mut self, lost: Option<&[(u32, u64)]>);
 }
 
 #[derive(Debug)]
@@ -123,6 +124,48 @@ pub(super) struct Backfill {
     is_stale: bool,
     is_paused: bool,
     cap: Cap,
+    told: Told,
+}
+
+/// Numbers that were told as lost and counted, in any session: a repeat of the same SKIP counts once.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<EpochKey, Vec<(u64, u64)>>);
+
+/// Epochs of which that is remembered, and ranges of one.
+const MAX_TOLD: usize = 1_024;
+
+impl Told {
+    /// Takes note of `first..end`: how many of these are news.
+    fn note(&mut self, key: EpochKey, first: u64, end: u64) -> u64 {
+        let ranges = self.0.entry(key).or_default();
+        let (mut news, mut whole) = (end - first, (first, end));
+        ranges.retain(|&(from, to)| {
+            let is_apart = to < whole.0 || whole.1 < from;
+            if !is_apart {
+                news -= to.min(end).saturating_sub(from.max(first));
+                whole = (whole.0.min(from), whole.1.max(to));
+            }
+            is_apart
+        });
+        if ranges.len() == MAX_TOLD {
+            ranges.remove(0);
+        }
+        ranges.push(whole);
+        if self.0.len() > MAX_TOLD {
+            self.0.pop_first();
+        }
+        news
+    }
+
+    /// The server has stored all below `next`: nothing of that is told again.
+    fn stored(&mut self, key: &EpochKey, next: u64) {
+        if let Some(ranges) = self.0.get_mut(key) {
+            ranges.retain(|(_, end)| *end > next);
+            if ranges.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
 }
 
 /// A cap on octets a second, with a second's worth of burst.
@@ -161,8 +204,8 @@ impl Cap {
 impl Backfill {
     /// A session begins.
     pub(super) fn rewind(&mut self) {
-        let (head, cap, is_paused) = (core::mem::take(&mut self.head), self.cap, self.is_paused);
-        *self = Self { head, cap, is_paused, ..Self::default() };
+        let Self { head, cap, is_paused, told, .. } = core::mem::take(self);
+        *self = Self { head, cap, is_paused, told, ..Self::default() };
     }
 
     /// The most octets a second; `None`: what the live classes leave.
@@ -190,6 +233,16 @@ impl Backfill {
         self.cap.look_at.take_if(|at| *at <= now);
     }
 
+    /// Whether the server has stored all of the backlog that it wants; or nothing may be sent of it.
+    pub(super) fn is_settled(&self, backlog: &mut dyn Backlog) -> bool {
+        if self.is_paused || self.cap.rate == Some(0) {
+            return true;
+        }
+        let is_known = self.generation == Some(backlog.generation()) && !self.is_stale || backlog.waiting().is_empty();
+        let is_done = |lane: &Lane| lane.is_over && lane.is_stored;
+        is_known && self.queue.is_empty() && self.lanes.iter().all(is_done) && backlog.look() == Look::Nothing
+    }
+
     /// The server stores other sources now.
     pub(super) fn look_again(&mut self) {
         self.is_stale = true;
@@ -205,6 +258,7 @@ impl Backfill {
         }
         if mack.persisted > 0 {
             backlog.stored(&lane.waiting.key(), mack.persisted.min(lane.waiting.end));
+            self.told.stored(&lane.waiting.key(), mack.persisted);
         }
         lane.is_stored = mack.persisted >= lane.waiting.end;
         // The server forgets a lane only with its epoch: one that goes on has the same number when there is more of it.
@@ -230,7 +284,7 @@ impl Backfill {
         if self.is_stale && self.partial.is_none() {
             // What was passed over is read again; what was sent is known by its lane.
             self.is_stale = false;
-            backlog.rewind(false);
+            backlog.rewind(None);
         }
         let generation = backlog.generation();
         if self.generation != Some(generation) {
@@ -317,12 +371,12 @@ impl Backfill {
             if entry.sequence > lane.next {
                 let (reason, last) = backlog.hole(&key, lane.next);
                 let last = last.clamp(lane.next, entry.sequence - 1);
-                return skip(lane, last, reason, record, counts);
+                return skip(lane, last, reason, record, &mut self.told, counts);
             }
             if entry.length > limits.frame_bytes {
                 let last = lane.next;
                 backlog.pass(&key, entry.sequence);
-                return skip(lane, last, SkipReason::TooLarge, record, counts);
+                return skip(lane, last, SkipReason::TooLarge, record, &mut self.told, counts);
             }
             self.partial = Some(Partial { lane: lane.number, key, entry, offset: 0 });
             return self.send(record, backlog, counts);
@@ -377,7 +431,8 @@ impl Backfill {
         }
         if lane.next < lane.waiting.end {
             let (reason, last) = backlog.hole(&lane.waiting.key(), lane.next);
-            return Some(skip(lane, last.clamp(lane.next, lane.waiting.end - 1), reason, record, counts));
+            let last = last.clamp(lane.next, lane.waiting.end - 1);
+            return Some(skip(lane, last, reason, record, &mut self.told, counts));
         }
         match lane.waiting.ended {
             Some(cause) => {
@@ -448,12 +503,13 @@ fn skip(
     last: u64,
     reason: SkipReason,
     record: &mut RecordWriter,
+    told: &mut Told,
     counts: &mut TransferCounts,
 ) -> bool {
     let written = record.push(&Frame::Skip(Skip { track: lane.number, first: lane.next, last, reason }));
     if written {
         if reason != SkipReason::Live {
-            counts.frames_skipped += last + 1 - lane.next;
+            counts.frames_skipped += told.note(lane.waiting.key(), lane.next, last + 1);
         }
         lane.next = last + 1;
     }

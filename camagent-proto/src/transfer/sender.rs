@@ -123,6 +123,12 @@ struct Track {
     epochs: VecDeque<Epoch>,
 }
 
+impl Track {
+    fn epochs_named(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.epochs.iter().map(|epoch| (self.number, epoch.info.epoch))
+    }
+}
+
 /// The frame that a track would send next.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
@@ -263,7 +269,9 @@ impl Sender {
                 // What the journal has forgotten was sent to its end.
                 let end = journal.end(track.number, id).max(epoch.next);
                 if lost {
-                    epoch.persisted = journal.find(track.number, id, 0).map_or(end, |entry| entry.sequence);
+                    // What went before it was stored is told still; what was stored and let go of is gone with the store.
+                    let kept = journal.find(track.number, id, 0).map_or(end, |entry| entry.sequence);
+                    epoch.persisted = epoch.persisted.min(kept);
                 }
                 let known = match point {
                     Some(point) => point.next.min(end),
@@ -292,8 +300,9 @@ impl Sender {
             retire(track, journal);
         }
         self.backfill.rewind();
+        let live: Vec<_> = self.tracks.iter().flat_map(Track::epochs_named).filter(|_| lost).collect();
         if let Some(backlog) = journal.backlog() {
-            backlog.rewind(lost);
+            backlog.rewind(lost.then_some(&live));
         }
     }
 
@@ -393,11 +402,12 @@ impl Sender {
         self.counts
     }
 
-    /// Whether every frame of the journal was sent and acknowledged.
+    /// Whether every frame of the journal was sent and acknowledged, and what of the past may be sent now was stored.
     pub fn is_settled(&self, journal: &mut dyn Journal) -> bool {
-        self.tracks
-            .iter()
-            .all(|track| track.epochs.iter().all(|epoch| epoch.received >= journal.end(track.number, epoch.info.epoch)))
+        let mut epochs =
+            self.tracks.iter().flat_map(|track| track.epochs.iter().map(move |epoch| (track.number, epoch)));
+        epochs.all(|(number, epoch)| epoch.received >= journal.end(number, epoch.info.epoch))
+            && journal.backlog().is_none_or(|backlog| self.backfill.is_settled(backlog))
     }
 
     /// Writes one frame or a part of one; `false` when there is nothing to write or no room.

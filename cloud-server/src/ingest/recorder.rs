@@ -711,9 +711,9 @@ impl<D: Disk> Recorder<D> {
     }
 
     fn open_store(&mut self) -> io::Result<()> {
-        let text = match self.disk.read(STORE) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let (text, is_there) = match self.disk.read(STORE) {
+            Ok(bytes) => (String::from_utf8_lossy(&bytes).into_owned(), true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (String::new(), false),
             Err(error) => return Err(error),
         };
         let mut lines = text.lines();
@@ -732,7 +732,8 @@ impl<D: Disk> Recorder<D> {
         }
         if !text.trim_matches(['\0', '\n']).is_empty() {
             self.set_aside(STORE, "it does not say which store this is")?;
-        } else if !text.is_empty() {
+        } else if is_there {
+            // The power went, or the disk was full, before anything of it was written.
             self.disk.remove(STORE)?;
         }
         let digits: String = self.storage_epoch.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -402,3 +402,17 @@ fn a_clock_that_runs_ahead_dates_nothing_later_than_now() {
     let ends_us = closed.expect("a file").end_us();
     assert!(ends_us <= UTC + 70_000_000, "{ends_us}");
 }
+
+/// A disk that is full from the start leaves a file without an octet.
+#[test]
+fn a_disk_that_was_full_at_the_first_start_is_used_when_there_is_room() {
+    let disk = SimDisk::new();
+    for room in [0, 5, 30] {
+        disk.set_room(Some(room));
+        assert!(Recorder::open(disk.clone(), settings(), UTC).is_err(), "{room}");
+    }
+    disk.set_room(Some(0));
+    assert!(Recorder::open(disk.clone(), settings(), UTC).is_err());
+    disk.set_room(None);
+    assert_eq!(open(&disk).storage_epoch(), settings().new_epoch);
+}

@@ -325,7 +325,7 @@ impl Backlog for Reader<'_> {
         self.shelf().stored(key, next);
     }
 
-    fn rewind(&mut self, lost: bool) {
+    fn rewind(&mut self, lost: Option<&[(u32, u64)]>) {
         self.shelf().rewind(lost);
     }
 }

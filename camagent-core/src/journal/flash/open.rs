@@ -114,7 +114,11 @@ impl Flash {
         if let Some(before) = before {
             flash.next_number = flash.next_number.max(before.next_number);
             for (key, lane) in &mut flash.lanes {
-                lane.freed = before.lane(key).map_or(0, |lane| lane.freed);
+                lane.freed = match before.lane(key) {
+                    Some(known) => known.freed,
+                    None if before.has_forgotten(key) => lane.end,
+                    None => 0,
+                };
             }
             flash.take_losses(before, &damaged);
             if let Some((boot, clock)) = before.boots().iter().find(|(boot, _)| *boot == flash.config.boot) {

@@ -402,6 +402,14 @@ impl Flash {
         self.boots.retain(|(boot, _)| *boot == own || lanes.keys().any(|key| key.boot == *boot));
     }
 
+    /// Whether the open segment has something of an epoch that was dropped: the server has all of it.
+    pub(super) fn has_forgotten(&self, key: &LaneKey) -> bool {
+        let is_of_run = |run: &Run| (self.config.boot, run.track, run.epoch) == (key.boot, key.track, key.epoch);
+        let is_lost = |lost: &Lost| (lost.boot, lost.track, lost.epoch) == (key.boot, key.track, key.epoch);
+        let has = |open: &Open| open.summary.runs.iter().any(is_of_run) || open.summary.lost.iter().any(is_lost);
+        !self.lanes.contains_key(key) && self.open.as_ref().is_some_and(has)
+    }
+
     fn drop_segment(&mut self, disk: &mut dyn Disk, at: usize) -> io::Result<()> {
         let segment = &self.segments[at];
         let name = name(segment.number);

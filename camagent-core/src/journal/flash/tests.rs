@@ -524,6 +524,28 @@ fn what_was_lost_is_known_after_the_card_was_away() {
 }
 
 #[test]
+fn what_was_stored_and_forgotten_is_not_offered_again_after_the_card_was_away() {
+    let card = SimDisk::new(3, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 1 << 20);
+    (0..50).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.seal(&mut disk).unwrap();
+    // The next run lets go of all of it for the cap, and says so in the segment that it is in.
+    let (mut flash, _) = open(&card, 2, 1 << 20);
+    (0..25).for_each(|sequence| append(&mut flash, &mut disk, 2, 1, sequence).unwrap());
+    assert!(flash.evict_oldest(&mut disk).unwrap());
+    append(&mut flash, &mut disk, 2, 0, 0).unwrap();
+    flash.note_end(&info(0, 1), 1, 0, (0, 0), 1);
+    flash.sync(&mut disk).unwrap();
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().end, 50);
+    flash.free(&mut disk, &key(1, 0), 50).unwrap();
+    flash.free(&mut disk, &key(2, 0), 1).unwrap();
+    assert!(flash.lane(&key(1, 0)).is_none() && flash.lane(&key(2, 0)).is_none(), "nothing of it is left to say");
+    let (again, _) = Flash::open(&mut disk, config(2, 1 << 20), Some(&flash)).unwrap();
+    assert!(again.lanes().all(|(key, lane)| lane.freed == if key.track == 1 { 0 } else { lane.end }));
+}
+
+#[test]
 fn damage_in_the_segment_that_is_open_ends_the_reading_of_no_other() {
     let card = SimDisk::new(1, u64::MAX);
     let mut disk = card.clone();
