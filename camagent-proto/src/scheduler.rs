@@ -44,6 +44,8 @@ const CONTROL_BURST: i64 = 16 << 10;
 const AUDIO_SHARE: i64 = 4;
 /// What audio may send at once, however busy the others are: seconds of it, after a pause of the path.
 const AUDIO_BURST: i64 = 64 << 10;
+/// What audio may owe: it also sends while nobody waits, and who comes then is not to hold it up.
+const AUDIO_DEBT: i64 = 4 << 10;
 
 /// Decides in which order the classes are asked for the next record.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ impl Scheduler {
             Class::Video | Class::Tunnels => self.audio += octets * AUDIO_SHARE,
             Class::Control | Class::Backfill => {}
         }
-        self.audio = self.audio.clamp(-AUDIO_BURST, AUDIO_BURST);
+        self.audio = self.audio.clamp(-AUDIO_DEBT, AUDIO_BURST);
         match class {
             Class::Video => self.owed_to_tunnels += octets / VIDEO_WEIGHT,
             Class::Tunnels => self.owed_to_tunnels -= octets,
@@ -243,8 +245,11 @@ mod tests {
             let sent = Sides([0, ENDLESS, ENDLESS, ENDLESS, 0]).records(&mut scheduler, 1_000, size);
             assert!(sent[3] * 40 > sent.iter().sum::<usize>(), "also beside video: {sent:?}");
         }
-        let alone = Sides([0, ENDLESS, 0, 0, ENDLESS]).records(&mut Scheduler::default(), 1_000, 2_500);
+        let mut scheduler = Scheduler::default();
+        let alone = Sides([0, ENDLESS, 0, 0, ENDLESS]).records(&mut scheduler, 1_000, 2_500);
         assert_eq!(alone[1], 2_500_000, "nobody else wants it");
+        let sent = Sides([0, ENDLESS, ENDLESS, ENDLESS, 0]).records(&mut scheduler, 2, 1_200);
+        assert_eq!(sent[1], 1_200, "who comes then has one record's time and no more");
     }
 
     #[test]

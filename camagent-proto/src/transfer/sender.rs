@@ -67,7 +67,7 @@ struct Epoch {
     /// All below that were lost are counted: a repeat of the same SKIP after a reconnect counts once.
     counted: u64,
     partial: Option<Partial>,
-    broken: Option<Broken>,
+    breaks: VecDeque<Broken>,
     /// What was left out and counted, as long as the server need not have heard of it: first and end, oldest first.
     unheard: VecDeque<(u64, u64)>,
 }
@@ -81,7 +81,7 @@ struct Broken {
     key: Option<u64>,
 }
 
-/// Gaps that are remembered until the server has heard of them.
+/// Gaps, and breaks, that are remembered until the server has heard of them.
 const MAX_UNHEARD: usize = 64;
 
 impl Epoch {
@@ -89,6 +89,7 @@ impl Epoch {
     fn hear(&mut self, received: u64) {
         self.received = self.received.max(received);
         self.unheard.retain(|(_, end)| *end > self.received);
+        self.breaks.retain(|broken| broken.key.is_none_or(|key| key > received));
     }
 
     /// What was left out and not heard of is sent after all: how many frames these are.
@@ -105,7 +106,7 @@ impl Epoch {
 
     /// Whether a frame refers to one that was left out. It need not when the server was not told of that before the connection broke.
     fn is_cut_off(&self, sequence: u64) -> bool {
-        self.broken.is_some_and(|broken| broken.first < sequence && broken.key.is_none_or(|key| sequence < key))
+        self.breaks.iter().any(|broken| broken.first < sequence && broken.key.is_none_or(|key| sequence < key))
     }
 }
 
@@ -197,7 +198,7 @@ impl Sender {
                     begun: 0,
                     counted,
                     partial: None,
-                    broken: None,
+                    breaks: VecDeque::new(),
                     unheard: VecDeque::new(),
                 };
                 (track.flow, track.is_audio, track.is_recorded, track.budget) = (flow, is_audio, is_recorded, budget);
@@ -548,12 +549,11 @@ impl Sender {
         let (end, reason) = match verdict {
             Verdict::Send => {
                 // The server had not heard of it: what was left out is sent after all, and nothing is broken.
-                epoch.broken.take_if(|broken| broken.first == entry.sequence);
-                if let Some(broken) = &mut epoch.broken
-                    && entry.head.key
-                    && entry.sequence > broken.first
-                {
-                    broken.key = Some(broken.key.map_or(entry.sequence, |key| key.min(entry.sequence)));
+                epoch.breaks.retain(|broken| broken.first != entry.sequence);
+                if entry.head.key {
+                    for broken in epoch.breaks.iter_mut().filter(|broken| broken.first < entry.sequence) {
+                        broken.key = Some(broken.key.map_or(entry.sequence, |key| key.min(entry.sequence)));
+                    }
                 }
                 return None;
             }
@@ -582,14 +582,18 @@ impl Sender {
             epoch.unheard.push_back((before, end));
         }
         if verdict == Verdict::LeaveAll {
-            let is_first = epoch.broken.is_none_or(|broken| broken.key.is_some());
+            let is_first = epoch.breaks.back().is_none_or(|broken| broken.key.is_some());
             if is_first && !self.key_requests.contains(&number) {
                 self.key_requests.push(number);
             }
-            // A break that the server may not have heard of to its end goes on.
-            let unheard = epoch.broken.filter(|broken| broken.key.is_none_or(|key| epoch.received < key));
-            let first = unheard.map_or(entry.sequence, |broken| broken.first);
-            epoch.broken = Some(Broken { first, key: None });
+            let has_room = epoch.breaks.len() < MAX_UNHEARD;
+            match epoch.breaks.back_mut() {
+                // One that is open goes on, and so does the last one when there are too many.
+                Some(broken) if !is_first || !has_room => {
+                    (broken.first, broken.key) = (broken.first.min(entry.sequence), None);
+                }
+                _ => epoch.breaks.push_back(Broken { first: entry.sequence, key: None }),
+            }
         }
         Some(true)
     }
