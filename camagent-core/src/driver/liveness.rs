@@ -47,6 +47,8 @@ pub(super) struct Liveness {
     /// Since when the next kernel has that, and nothing more has arrived.
     kept_since: Option<Instant>,
     looked_at: Instant,
+    /// Octets that had been handed over when the kernel was asked last.
+    looked_sent: u64,
 }
 
 impl Liveness {
@@ -62,7 +64,7 @@ impl Liveness {
 
     /// What the kernel says: `sent` octets were handed over since the beginning, `outstanding` of them are not acknowledged.
     pub(super) fn look(&mut self, now: Instant, sent: u64, outstanding: u64) {
-        self.looked_at = now;
+        (self.looked_at, self.looked_sent) = (now, sent);
         let acknowledged = sent.saturating_sub(outstanding);
         if outstanding == 0 {
             self.owed_since = None;
@@ -112,12 +114,14 @@ impl Liveness {
         reached.map_or(Verdict::Well, |(_, verdict)| verdict)
     }
 
-    /// When the verdict may be another, or the kernel is to be asked.
-    pub(super) fn deadline(&self, now: Instant, round_trip: Duration) -> Option<Instant> {
-        let since = self.since()?;
-        let next = Self::thresholds(round_trip).into_iter().map(|(after, _)| since + after).find(|at| *at > now);
+    /// When the verdict may be another, or the kernel is to be asked; `sent` octets were handed over by now. What was written behind the last look is
+    /// looked after also when nothing else happens.
+    pub(super) fn deadline(&self, now: Instant, round_trip: Duration, sent: u64) -> Option<Instant> {
+        let thresholds = |since| Self::thresholds(round_trip).into_iter().map(move |(after, _)| since + after);
+        let next = self.since().and_then(|since| thresholds(since).find(|at| *at > now));
+        let unseen = (sent > self.looked_sent).then(|| (self.looked_at + LOOK_EVERY).max(now + LOOK_EVERY));
         let look = self.owed_since.map(|_| self.looked_at + LOOK_EVERY).filter(|at| *at > now);
-        [next, look].into_iter().flatten().min()
+        [next, look, unseen].into_iter().flatten().min()
     }
 
     fn since(&self) -> Option<Instant> {
@@ -157,7 +161,7 @@ mod tests {
                 changes.push((now.saturating_since(at(0)).as_millis() as u64, next));
                 verdict = next;
             }
-            match liveness.deadline(now, round_trip) {
+            match liveness.deadline(now, round_trip, 1_000_000) {
                 Some(next) => {
                     assert!(next > now, "a deadline in the past turns for ever");
                     now = next;
@@ -201,13 +205,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_after_a_long_silence_is_looked_after() {
+        let mut liveness = Liveness::default();
+        liveness.look(at(0), 1_000, 0);
+        let next = liveness.deadline(at(20_000), NEAR, 1_400).expect("an event has left, and nothing else will happen");
+        assert!(next <= at(20_500), "{next:?}");
+        liveness.look(next, 1_400, 400);
+        assert_eq!(liveness.verdict(next + Liveness::stall_after(NEAR), NEAR), Verdict::Stalled);
+        liveness.look(next + MS * 250, 1_400, 0);
+        assert_eq!(liveness.deadline(next + MS * 250, NEAR, 1_400), None);
+    }
+
+    #[test]
     fn silence_counts_only_while_something_is_owed() {
         let mut liveness = Liveness::default();
         liveness.look(at(0), 1_000, 0);
-        assert_eq!((liveness.verdict(at(999_999), NEAR), liveness.deadline(at(0), NEAR)), (Verdict::Well, None));
+        assert_eq!((liveness.verdict(at(999_999), NEAR), liveness.deadline(at(0), NEAR, 1_000)), (Verdict::Well, None));
         // A proxy acknowledges what it cannot deliver: on an idle connection only the heartbeat tells.
         liveness.asked(Some(at(1_000)));
-        assert_eq!(liveness.deadline(at(1_000), NEAR), Some(at(3_000)));
+        assert_eq!(liveness.deadline(at(1_000), NEAR, 1_000), Some(at(3_000)));
         assert_eq!(liveness.verdict(at(3_000), NEAR), Verdict::Suspect);
         assert_eq!(liveness.verdict(at(5_000), MS * 500), Verdict::Suspect, "farther away");
         assert_eq!(liveness.verdict(at(5_000), NEAR), Verdict::Stalled);

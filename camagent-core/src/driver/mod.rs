@@ -29,7 +29,10 @@ pub(crate) use window::Hours;
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use camagent_proto::{CloseCode, Error as ProtocolError, Instant, session, stats::Statistics};
-use futures_util::future::{Either, select};
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -134,7 +137,7 @@ impl Driver {
             };
             let mut pause = self.servers.ended(clock::now(), server, ending, outcome.lived, random());
             if let Some(other) = outcome.go_to {
-                self.servers.go_to(other);
+                self.servers.go_to(server, other);
             }
             // A refusal of the present server says nothing good about the next connection.
             second = outcome.second.filter(|_| matches!(ending, Ending::Trouble));
@@ -210,14 +213,18 @@ impl Driver {
     /// Waits for the time of the next attempt; orders are taken meanwhile. With a stop under way the pauses are short, and another network ends them.
     async fn wait(&mut self) {
         let began = clock::now();
+        let mut has_changed = false;
         while !self.is_done() {
             let now = clock::now();
-            if self.shared.take_network_change().is_some()
-                && self.network_tried_at.is_none_or(|at| now.saturating_since(at) >= NETWORK_EVERY)
-                && self.servers.network_changed(now)
-            {
-                self.logger.info(format_args!("the network has changed: dialling at once"));
-                self.network_tried_at = Some(now);
+            has_changed |= self.shared.take_network_change().is_some();
+            // One that comes soon after another, as addresses do one by one, waits and is not forgotten.
+            let may_try_at = self.network_tried_at.map_or(now, |at| at + NETWORK_EVERY);
+            if has_changed && may_try_at <= now {
+                has_changed = false;
+                if self.servers.network_changed(now) {
+                    self.logger.info(format_args!("the network has changed: dialling at once"));
+                    self.network_tried_at = Some(now);
+                }
             }
             let (_, mut until) = self.servers.next();
             if self.shared.is_stopping() {
@@ -235,6 +242,7 @@ impl Driver {
                 return;
             }
             let left = self.session.streams_until().map_or(left, |at| at.saturating_since(now).min(left));
+            let left = if has_changed { may_try_at.saturating_since(now).min(left) } else { left };
             // Frames may wake this often; a look at the orders is all that it costs.
             let _ = timeout(left, Arc::clone(&self.shared.wake).notified_owned()).await;
         }
@@ -244,18 +252,22 @@ impl Driver {
     async fn finish(&mut self, server: usize, mut dial: Dial, dialler: &Dialler) -> Option<Result<Connection, Error>> {
         let mut began = clock::now();
         let shared = Arc::clone(&self.shared);
+        // What was told before is why it was begun.
+        let _ = shared.network_wake.notified().now_or_never();
         loop {
             let stop = pin!(self.given_up());
-            let network = pin!(shared.network_wake.notified());
+            let not_before = began + NETWORK_EVERY;
+            let network = pin!(async {
+                shared.network_wake.notified().await;
+                // One that comes soon after the dial began, as addresses do one by one, waits and is not forgotten.
+                tokio::time::sleep(not_before.saturating_since(clock::now())).await;
+            });
             match select(&mut dial, select(stop, network)).await {
                 Either::Left((dialled, _)) => return Some(dialled),
                 Either::Right((Either::Left(_), _)) => return None,
                 Either::Right((Either::Right(_), _)) => {
-                    let now = clock::now();
-                    if now.saturating_since(began) >= NETWORK_EVERY {
-                        began = now;
-                        dial = dialler.dial(server, dialler.patience());
-                    }
+                    began = clock::now();
+                    dial = dialler.dial(server, dialler.patience());
                 }
             }
         }

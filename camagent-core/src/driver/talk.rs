@@ -291,7 +291,7 @@ impl Driver {
             self.tunnels.deadline(),
             talk.look_at,
             self.hours.deadline(),
-            talk.watch.deadline(now).filter(|_| talk.ends_by.is_none()),
+            talk.watch.deadline(now, talk.connection.sent()).filter(|_| talk.ends_by.is_none()),
             self.refusals_logged.deadline(),
             self.refusals_told.deadline(),
         ];

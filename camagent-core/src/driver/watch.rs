@@ -81,14 +81,15 @@ impl Watch {
         }
     }
 
-    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+    /// `sent` octets were handed over by now.
+    pub(super) fn deadline(&self, now: Instant, sent: u64) -> Option<Instant> {
         let round_trip = self.round_trips.usual();
         let again = (self.again_at > now).then_some(self.again_at);
         let back = self.return_at.filter(|at| *at > now);
         let told = self.second.as_ref().filter(|second| second.why == Why::Network && second.is_ready());
         let left = told_patience(round_trip).saturating_sub(self.liveness.silence(now));
         let told = told.filter(|_| !left.is_zero()).map(|_| now + left);
-        [self.liveness.deadline(now, round_trip), again, back, told].into_iter().flatten().min()
+        [self.liveness.deadline(now, round_trip, sent), again, back, told].into_iter().flatten().min()
     }
 
     /// The connection has ended with `error`: the silence before the heartbeat that got no answer, if it is that which the connection died of. The
@@ -115,14 +116,14 @@ impl Driver {
         dialler: &Dialler,
         now: Instant,
     ) -> Option<Error> {
-        let network_changed = self.shared.take_network_change();
         if talk.is_ending() {
             return None;
         }
         self.note_signs(talk, now);
         self.go_on_dialling(cx, talk, now);
         talk.established_at?;
-        if let Some(told_by_host) = network_changed {
+        // Not before: who cannot act upon it leaves it to whoever comes next.
+        if let Some(told_by_host) = self.shared.take_network_change() {
             self.network_changed(talk, dialler, told_by_host, now);
         }
         let round_trip = talk.watch.round_trips.usual();
@@ -155,7 +156,9 @@ impl Driver {
                 self.look_for_first(talk, dialler, now);
             }
             (Verdict::Suspect | Verdict::Stalled, None) => {
-                if talk.watch.second.is_none() && talk.watch.again_at <= now {
+                // A look for the first server waits while this one may be dead.
+                let is_free = talk.watch.second.as_ref().is_none_or(|second| second.why == Why::Return);
+                if is_free && talk.watch.again_at <= now {
                     let silence = silence.as_secs_f64();
                     match self.servers.beside(now, talk.server, talk.watch.failed) {
                         Ok(server) => {

@@ -27,13 +27,20 @@ pub(crate) struct Servers {
     each: Vec<Server>,
     next: usize,
     next_at: Instant,
+    /// Until then the agents of a server that sent them elsewhere come back spread.
+    spread_until: Option<Instant>,
 }
 
 impl Servers {
     /// So many servers; `pause` is the longest pause of a young outage.
     pub(crate) fn new(count: usize, pause: Duration) -> Self {
         let server = || Server { backoff: Backoff::new(pause), ready_at: Instant::ZERO, is_asked: false };
-        Self { each: (0..count.max(1)).map(|_| server()).collect(), next: 0, next_at: Instant::ZERO }
+        Self {
+            each: (0..count.max(1)).map(|_| server()).collect(),
+            next: 0,
+            next_at: Instant::ZERO,
+            spread_until: None,
+        }
     }
 
     /// The server to try next, and not before when.
@@ -94,7 +101,7 @@ impl Servers {
             Ending::Trouble | Ending::RetryAfter { .. } => had_session && asked_until.is_none(),
             Ending::Refused => false,
         };
-        (self.next, self.next_at) = (server, ready_at);
+        (self.next, self.next_at, self.spread_until) = (server, ready_at, None);
         if !stays {
             // Other bits than those of the pause.
             let hop = now + within(HOP, random.rotate_left(32));
@@ -111,8 +118,9 @@ impl Servers {
         self.next_at.saturating_since(now)
     }
 
-    /// A server named another one to go to, when the pause is over.
-    pub(crate) fn go_to(&mut self, server: usize) {
+    /// `by` named another server to go to, when the pause is over that it asked for, if it did.
+    pub(crate) fn go_to(&mut self, by: usize, server: usize) {
+        self.spread_until = self.each[by].is_asked.then_some(self.next_at);
         self.next = server;
         // One that has asked for a pause itself knows better.
         if self.each[server].is_asked {
@@ -122,7 +130,8 @@ impl Servers {
 
     /// Another network: what was out of reach may be within it. Pauses that the server asked for stay; `true` when there is nothing to wait for.
     pub(crate) fn network_changed(&mut self, now: Instant) -> bool {
-        let is_asked = self.each[self.next].is_asked && self.each[self.next].ready_at > now;
+        let is_spread = self.spread_until.is_some_and(|at| at > now);
+        let is_asked = is_spread || self.each[self.next].is_asked && self.each[self.next].ready_at > now;
         if !is_asked {
             self.next_at = self.next_at.min(now);
         }
@@ -185,7 +194,9 @@ mod tests {
         let pause = servers.ended(seconds(100), 0, Ending::Goaway { spread: MINUTE }, MINUTE, MOST / 2);
         assert!(pause > Duration::from_secs(25), "{pause:?}");
         assert_eq!(servers.next(), (0, seconds(100) + pause));
-        servers.go_to(1);
+        servers.go_to(0, 1);
+        assert_eq!(servers.next(), (1, seconds(100) + pause));
+        assert!(!servers.network_changed(seconds(101)), "another network changes nothing about it");
         assert_eq!(servers.next(), (1, seconds(100) + pause));
     }
 
@@ -194,7 +205,7 @@ mod tests {
         let mut servers = Servers::new(2, PAUSE);
         servers.ended(seconds(90), 1, Ending::RetryAfter { after: MINUTE }, NONE, MOST);
         servers.ended(seconds(100), 0, Ending::Goaway { spread: Duration::from_secs(5) }, MINUTE, MOST);
-        servers.go_to(1);
+        servers.go_to(0, 1);
         let (server, at) = servers.next();
         assert!(server == 1 && at >= seconds(150), "{server} at {at:?}");
     }

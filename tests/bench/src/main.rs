@@ -44,7 +44,7 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
 --work WORK uplink, journal: one work alone
 --gigabytes N
             journal: size of the folder that is opened (32 without it; less is not kept)
---matrix    uplink: many different links, a short cell each (2 rounds without --rounds)
+--matrix    uplink: many different links, a short cell each (5 rounds without --rounds)
 --cell CELL uplink: one link alone, kbit/s,round trip ms,loss %,queue ms, such as 1000,600,0,50; not kept in the page
 --quick     uplink: half a minute, camagent beside separate connections; fails when it is not much better
 ";

@@ -19,7 +19,7 @@ const ROUND_TRIPS_MS: [u64; 4] = [10, 60, 150, 600];
 const LOSSES_PERCENT: [u64; 3] = [0, 1, 3];
 const QUEUES_MS: [u64; 3] = [50, 300, 1_000];
 /// Rounds that are kept.
-pub(crate) const ROUNDS: usize = 2;
+pub(crate) const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_secs(8);
 /// How long each cell is measured.
 const LENGTH: Duration = Duration::from_secs(12);
