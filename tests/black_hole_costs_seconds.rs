@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use camagent_testkit::core::{Config, Event};
+use camagent_testkit::core::{Agent, Config, Event, Host};
 use camagent_testkit::emulator::{Change, FAR, Flows, Path, Setup, Uplink};
+use camagent_testkit::events::Recorder;
 use camagent_testkit::logs::Logs;
 use camagent_testkit::wait::{self, SOON};
 use camagent_testkit::{Accelerator, CloudServer, Link, Script, Viewer, camera};
@@ -50,6 +51,39 @@ fn a_black_hole_of_one_connection_is_left_within_seconds() {
         assert_eq!(camera.events().count(codes), ROUNDS, "{:?}", camera.events().all());
         assert_eq!(server.event_count("duplicate_identity"), 0);
         assert_eq!(camera.agent().statistics().packets_lost, 0);
+    });
+}
+
+/// Nothing flows but one event, and no heartbeat will come for an hour.
+#[test]
+fn a_single_event_into_a_black_hole_finds_it_as_soon() {
+    let path = || Path { rate: Some(10_000_000), delay: Duration::from_millis(30), queue: 250_000, ..Path::default() };
+    let Some(uplink) = Uplink::of(Setup { up: path(), down: path(), seed: 1, script: Vec::new() }) else { return };
+    uplink.far.block_on(async {
+        let hour = Duration::from_secs(3_600);
+        let server = CloudServer::with(|config| {
+            config.listen.tls = (FAR, 0).into();
+            config.limits.heartbeat_interval = hour;
+        })
+        .await;
+        let token = server.add_agent("cam").await;
+        let mut json = server.agent_json("cam", &token, server.addresses().tls);
+        json["network"]["heartbeat_interval"] = 3_600.into();
+        let config = Config::from_json(&json.to_string()).expect("a good file");
+        let events = Recorder::default();
+        let keeper = events.clone();
+        let host = Host { on_event: Some(Box::new(move |event| keeper.keep(event))), ..Host::default() };
+        let agent = uplink.near.within(|| Agent::start(config, host).expect("it starts"));
+        let seen = || server.event_count("agent_event");
+        wait::until("a session", SOON, || events.sessions() == 1).await;
+        agent.push_event(None, "before", "x".into()).expect("room for it");
+        wait::until("an event", SOON, || seen() == 1).await;
+        // The silence is what this is about: all is acknowledged, and nobody has anything to say.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        uplink.change(Change::BlackHole(Flows::Known));
+        agent.push_event(None, "into it", "x".into()).expect("room for it");
+        wait::until("a new session", SOON, || events.sessions() == 2).await;
+        wait::until("the event", SOON, || seen() == 2).await;
     });
 }
 
