@@ -60,6 +60,8 @@ const STOPPING_PAUSE: Duration = Duration::from_millis(500);
 
 /// Networks that come and go do not make the agent dial more often than this.
 const NETWORK_EVERY: Duration = Duration::from_secs(2);
+/// What the kernel tells of it is acted upon within so long, in milliseconds.
+const NETWORK_SPREAD_MS: u64 = 1_000;
 
 /// The loop's own things.
 pub(crate) struct Driver {
@@ -213,18 +215,20 @@ impl Driver {
     /// Waits for the time of the next attempt; orders are taken meanwhile. With a stop under way the pauses are short, and another network ends them.
     async fn wait(&mut self) {
         let began = clock::now();
-        let mut has_changed = false;
+        let mut try_at: Option<Instant> = None;
         while !self.is_done() {
             let now = clock::now();
-            has_changed |= self.shared.take_network_change().is_some();
-            // One that comes soon after another, as addresses do one by one, waits and is not forgotten.
-            let may_try_at = self.network_tried_at.map_or(now, |at| at + NETWORK_EVERY);
-            if has_changed && may_try_at <= now {
-                has_changed = false;
-                if self.servers.network_changed(now) {
-                    self.logger.info(format_args!("the network has changed: dialling at once"));
-                    self.network_tried_at = Some(now);
-                }
+            if let Some(told_by_host) = self.shared.take_network_change() {
+                // One that comes soon after another, as addresses do one by one, waits and is not forgotten.
+                let earliest = self.network_tried_at.map_or(now, |at| now.max(at + NETWORK_EVERY));
+                // A router that renews addresses tells all cameras behind it at once.
+                let spread = if told_by_host { 0 } else { random() % NETWORK_SPREAD_MS };
+                let at = earliest + Duration::from_millis(spread);
+                try_at = Some(try_at.map_or(at, |before| before.min(at)));
+            }
+            if try_at.take_if(|at| *at <= now).is_some() && self.servers.network_changed(now) {
+                self.logger.info(format_args!("the network has changed: dialling at once"));
+                self.network_tried_at = Some(now);
             }
             let (_, mut until) = self.servers.next();
             if self.shared.is_stopping() {
@@ -242,7 +246,7 @@ impl Driver {
                 return;
             }
             let left = self.session.streams_until().map_or(left, |at| at.saturating_since(now).min(left));
-            let left = if has_changed { may_try_at.saturating_since(now).min(left) } else { left };
+            let left = try_at.map_or(left, |at| at.saturating_since(now).min(left));
             // Frames may wake this often; a look at the orders is all that it costs.
             let _ = timeout(left, Arc::clone(&self.shared.wake).notified_owned()).await;
         }
