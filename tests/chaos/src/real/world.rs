@@ -352,7 +352,11 @@ impl<'a> World<'a> {
             }
             // Clocks of agents are known to some tens of milliseconds.
             let slack = 500_000;
-            let cost = WRITE_AHEAD_US + BUSY_US + slack;
+            let cost = slack
+                + match self.allowance() {
+                    Allowance::Time(micros) => micros,
+                    Allowance::Octets(octets) => octets as i64 * 1_000_000 / SECOND_OCTETS as i64,
+                };
             let between = lives.windows(2).any(|pair| {
                 let ended = pair[0].end.as_ref().map_or(i64::MAX, |end| end.utc_us);
                 from >= ended - cost && to <= pair[1].began_utc_us + BUSY_US + slack
@@ -362,6 +366,15 @@ impl<'a> World<'a> {
             }
         }
         faults.into_iter().for_each(|fault| self.verdict.unexplained(fault));
+    }
+
+    /// What a kill may cost.
+    fn allowance(&self) -> Allowance {
+        match self.plan.write_ahead {
+            true => Allowance::Time(WRITE_AHEAD_US + BUSY_US),
+            // Beyond half of it what memory holds goes to the card.
+            false => Allowance::Octets(MEMORY / 2 + 4 * SECOND_OCTETS),
+        }
     }
 
     async fn end(mut self) -> Verdict {
@@ -379,12 +392,7 @@ impl<'a> World<'a> {
         }
         let mut shelf = std::mem::take(&mut self.shelf);
         shelf.look(&folder);
-        let allowance = if self.plan.write_ahead {
-            Allowance::Time(WRITE_AHEAD_US + BUSY_US)
-        } else {
-            // Beyond half of it what memory holds goes to the card.
-            Allowance::Octets(MEMORY / 2 + 4 * SECOND_OCTETS)
-        };
+        let allowance = self.allowance();
         let mut verdict = std::mem::take(&mut self.verdict);
         verdict.add(judge(&self.lives, &shelf, &self.stage.played, allowance));
         if !verdict.is_good() {
