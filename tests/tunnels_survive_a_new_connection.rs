@@ -221,7 +221,7 @@ async fn every_octet_arrives_once_after_a_reset_with_a_new_address_and_half_a_mi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rtsp_plays_on_after_half_a_minute_without_a_link_and_with_a_new_address() {
+async fn rtsp_plays_on_after_a_reset_with_a_new_address_and_half_a_minute_without_a_link() {
     let Some(uplink) = Uplink::of(Setup::profile("lte").expect("a profile")) else { return };
     let (server, camera) = (CloudServer::start().await, RtspCamera::start().await);
     let far = uplink.far.within(|| std::net::TcpListener::bind((FAR, 0))).expect("a port");
@@ -239,6 +239,13 @@ async fn rtsp_plays_on_after_half_a_minute_without_a_link_and_with_a_new_address
     let url = camera.url(SUB).replace(&camera.rtsp_address().to_string(), &rtsp.to_string());
     let viewer = Viewer::play_again(&url, SOON).await;
     viewer.wait_count(0, 20, SOON).await;
+
+    let outside = uplink.outside();
+    uplink.change(Change::Reset(Flows::All));
+    uplink.change(Change::Address(Existing::Lost));
+    assert_ne!(uplink.outside(), outside);
+    wait::until("a session from there", BACK, || server.event_count("agent_online") >= 2).await;
+    plays_on(&camera, &viewer).await;
 
     let (outside, before) = (uplink.outside(), viewer.count(0));
     uplink.change(Change::BlackHole(Flows::All));
