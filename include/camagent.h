@@ -604,7 +604,7 @@ camagent_result camagent_stop(struct camagent_t *agent,
                               struct camagent_left_t *left);
 
 /**
- * Copies a frame into the journal and wakes the agent. It never waits for network or disk, and allocates nothing. Any thread may call it; frames of
+ * Copies a frame into the journal, which the agent sends it from. It never waits for network or disk, and allocates nothing. Any thread may call it; frames of
  * one track have to be pushed in their order, by one thread at a time.
  *
  * @param agent   the agent

@@ -183,13 +183,14 @@ impl Agent {
         self.shared.intake.remove_track(number)
     }
 
-    /// Copies a frame into the journal and wakes the agent. Waits for nothing but the copy of another frame, allocates nothing.
+    /// Copies a frame into the journal and, when it can leave at once, wakes the agent. Waits for nothing but the copy of another frame, or of a part of
+    /// one; allocates nothing.
     /// Frames of one track must be pushed in their order, by one thread at a time.
     pub fn push_frame(&self, track: u32, frame: Frame<'_>) -> Result<Pushed, Error> {
         self.check()?;
         let pushed = self.shared.intake.push(clock::now(), track, frame)?;
         if pushed != Pushed::NotWanted {
-            self.shared.wake.notify_one();
+            self.shared.frame_came();
         }
         Ok(pushed)
     }

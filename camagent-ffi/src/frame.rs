@@ -20,7 +20,7 @@ pub const CAMAGENT_FRAME_DISPOSABLE: u32 = 2;
 /// The camera's clock jumped, or frames were lost before this one.
 pub const CAMAGENT_FRAME_DISCONTINUITY: u32 = 4;
 
-/// Copies a frame into the journal and wakes the agent. It never waits for network or disk, and allocates nothing. Any thread may call it; frames of
+/// Copies a frame into the journal, which the agent sends it from. It never waits for network or disk, and allocates nothing. Any thread may call it; frames of
 /// one track have to be pushed in their order, by one thread at a time.
 ///
 /// @param agent   the agent

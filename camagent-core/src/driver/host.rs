@@ -248,6 +248,12 @@ impl Driver {
         }
     }
 
+    /// After how long frames that went are told of: when some went since they were told of last.
+    pub(super) fn overflow_due(&self, now: Instant) -> Option<Duration> {
+        let told = self.overflow_told.filter(|_| self.shared.intake.has_overflow())?;
+        Some((told + OVERFLOW_EVERY).saturating_since(now))
+    }
+
     /// What the disk thread has to say.
     pub(super) fn tell_storage(&mut self) {
         let tellings = self.shared.shelf.as_ref().map(|shelf| shelf.take_tellings()).unwrap_or_default();

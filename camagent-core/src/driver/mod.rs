@@ -247,7 +247,7 @@ impl Driver {
             }
             let left = self.session.streams_until().map_or(left, |at| at.saturating_since(now).min(left));
             let left = try_at.map_or(left, |at| at.saturating_since(now).min(left));
-            // Frames may wake this often; a look at the orders is all that it costs.
+            let left = self.overflow_due(now).map_or(left, |after| after.min(left));
             let _ = timeout(left, Arc::clone(&self.shared.wake).notified_owned()).await;
         }
     }
@@ -306,6 +306,7 @@ impl Driver {
         }
         let mut talk = Talk::new(connection, server, &self.shared, self.config.queue_target);
         let closing = std::future::poll_fn(|cx| self.turn(cx, &mut talk, dialler, traffic)).await;
+        self.shared.await_frames(false);
         if let Some(silence) = talk.watch.died_after(talk.failure.as_ref().unwrap_or(&closing))
             && talk.connection.ends().is_some_and(|(own, peer)| net::way_to(peer) == Some(own.ip()))
         {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,8 +48,10 @@ pub(crate) struct Shared {
     pub(crate) shelf: Option<Arc<Shelf>>,
     pub(crate) counts: SharedCounts,
     pub(crate) events: EventQueue,
-    /// Wakes the loop: a frame, an order, or the wish to stop.
+    /// Wakes the loop: a frame that it waits for, an order, or the wish to stop.
     pub(crate) wake: Arc<Notify>,
+    /// A new frame could leave at once. What wakes another thread costs the camera's thread more than the copy of a small frame.
+    awaits_frames: AtomicBool,
     /// Wakes a loop that is dialling or waiting: the wish to stop only.
     pub(crate) stop_wake: Notify,
     /// Wakes a loop that is dialling: another network.
@@ -68,6 +73,7 @@ impl Shared {
             counts: SharedCounts::default(),
             events,
             wake: Arc::default(),
+            awaits_frames: AtomicBool::new(false),
             stop_wake: Notify::new(),
             network_wake: Notify::new(),
             network: Mutex::default(),
@@ -92,6 +98,18 @@ impl Shared {
         drop(orders);
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// The loop is woken by frames from now on, or no longer. It says so before it looks into the journal: what comes in behind that look wakes it.
+    pub(super) fn await_frames(&self, awaits: bool) {
+        self.awaits_frames.store(awaits, Ordering::SeqCst);
+    }
+
+    /// A frame is in the journal, or could not be: wakes the loop if that has to do something now.
+    pub(crate) fn frame_came(&self) {
+        if self.awaits_frames.load(Ordering::SeqCst) || self.intake.take_news() {
+            self.wake.notify_one();
+        }
     }
 
     /// Asks the loop to end: at `until` at the latest.
@@ -163,8 +181,12 @@ impl crate::source::pull::Home for Shared {
         &self.intake
     }
 
-    fn wake(&self) {
+    fn track_began(&self) {
         self.wake.notify_one();
+    }
+
+    fn frame_came(&self) {
+        self.frame_came();
     }
 
     fn is_connected(&self) -> bool {
@@ -199,5 +221,37 @@ pub(crate) fn statistics(shared: &Shared, uptime: Duration) -> Statistics {
         uplink_bits_per_second: network.uplink.bits_per_second,
         uplink_queue_us: network.uplink.queue_us,
         ..Statistics::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::{Codec, Config, Frame, Framing, Pushed, TrackDescription};
+
+    #[test]
+    fn a_frame_wakes_the_loop_when_it_can_leave_or_something_is_to_be_told() {
+        let config = r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"}}"#;
+        let intake = Intake::new(64 << 10, &Config::from_json(config).unwrap().cameras, false).unwrap();
+        intake.set_track(0, &TrackDescription::video("sub", Codec::H264, Framing::AnnexB)).unwrap();
+        let shared = Shared::new(Arc::new(intake), None, EventQueue::new().unwrap());
+        let wakes = |key: bool| {
+            let mut data = vec![0; 20 << 10];
+            data[..6].copy_from_slice(&[0, 0, 0, 1, if key { 0x65 } else { 0x41 }, 1]);
+            let frame = Frame { data: &data, ..Frame::default() };
+            assert_eq!(shared.intake.push(Instant::ZERO, 0, frame).unwrap(), Pushed::Kept);
+            shared.frame_came();
+            shared.wake.notified().now_or_never().is_some()
+        };
+        assert_eq!([wakes(true), wakes(true), wakes(false)], [false; 3], "nothing is connected");
+        assert!(wakes(true), "the first one had to go");
+        assert!(!wakes(true), "nobody has asked since how many went");
+        assert!(shared.intake.take_overflow() > 0 && wakes(true));
+        shared.await_frames(true);
+        assert!(wakes(true) && wakes(true));
+        shared.await_frames(false);
+        assert!(!wakes(true));
     }
 }

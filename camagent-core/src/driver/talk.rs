@@ -205,9 +205,13 @@ impl Driver {
     fn write(&mut self, cx: &mut Context<'_>, talk: &mut Talk) -> Result<(), Error> {
         let lost = |detail| Error::Session(ProtocolError::ClosedByPeer { code: 1006, detail });
         talk.look_at = None;
+        self.shared.await_frames(true);
         loop {
             match talk.connection.poll_flush(cx) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => {
+                    self.shared.await_frames(false);
+                    return Ok(());
+                }
                 Poll::Ready(flushed) => flushed.map_err(lost)?,
             }
             self.spending.left();
@@ -242,7 +246,10 @@ impl Driver {
                 let audio_too = now.saturating_since(held_since) >= AUDIO_PATIENCE;
                 let mut journal = self.shared.journal();
                 let urgent = match talk.governor.urgent_room() {
-                    0 => None,
+                    0 => {
+                        self.shared.await_frames(false);
+                        None
+                    }
                     _ => self.session.poll_urgent(now, &mut journal, talk.record_size(), audio_too),
                 };
                 if let Some(transmit) = urgent {
@@ -291,6 +298,7 @@ impl Driver {
             self.tunnels.deadline(),
             talk.look_at,
             self.hours.deadline(),
+            self.overflow_due(now).map(|after| now + after),
             talk.watch.deadline(now, talk.connection.sent()).filter(|_| talk.ends_by.is_none()),
             self.refusals_logged.deadline(),
             self.refusals_told.deadline(),

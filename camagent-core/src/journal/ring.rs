@@ -117,8 +117,9 @@ pub(crate) struct Journal {
     newest: Link,
     /// The number of the next frame.
     next_number: u64,
-    /// Where [`Journal::copy_out`] found its last frame.
+    /// Where [`Journal::find_out`] found its last frame, and what was copied of it last.
     copied_out: Link,
+    spot_out: Option<Spot>,
     chains: Box<[Chain]>,
 }
 
@@ -139,6 +140,7 @@ impl Journal {
             newest: None,
             next_number: 0,
             copied_out: None,
+            spot_out: None,
             chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
         })
     }
@@ -462,6 +464,8 @@ pub(crate) struct Copied {
     pub(crate) epoch: u64,
     pub(crate) sequence: u64,
     pub(crate) head: FrameHead,
+    /// Its octets.
+    pub(crate) length: usize,
     /// The server needs nothing of the epoch below this number.
     pub(crate) freed: u64,
     /// Frames before this one, from .. to, that went to keep their key frame.
@@ -475,33 +479,39 @@ impl Journal {
         self.arena.used()
     }
 
-    /// Copies the oldest frame with a number not below `number` whose track and epoch are wanted.
-    pub(crate) fn copy_out(
-        &mut self,
-        number: u64,
-        wanted: impl Fn(u32, u64) -> bool,
-        into: &mut Vec<u8>,
-    ) -> Option<Copied> {
+    /// Finds the oldest frame with a number not below `number` whose track and epoch are wanted.
+    pub(crate) fn find_out(&mut self, number: u64, wanted: impl Fn(u32, u64) -> bool) -> Option<Copied> {
         let mut at = self.copied_out.or(self.oldest)?;
         while let Some(before) = self.slot(at).before.filter(|before| self.slot(*before).number >= number) {
             at = before;
         }
         let is_wanted = |slot: &Slot| slot.number >= number && wanted(slot.track, slot.epoch);
         let (found, slot) = self.from(Some(at)).find(|(_, slot)| is_wanted(slot))?;
-        into.clear();
-        into.resize(slot.place.length(), 0);
-        self.arena.copy(&slot.place, None, 0, into);
         let copied = Copied {
             number: slot.number,
             track: slot.track,
             epoch: slot.epoch,
             sequence: slot.sequence,
             head: slot.head,
+            length: slot.place.length(),
             freed: self.freed(slot.track, slot.epoch),
             thinned: slot.thinned,
         };
         self.copied_out = Some(found);
+        self.spot_out = None;
         Some(copied)
+    }
+
+    /// Copies octets of the frame that was found last, from `offset` on into all of `into`; `false` when it has gone since.
+    pub(crate) fn copy_out(&mut self, number: u64, offset: usize, into: &mut [u8]) -> bool {
+        let Some(slot) = self.copied_out.map(|index| self.slot(index)).filter(|slot| slot.number == number) else {
+            return false;
+        };
+        if offset.saturating_add(into.len()) > slot.place.length() {
+            return false;
+        }
+        self.spot_out = Some(self.arena.copy(&slot.place, self.spot_out, offset, into));
+        true
     }
 
     /// The number of an epoch below which the server needs nothing any more.
@@ -723,20 +733,27 @@ mod tests {
     #[test]
     fn frames_are_copied_out_in_the_order_of_their_arrival() {
         let mut journal = journal(100 * PIECE);
-        let (mut number, mut octets, mut copied) = (0, Vec::new(), Vec::new());
+        let (mut number, mut octets, mut copied) = (0, [0; 4 * PIECE], Vec::new());
         for round in 0..60_u8 {
             journal.push(0, key(round % 5 == 0), &[round; 4 * PIECE]);
             journal.push(1, key(true), &[round; PIECE]);
             if round % 2 == 0 {
-                while let Some(found) = journal.copy_out(number, |track, _| track == 0, &mut octets) {
-                    assert_eq!(octets, [found.sequence as u8; 4 * PIECE]);
+                while let Some(found) = journal.find_out(number, |track, _| track == 0) {
+                    let (front, back) = octets.split_at_mut(PIECE + 7);
+                    assert!(
+                        journal.copy_out(found.number, 0, front) && journal.copy_out(found.number, PIECE + 7, back)
+                    );
+                    assert_eq!((octets, found.length), ([found.sequence as u8; 4 * PIECE], 4 * PIECE));
                     (number, _) = (found.number + 1, copied.push(found.sequence));
                 }
             }
         }
         assert!(copied.iter().copied().eq(0..59), "{copied:?}");
-        let again = journal.copy_out(100, |_, _| true, &mut octets).unwrap();
+        let again = journal.find_out(100, |_, _| true).unwrap();
         assert!(again.number >= 100 && again.number < 110, "it can go back: {again:?}");
+        assert!(!journal.copy_out(again.number, again.length, &mut [0]), "behind its end");
+        (0..60).for_each(|_| drop(journal.push(0, key(true), &[9; 4 * PIECE])));
+        assert!(!journal.copy_out(again.number, 0, &mut [0]), "it has gone");
     }
 
     #[test]

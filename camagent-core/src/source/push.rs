@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use camagent_media::{Codec, Framing};
@@ -29,6 +32,8 @@ const CLOCK_STEP_US: i64 = 1_000_000;
 const MAX_UNANNOUNCED: usize = 256;
 /// Epochs that are remembered for the flash tier: those that tracks are in, and of the others the newest.
 const MAX_EPOCHS: usize = 512;
+/// Octets that are copied to flash under the lock at once: some microseconds.
+const COPIED_AT_ONCE: usize = 16 << 10;
 /// Times that fit on the wire with room to spare: 36 000 years.
 const MAX_TIME_US: i64 = 1 << 60;
 
@@ -134,6 +139,8 @@ struct State {
 /// The way of frames into the journal.
 pub(crate) struct Intake {
     state: Mutex<State>,
+    /// The host is to be told of something: an encoder asked for a key frame, or the first frame that went since the last call.
+    news: AtomicBool,
     first_camera: String,
     /// Tells whoever fetches frames that other sources are wanted now.
     #[cfg(feature = "pull")]
@@ -177,6 +184,7 @@ impl Intake {
         let first_camera = cameras.first().map(|camera| camera.id.clone()).unwrap_or_default();
         Ok(Self {
             state: Mutex::new(state),
+            news: AtomicBool::new(false),
             first_camera,
             #[cfg(feature = "pull")]
             wanted_changed: tokio::sync::watch::Sender::new(()),
@@ -298,6 +306,9 @@ impl Intake {
             _ => counts.dropped += 1,
         }
         if let Ok((_, evicted)) = &result {
+            if track.asks_for_key || *overflow == 0 && *evicted > 0 {
+                self.news.store(true, Ordering::Relaxed);
+            }
             *overflow += evicted;
         }
         result.map(|(pushed, _)| pushed)
@@ -405,6 +416,16 @@ impl Intake {
         std::mem::take(&mut self.lock().overflow)
     }
 
+    /// Whether frames were evicted since they were taken last.
+    pub(crate) fn has_overflow(&self) -> bool {
+        self.lock().overflow > 0
+    }
+
+    /// Whether a push left something that the host is to be told of.
+    pub(crate) fn take_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
+    }
+
     pub(crate) fn counts(&self) -> (IntakeCounts, usize) {
         let state = self.lock();
         (state.counts, state.journal.bytes())
@@ -442,11 +463,24 @@ impl Intake {
         (state.journal.used(), state.journal.capacity())
     }
 
-    /// Copies the oldest frame with a number not below `number` that belongs on flash, with its epoch.
+    /// Copies the oldest frame with a number not below `number` that belongs on flash, with its epoch. In parts: an encoder that comes meanwhile waits
+    /// for one of these at most. A frame that goes meanwhile to make room for another is passed over, as one that went before.
     pub(crate) fn copy_out(&self, number: u64, into: &mut Vec<u8>) -> Option<(TrackInfo, Copied)> {
+        loop {
+            let (info, copied) = self.find_out(number)?;
+            into.resize(copied.length, 0);
+            let mut parts = into.chunks_mut(COPIED_AT_ONCE).enumerate();
+            let copy = |(at, part)| self.lock().journal.copy_out(copied.number, at * COPIED_AT_ONCE, part);
+            if parts.all(copy) {
+                return Some((info, copied));
+            }
+        }
+    }
+
+    fn find_out(&self, number: u64) -> Option<(TrackInfo, Copied)> {
         let mut state = self.lock();
         let State { journal, epochs, .. } = &mut *state;
-        let copied = journal.copy_out(number, |track, epoch| epochs.contains_key(&(track, epoch)), into)?;
+        let copied = journal.find_out(number, |track, epoch| epochs.contains_key(&(track, epoch)))?;
         epochs.get(&(copied.track, copied.epoch)).map(|(_, info)| (info.clone(), copied))
     }
 

@@ -49,8 +49,10 @@ const AFTER_BUG: Duration = Duration::from_secs(60);
 pub(crate) trait Home: Send + Sync + 'static {
     /// Where frames go.
     fn intake(&self) -> &Intake;
-    /// A track or a frame is there to be sent.
-    fn wake(&self);
+    /// A track is there to be announced.
+    fn track_began(&self);
+    /// A frame is there to be sent.
+    fn frame_came(&self);
     /// Whether there is a session with the server.
     fn is_connected(&self) -> bool;
     /// Something that the operator should know; it is logged as well.
@@ -244,7 +246,7 @@ impl Puller {
         numbers: &mut Numbers,
     ) -> Result<Ending, Ending> {
         let mut playing = session::play(self, described, home.intake(), numbers).await?;
-        home.wake();
+        home.track_began();
         self.logger.info(format_args!("{self}: {} from {}", playing.what, self.url));
         let mut first = None;
         let ending = playing
@@ -253,7 +255,7 @@ impl Puller {
                 if began.elapsed() >= STABLE {
                     patience.calm_down();
                 }
-                home.wake();
+                home.frame_came();
             })
             .await;
         Ok(ending)
