@@ -9,18 +9,18 @@ mod options;
 mod signal;
 
 use std::{
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use camagent_core::{Agent, CameraConfig, Config, Host, Policy, SOFTWARE, ServiceMode, Trust};
+use camagent_core::{Agent, CameraConfig, Config, Error, Host, Policy, SOFTWARE, ServiceMode, Trust};
 
 use crate::{
     log::Logger,
-    options::{DOCTOR_USAGE, Options, USAGE},
+    options::{DEFAULT_CONFIG, DOCTOR_USAGE, Options, USAGE},
     signal::{Asked, Signals},
 };
 
@@ -125,13 +125,30 @@ fn attend(agent: &Agent, signals: &Signals, logger: &Logger) -> Result<(), Strin
 }
 
 fn load(file: &Path) -> Result<Config, String> {
-    let config = Config::from_file(file).map_err(|error| error.to_string())?;
+    let config = Config::from_file(file).map_err(|error| advise(file, &error))?;
     if let Trust::CaFile(path) = &config.trust {
         std::fs::File::open(path).map_err(|error| {
             format!("configuration: agent.ca_file is {path:?}, allowed is a file that can be read: {error}")
         })?;
     }
     Ok(config)
+}
+
+/// What is wrong, and what to do when it is not something in the file.
+fn advise(file: &Path, error: &Error) -> String {
+    let Error::Io { source, .. } = error else { return error.to_string() };
+    let chosen = match file == Path::new(DEFAULT_CONFIG) {
+        true => "It is read where --config names no other file",
+        false => "--config names it",
+    };
+    let advice = match source.kind() {
+        ErrorKind::NotFound => "write it, or name the one that there is with --config FILE",
+        ErrorKind::PermissionDenied => "let the user that camagentd runs as read it",
+        _ => "name a text file with --config FILE",
+    };
+    format!(
+        "{error}. {chosen}: {advice}; the keys it needs are agent.agent_id, agent.cloud_server_url and agent.cloud_server_token"
+    )
 }
 
 fn warnings(config: &Config) -> Vec<String> {

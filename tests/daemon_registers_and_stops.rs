@@ -122,9 +122,20 @@ fn a_wrong_configuration_is_named_with_its_key() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("network.heartbeat_interval is \"soon\"") && said.contains("from 1 to 3600"), "{said}");
     }
-    let output = once(&["--config", "/no/such/file", "--check-config"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("/no/such/file"));
+    for (named, parts) in [
+        (&["--config", "/no/such/file"][..], ["cannot read /no/such/file", "--config names it", "write it, or"]),
+        (&["--config", folder.path().to_str().expect("text")], ["cannot read", "--config names it", "a text file"]),
+    ] {
+        for what in [&["--check-config"][..], &[], &["doctor"]] {
+            let arguments = [named, what].concat();
+            let output = once(&arguments);
+            let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            for part in parts.iter().chain(&["agent.cloud_server_url"]) {
+                assert!(said.contains(part), "{arguments:?}: no {part:?} in {said}");
+            }
+        }
+    }
 }
 
 #[test]

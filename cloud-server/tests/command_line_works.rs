@@ -120,7 +120,13 @@ fn bad_configuration_is_named_and_good_one_printed() {
         assert!(text(&output.stderr).contains("unknown key live.vewer"), "{}", text(&output.stderr));
     }
     let output = run(folder.path(), &["--config", "missing.toml"]);
-    assert!(!output.status.success() && text(&output.stderr).contains("missing.toml"));
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    for part in
+        ["configuration missing.toml", "--config names it", "write it (`camagent-cloud config`", "leave out --config"]
+    {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
     std::fs::remove_dir_all(folder.path().join("data")).expect("removed");
     std::fs::write(folder.path().join("data"), "a file").expect("written");
     let output = run(folder.path(), &["agent", "list"]);

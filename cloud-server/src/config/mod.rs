@@ -14,6 +14,7 @@ mod tls;
 mod tunnels;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 pub use self::goaway::Goaway;
@@ -68,8 +69,16 @@ pub struct Loaded {
 impl Config {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Loaded> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::Config(format!("configuration {}: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::NotFound => {
+                    "--config names it: write it (`camagent-cloud config` prints all keys with their defaults), or leave out --config"
+                }
+                ErrorKind::PermissionDenied => "let the user that camagent-cloud runs as read it",
+                _ => "name a text file with --config FILE",
+            };
+            Error::Config(format!("configuration {}: {error}: {advice}", path.display()))
+        })?;
         Self::parse(&text).map_err(|error| Error::Config(format!("configuration {}: {error}", path.display())))
     }
 

@@ -26,22 +26,27 @@ const LONGEST_US: i64 = 366 * 86_400 * 1_000_000;
 /// Runs whose places are kept.
 const MOST_PLACES: usize = 1_024;
 
-/// Where runs were put, for all sessions: agent, boot, and UTC minus the run's clock.
+/// Where runs were put, for all sessions: agent, boot, and UTC minus the run's clock, with the place's own number.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    offsets: BTreeMap<(String, [u8; 16]), i64>,
+    offsets: BTreeMap<(String, [u8; 16]), (u64, i64)>,
+    numbers: u64,
 }
 
 impl Places {
     pub(super) fn get(&self, agent: &str, boot: [u8; 16]) -> Option<i64> {
-        self.offsets.get(&(agent.to_owned(), boot)).copied()
+        self.offsets.get(&(agent.to_owned(), boot)).map(|(_, offset_us)| *offset_us)
     }
 
     pub(super) fn put(&mut self, agent: &str, boot: [u8; 16], offset_us: i64) {
-        if self.offsets.len() >= MOST_PLACES {
-            self.offsets.pop_first();
+        let key = (agent.to_owned(), boot);
+        if self.offsets.len() >= MOST_PLACES && !self.offsets.contains_key(&key) {
+            // The one that was put longest ago: whatever is called first in the alphabet may be on its way.
+            let oldest = self.offsets.iter().min_by_key(|(_, (number, _))| *number).map(|(key, _)| key.clone());
+            oldest.map(|key| self.offsets.remove(&key));
         }
-        self.offsets.insert((agent.to_owned(), boot), offset_us);
+        self.numbers += 1;
+        self.offsets.insert(key, (self.numbers, offset_us));
     }
 }
 
@@ -249,7 +254,11 @@ mod tests {
         let held = (0..MOST_HELD as u64).map(|sequence| undated.frame(key(3, 0), frame(0, sequence, 7), NOW).len());
         assert_eq!(held.sum::<usize>(), MOST_HELD, "a bound");
         let mut places = Places::default();
-        (0..2_000_u32).for_each(|agent| places.put(&agent.to_string(), [1; 16], 5));
-        assert!(places.offsets.len() <= MOST_PLACES && places.get("1999", [1; 16]).is_some());
+        (0..2_000_i64).for_each(|agent| places.put(&agent.to_string(), [1; 16], agent));
+        let known = |agent: i64| places.get(&agent.to_string(), [1; 16]) == Some(agent);
+        assert_eq!(places.offsets.len(), MOST_PLACES);
+        assert!((2_000 - MOST_PLACES as i64..2_000).all(known) && !known(0), "the oldest go first");
+        places.put("1999", [1; 16], 7);
+        assert_eq!((places.offsets.len(), places.get("1999", [1; 16])), (MOST_PLACES, Some(7)));
     }
 }

@@ -28,18 +28,14 @@ pub use crate::ingest::KEPT;
 
 /// The sums over all files are made anew so often.
 const TOTALS_EVERY: Duration = Duration::from_secs(10);
-/// Files that go before it is looked again whether something is complete.
-const GO_AT_ONCE: u32 = 100;
-/// Files that may go before it is written down that they went.
-const MOST_REMOVALS: usize = 1_000;
 
 /// What was recorded.
 pub struct Archive {
     folder: PathBuf,
-    config: Recordings,
+    pub(super) config: Recordings,
     index: Index,
-    store: Arc<dyn ObjectStore>,
-    ingest: Option<Arc<Ingest>>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) ingest: Option<Arc<Ingest>>,
     clock: Clock,
     totals: Mutex<Option<(Instant, Totals)>>,
     /// Why complete files could not be put in their place when that was tried last.
@@ -302,74 +298,17 @@ impl Archive {
         Ok(())
     }
 
-    /// Enters a file that is in its place.
-    pub(super) async fn enter(&self, name: String) -> Result<()> {
+    /// Enters a file that is in its place; false for one that holds no recording.
+    pub(super) async fn enter(&self, name: String) -> Result<bool> {
         let path = self.folder.join(&name);
         let read = move || Some((scan(&std::fs::read(&path).ok()?, |_, _, _| {}), stored_us(&path)));
         match tokio::task::spawn_blocking(read).await {
-            Ok(Some((Ok(info), stored_us))) => self.index.put(&SegmentRow::new(name, &info), stored_us).await,
+            Ok(Some((Ok(info), stored_us))) => {
+                self.index.put(&SegmentRow::new(name, &info), stored_us).await.map(|()| true)
+            }
             other => {
                 tracing::warn!(name, ?other, "this file is not entered into the index");
-                Ok(())
-            }
-        }
-    }
-
-    /// Lets go of some of what is too old, or too much: how many files went, and whether there may be more. A little at a time, because what is
-    /// complete waits meanwhile. A file that cannot be removed keeps no other one; the error tells of the last of those.
-    pub async fn let_go(&self) -> Result<(u64, bool)> {
-        let (mut gone, mut failed) = (0, None);
-        if self.ingest.as_ref().is_some_and(|ingest| ingest.waiting_removals() >= MOST_REMOVALS) {
-            // That something went has to be written down, and cannot be at present.
-            return Ok((0, false));
-        }
-        if self.config.retention_days > 0 {
-            let days_us = i64::from(self.config.retention_days) * 86_400 * 1_000_000;
-            let before_us = self.clock.utc_us().saturating_sub(days_us);
-            for row in self.index.older_than(before_us, GO_AT_ONCE).await? {
-                match self.remove(&row).await {
-                    Ok(()) => gone += 1,
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        if self.config.max_bytes_per_camera > 0 && gone < u64::from(GO_AT_ONCE) {
-            for (camera, mut bytes) in self.index.cameras().await? {
-                if bytes <= self.config.max_bytes_per_camera {
-                    continue;
-                }
-                for row in self.index.oldest_of(&camera, GO_AT_ONCE).await? {
-                    if bytes <= self.config.max_bytes_per_camera || gone >= u64::from(GO_AT_ONCE) {
-                        break;
-                    }
-                    match self.remove(&row).await {
-                        Ok(()) => {
-                            gone += 1;
-                            bytes = bytes.saturating_sub(row.bytes);
-                        }
-                        Err(error) => failed = Some(error),
-                    }
-                }
-            }
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok((gone, gone >= u64::from(GO_AT_ONCE))),
-        }
-    }
-
-    /// The row first: a file without a row is found at the next start, a row without a file would break a clip.
-    async fn remove(&self, row: &SegmentRow) -> Result<()> {
-        if let Some(ingest) = &self.ingest {
-            ingest.removed(row.key.clone(), row.camera.clone(), row.source.clone(), row.runs.clone());
-        }
-        self.index.remove(&row.name).await?;
-        match self.store.delete(&row.name.as_str().into()).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => {
-                // What is there is found, counts, and goes when it can.
-                self.index.put(row, stored_us(&self.folder.join(&row.name))).await?;
-                Err(unreadable(&row.name, &error))
+                Ok(false)
             }
         }
     }
@@ -404,6 +343,6 @@ pub fn kept_name(row: &SegmentRow) -> String {
     )
 }
 
-fn unreadable(what: &str, error: &impl std::fmt::Display) -> Error {
+pub(super) fn unreadable(what: &str, error: &impl std::fmt::Display) -> Error {
     Error::Recordings { path: PathBuf::from(what), reason: error.to_string() }
 }

@@ -257,21 +257,23 @@ impl Index {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Files that ended and were stored before a time, oldest first, at most so many.
-    pub async fn older_than(&self, utc_us: i64, most: u32) -> Result<Vec<SegmentRow>> {
-        let rows = sqlx::query(select!("WHERE kept_us < ? ORDER BY kept_us LIMIT ?"))
+    /// Files that ended and were stored before a time, oldest first, at most so many; the oldest `passed` of them are left out.
+    pub async fn older_than(&self, utc_us: i64, passed: u32, most: u32) -> Result<Vec<SegmentRow>> {
+        let rows = sqlx::query(select!("WHERE kept_us < ? ORDER BY kept_us, name LIMIT ? OFFSET ?"))
             .bind(utc_us)
             .bind(most)
+            .bind(passed)
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(read).collect()
     }
 
-    /// The oldest files of a camera.
-    pub async fn oldest_of(&self, camera: &str, most: u32) -> Result<Vec<SegmentRow>> {
-        let rows = sqlx::query(select!("WHERE camera = ? ORDER BY kept_us LIMIT ?"))
+    /// The oldest files of a camera, without the first `passed` of them.
+    pub async fn oldest_of(&self, camera: &str, passed: u32, most: u32) -> Result<Vec<SegmentRow>> {
+        let rows = sqlx::query(select!("WHERE camera = ? ORDER BY kept_us, name LIMIT ? OFFSET ?"))
             .bind(camera)
             .bind(most)
+            .bind(passed)
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(read).collect()
@@ -283,10 +285,13 @@ impl Index {
         rows.iter().map(|row| Ok((row.try_get(0)?, unsigned(row.try_get(1)?)))).collect()
     }
 
-    /// Removes a row.
-    pub async fn remove(&self, name: &str) -> Result<()> {
-        sqlx::query("DELETE FROM segments WHERE name = ?").bind(name).execute(&self.pool).await?;
-        Ok(())
+    /// Removes a row; gives the UTC that its file's age counted from, if there was one.
+    pub async fn remove(&self, name: &str) -> Result<Option<i64>> {
+        let row = sqlx::query("DELETE FROM segments WHERE name = ? RETURNING kept_us")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     /// The file of a source's pictures, or of its sound, that ends last at or before a time.
@@ -400,9 +405,9 @@ mod tests {
         index.put(&row("sent-again", 60 * DAY), 100 * DAY).await.expect("enters");
         index.put(&row("old", 60 * DAY), 60 * DAY).await.expect("enters");
         let names = |rows: Vec<SegmentRow>| rows.into_iter().map(|row| row.name).collect::<Vec<_>>();
-        assert_eq!(names(index.older_than(99 * DAY, 9).await.expect("reads")), ["old"]);
-        assert_eq!(index.older_than(101 * DAY, 9).await.expect("reads").len(), 3);
-        assert_eq!(names(index.oldest_of("cam", 1).await.expect("reads")), ["old"]);
+        assert_eq!(names(index.older_than(99 * DAY, 0, 9).await.expect("reads")), ["old"]);
+        assert_eq!(index.older_than(101 * DAY, 0, 9).await.expect("reads").len(), 3);
+        assert_eq!(names(index.oldest_of("cam", 0, 1).await.expect("reads")), ["old"]);
         index.close().await;
     }
 

@@ -1,7 +1,7 @@
 //! The task beside the ingest: it puts complete files in their place, lets go of what is old, and after the start sees to files that a kill left
 //! without a row. One file that cannot be moved or entered keeps no other one: it is tried again later, behind what else waits.
 //!
-//! What does not belong here: how a file is kept, entered or removed (`archive`), and how the folder is looked through (`sweep`).
+//! What does not belong here: how a file is kept or entered (`archive`), which ones go (`retention`), and how the folder is looked through (`sweep`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::archive::Archive;
+use super::retention::Round;
 use super::sweep::Sweep;
 use crate::error::Error;
 use crate::event::{Event, Events};
@@ -48,7 +49,7 @@ impl Keeper {
             interval
         };
         let (mut retry, mut retention) = (every(RETRY_EVERY), every(RETENTION_EVERY));
-        let (mut has_more, mut sweep) = (false, Some(Sweep::new()));
+        let (mut round, mut has_more, mut sweep) = (Round::default(), false, Some(Sweep::new()));
         loop {
             tokio::select! {
                 leave = leaves.recv() => match leave {
@@ -58,8 +59,9 @@ impl Keeper {
                     None => break,
                 },
                 _ = retry.tick() => self.keep_left().await,
-                _ = retention.tick() => has_more = self.let_go().await,
-                () = std::future::ready(()), if has_more => has_more = self.let_go().await,
+                // One that goes on is not begun anew.
+                _ = retention.tick(), if !has_more => has_more = self.let_go(&mut round).await,
+                () = std::future::ready(()), if has_more => has_more = self.let_go(&mut round).await,
                 () = std::future::ready(()), if sweep.is_some() => {
                     let is_over = match sweep.as_mut() {
                         Some(sweep) => sweep.step(&self.archive).await,
@@ -104,19 +106,24 @@ impl Keeper {
         }
     }
 
-    /// Whether there is more to do at once.
-    async fn let_go(&self) -> bool {
-        match self.archive.let_go().await {
-            Ok((0, _)) => false,
-            Ok((files, has_more)) => {
-                tracing::info!(files, "old recordings are gone");
-                has_more
-            }
-            Err(error) => {
-                self.tell("old recordings", &error);
-                false
-            }
+    /// Whether there is more to do at once. When there is not, the round is over and is told.
+    async fn let_go(&self, round: &mut Round) -> bool {
+        let trouble = match self.archive.let_go(round).await {
+            Ok(true) => return true,
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        let Round { gone, stuck, trouble: of_file, .. } = std::mem::take(round);
+        if gone > 0 {
+            tracing::info!(files = gone, "old recordings are gone");
         }
+        if let Some(error) = &of_file {
+            self.tell(&format!("old recordings: {stuck} that cannot be removed"), error);
+        }
+        if let Some(error) = &trouble {
+            self.tell("old recordings", error);
+        }
+        false
     }
 
     fn tell(&self, what: &str, error: &Error) {

@@ -2,9 +2,9 @@
 //! readers find frames by camera, source and time.
 //!
 //! * [`index`] SQLite beside the files; it can be made anew from them
-//! * [`archive`] files and index together: keep, find, read, let go
+//! * [`archive`] files and index together: keep, find, read
 //! * [`coverage`] which times are there, and why others are not
-//! * `keeper` the task that keeps what is complete and lets go of what is old, `sweep` what it looks for after a start
+//! * `keeper` the task that keeps what is complete, `retention` what it lets go of, `sweep` what it looks for after a start
 //! * [`check`] `camagent-cloud recordings check`
 //!
 //! How files are written belongs into `ingest`, what players get into `playback`.
@@ -14,6 +14,7 @@ pub mod check;
 pub mod coverage;
 pub mod index;
 mod keeper;
+mod retention;
 mod sweep;
 
 use std::sync::Arc;

@@ -50,8 +50,7 @@ impl Sweep {
         let known = archive.index().names_in(folder).await?;
         for name in files.into_iter().map(|name| format!("{folder}/{name}")) {
             if !known.contains(&name) {
-                archive.enter(name).await?;
-                self.entered += 1;
+                self.entered += u64::from(archive.enter(name).await?);
             }
         }
         Ok(())
