@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use camagent_proto::{
-    Duration,
-    frame::{FrameHead, SkipReason},
-    message::{Camera, Command, CommandError, Retention, Source, SourceState},
-    pair::Pair,
+    Duration, Instant,
+    frame::{Frame, FrameHead, MAX_RECORD, RecordReader, RecordWriter, SkipReason, TrackInfo},
+    message::{Camera, Command, CommandError, Limits, Retention, Source, SourceState},
+    pair::{Pair, TestJournal},
+    scheduler::Class,
     session::{AgentConfig, AgentEvent, ServerEvent, Transmit},
-    transfer::Delivery,
+    transfer::{Delivery, Sender},
 };
 use serde_json::json;
 
@@ -277,6 +278,49 @@ fn what_was_left_out_on_a_dead_link_is_sent_after_all_and_not_counted() {
     assert_eq!((frames(&pair, MAIN), skipped(&pair, MAIN)), (150, vec![]));
     let counts = pair.agent.transfer_counts();
     assert_eq!((counts.frames_late, counts.frames_skipped), (0, 0));
+}
+
+/// Left out together with what was too late it was one that others might refer to; as the only one that is left out it is not.
+#[test]
+fn behind_a_frame_that_nothing_refers_to_frames_go_on_in_the_next_session() {
+    let (mut sender, mut journal) = (Sender::new(), TestJournal::default());
+    let info = TrackInfo {
+        track: MAIN,
+        epoch: 1,
+        next: 0,
+        camera: "camera".into(),
+        source: "main".into(),
+        codec: 1,
+        framing: 1,
+        sample_rate: 0,
+        channels: 0,
+        config: Default::default(),
+    };
+    sender.announce(info, Some(SECOND));
+    let fill = |sender: &mut Sender, journal: &mut TestJournal, at: Duration| {
+        let mut record = RecordWriter::new(MAX_RECORD);
+        sender.fill(Class::Video, Instant::ZERO + at, &mut record, journal);
+        let mut reader = RecordReader::new(record.finish()).unwrap();
+        let (mut sent, mut lost) = (Vec::new(), Vec::new());
+        while let Some(frame) = reader.next_frame().unwrap() {
+            match frame {
+                Frame::Frame(start) => sent.push(start.sequence),
+                Frame::Skip(skip) => lost.push((skip.first, skip.last, skip.reason)),
+                _ => {}
+            }
+        }
+        (sent, lost)
+    };
+    sender.rewind(Instant::ZERO, &[], &Limits::default(), &mut journal, false);
+    journal.push(MAIN, 1, FrameHead { key: true, ..FrameHead::default() }, vec![1; 100].into());
+    assert_eq!(fill(&mut sender, &mut journal, MS), (vec![0], vec![]));
+    journal.push(MAIN, 1, FrameHead { disposable: true, ..FrameHead::default() }, vec![1; 100].into());
+    journal.push(MAIN, 1, FrameHead::default(), vec![1; 100].into());
+    assert_eq!(fill(&mut sender, &mut journal, 10 * SECOND), (vec![], vec![(1, 2, SkipReason::Late)]));
+    // The server heard nothing of it.
+    sender.rewind(Instant::ZERO + 20 * SECOND, &[], &Limits::default(), &mut journal, false);
+    let again = fill(&mut sender, &mut journal, 20 * SECOND + 600 * MS);
+    assert_eq!(again, (vec![0, 2], vec![(1, 1, SkipReason::Disposable)]));
 }
 
 #[test]

@@ -32,6 +32,13 @@ pub(super) enum Verdict {
     LeaveAll,
 }
 
+impl Verdict {
+    /// Whether what is left out is nothing that others refer to.
+    pub(super) fn is_disposable(&self) -> bool {
+        matches!(self, Self::LeaveOut { reason: SkipReason::Disposable, .. })
+    }
+}
+
 /// Decides about a frame of video. `newest_key` is the newest key frame behind it, and how long that has waited.
 pub(super) fn video(frame: Waiting, budget: Duration, newest_key: impl FnOnce() -> Option<(u64, Duration)>) -> Verdict {
     let is_cut_off = frame.needs_key && !frame.is_key;

@@ -546,10 +546,12 @@ impl Sender {
                 Some((key.sequence, waited(&key)))
             }),
         };
+        if verdict == Verdict::Send || verdict.is_disposable() {
+            // The server had not heard of it: what was left out is sent after all, or nothing refers to it, and nothing is broken.
+            epoch.breaks.retain(|broken| broken.first != entry.sequence);
+        }
         let (end, reason) = match verdict {
             Verdict::Send => {
-                // The server had not heard of it: what was left out is sent after all, and nothing is broken.
-                epoch.breaks.retain(|broken| broken.first != entry.sequence);
                 if entry.head.key {
                     for broken in epoch.breaks.iter_mut().filter(|broken| broken.first < entry.sequence) {
                         broken.key = Some(broken.key.map_or(entry.sequence, |key| key.min(entry.sequence)));
