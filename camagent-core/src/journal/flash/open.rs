@@ -216,7 +216,8 @@ impl Flash {
             let Some(info) = summary.tracks.get(&(run.track, run.epoch)) else { continue };
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
             let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, run.first));
-            lane.end = lane.end.max(run.end);
+            (lane.oldest, lane.end) = (lane.oldest.min(run.first), lane.end.max(run.end));
+            lane.was_freed = lane.was_freed.max(info.next);
         }
         for &(track, epoch, next) in &summary.ends {
             if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
@@ -228,7 +229,8 @@ impl Flash {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
             let of_segment = summary.tracks.get(&(lost.track, lost.epoch)).filter(|_| lost.boot == boot);
             if let Some(info) = of_segment.or(lost.info.as_ref()) {
-                self.lanes.entry(key).or_insert_with(|| Lane::new(info, lost.first));
+                let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, lost.first));
+                lane.was_freed = lane.was_freed.max(info.next);
                 // All else of an older run may be gone.
                 if self.boots.iter().all(|(known, _)| *known != lost.boot) {
                     self.boots.insert(0, (lost.boot, None));
@@ -251,7 +253,7 @@ impl Flash {
     }
 
     /// Runs that ended without a word were ended by the power. Numbers of former runs that no file has, and of which none says why, were in a file that
-    /// cannot be read any more, or is gone.
+    /// cannot be read any more, or is gone: also those in front of all that is there, from the one on that the server may lack.
     fn settle(&mut self) {
         let own = self.config.boot;
         let mut there: BTreeMap<LaneKey, Vec<(u64, u64)>> = BTreeMap::new();
@@ -266,7 +268,7 @@ impl Flash {
             let mut known = there.remove(key).unwrap_or_default();
             known.extend(lane.lost.iter().map(|&(first, last, _)| (first, last + 1)));
             known.sort_unstable();
-            let (mut next, mut missing) = (lane.oldest, Vec::new());
+            let (mut next, mut missing) = (lane.oldest.min(lane.was_freed), Vec::new());
             for (first, end) in known.into_iter().chain([(lane.end, lane.end)]) {
                 if next < first {
                     missing.push((next, first - 1));

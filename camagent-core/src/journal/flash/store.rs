@@ -63,6 +63,8 @@ pub(crate) struct Lane {
     pub(crate) end: u64,
     /// The server has all below.
     pub(crate) freed: u64,
+    /// The server had all below when the newest segment was begun, of those that are here.
+    pub(super) was_freed: u64,
     /// Numbers that had to go, ascending: first, last, why.
     pub(crate) lost: Vec<(u64, u64, SkipReason)>,
     /// Why there is nothing behind `end`; `None` while the epoch goes on.
@@ -199,7 +201,7 @@ impl Flash {
         lane.end = lane.end.max(frame.sequence + 1);
         let open = self.open.as_mut().expect("a segment was just begun");
         if !open.summary.tracks.contains_key(&(info.track, info.epoch)) {
-            open.put(&Record::Track(info.clone()));
+            open.put(&Record::Track(lane.described()));
         }
         for note in self.notes.drain(..) {
             open.put_note(note);
@@ -342,7 +344,7 @@ impl Flash {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.lose(first, last, reason);
         let LaneKey { boot, track, epoch } = key;
-        let info = Some(lane.info.clone());
+        let info = Some(lane.described());
         self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason, info }));
     }
 
@@ -458,22 +460,23 @@ impl Flash {
         for lost in lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
             if let Some(lane) = self.lanes.get(&key).filter(|lane| lane.freed <= lost.last) {
-                let info = Some(lane.info.clone());
+                let info = Some(lane.described());
                 self.notes.push(Record::Lost(Lost { info, ..lost }));
             }
         }
-        // Why they are missing is on the card before they are.
-        if !self.notes.is_empty() {
-            self.write_notes(disk)?;
-        }
+        // Why they are missing is on the card before they are, or as soon as there is room for it.
+        let is_said = self.notes.is_empty() || self.write_notes(disk)?;
         self.drop_segment(disk, 0)?;
         self.forget_lanes();
+        if !is_said {
+            self.write_notes(disk)?;
+        }
         Ok(true)
     }
 
-    /// Makes what was noted safe, as far as a full card has room for that.
-    fn write_notes(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
-        let Err(error) = self.sync(disk) else { return Ok(()) };
+    /// Makes what was noted safe; `false` when a full card has no room for that.
+    fn write_notes(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        let Err(error) = self.sync(disk) else { return Ok(true) };
         match &self.open {
             _ if error.kind() != io::ErrorKind::StorageFull => return Err(error),
             None => {}
@@ -486,7 +489,7 @@ impl Flash {
             Some(open) if !open.pending.is_empty() => disk.truncate(&name(open.number), open.written)?,
             Some(_) => return Err(error),
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Goes on in a new segment.
@@ -570,7 +573,13 @@ impl Open {
 
 impl Lane {
     pub(super) fn new(info: &TrackInfo, oldest: u64) -> Self {
-        Self { info: info.clone(), oldest, end: oldest, freed: 0, lost: Vec::new(), ended: None }
+        Self { info: info.clone(), oldest, end: oldest, freed: 0, was_freed: 0, lost: Vec::new(), ended: None }
+    }
+
+    /// The track as segments describe it: `next` is the first number that the server may lack. Who finds nothing of it in the folder later knows that
+    /// something is missing in front.
+    fn described(&self) -> TrackInfo {
+        TrackInfo { next: self.oldest.max(self.freed), ..self.info.clone() }
     }
 
     /// Numbers of `first..end` of which is not known yet that they had to go: from, to.

@@ -379,6 +379,49 @@ fn every_number_that_was_not_appended_has_a_reason_and_an_epoch_its_true_end() {
     }
 }
 
+/// A power cut may take a segment that was never synced and leave the next one.
+#[test]
+fn what_is_gone_in_front_of_what_is_left_is_told() {
+    for (first, freed) in [(0, 0), (5, 5), (0, 12)] {
+        let card = SimDisk::new(1, u64::MAX);
+        let mut disk = card.clone();
+        let (mut flash, _) = open(&card, 1, 64 << 20);
+        (first..30).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+        flash.seal(&mut disk).unwrap();
+        let gone = card.names();
+        flash.free(&mut disk, &key(1, 0), freed).unwrap();
+        (30..40).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+        flash.sync(&mut disk).unwrap();
+        disk.remove(&gone[0]).unwrap();
+        for boot in 2..=3 {
+            let (mut flash, _) = open(&card, boot, 64 << 20);
+            let lane = flash.lane(&key(1, 0)).unwrap();
+            // What the server had, or got live before the card was needed, is not missing.
+            let expected = (freed, 40, &[(freed, 29, SkipReason::Corrupt)][..]);
+            assert_eq!((lane.oldest, lane.end, &lane.lost[..]), expected, "from {first}, stored {freed}");
+            assert!(read(&mut flash, &card).iter().take(10).map(|frame| frame.2).eq(30..40));
+            append(&mut flash, &mut disk, boot, 0, 0).unwrap();
+            flash.sync(&mut disk).unwrap();
+        }
+    }
+}
+
+#[test]
+fn why_frames_had_to_leave_a_full_card_is_on_it_before_anything_else() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    for from in [0, 30, 60] {
+        (from..from + 30).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+        flash.seal(&mut disk).unwrap();
+    }
+    card.set_capacity(card.used());
+    assert!(flash.evict_oldest(&mut disk).unwrap());
+    // The process is killed: what was only in its memory is gone.
+    let (flash, _) = open(&card, 2, 64 << 20);
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [(0, 29, SkipReason::OverBudget)]);
+}
+
 #[test]
 fn a_file_that_cannot_be_read_keeps_no_other_from_being_opened() {
     let mut whole = 0;
