@@ -506,6 +506,11 @@ impl Intake {
         self.lock().journal.knows(track, epoch)
     }
 
+    /// The server has all of an epoch below this number, of what memory had.
+    pub(crate) fn freed(&self, track: u32, epoch: u64) -> u64 {
+        self.lock().journal.freed(track, epoch)
+    }
+
     /// All frames of a track before this one are safely on flash.
     pub(crate) fn set_safe(&self, track: u32, epoch: u64, next: u64) {
         self.lock().journal.set_safe(track, epoch, next);

@@ -55,6 +55,8 @@ struct State {
     /// What the backlog has, as the disk thread saw it last, and what of it is lost.
     waiting: Vec<Waiting>,
     lost: BTreeMap<EpochKey, Vec<(u64, u64, SkipReason)>>,
+    /// What was told of these to be there is so only below this number now: the rest went with a write that failed, and is written again.
+    short: BTreeMap<EpochKey, u64>,
     generation: u64,
     /// Frames that were read ahead, oldest first.
     ahead: VecDeque<Stored>,
@@ -190,15 +192,18 @@ impl Backlog for &Shelf {
         self.changed.notify_all();
     }
 
-    fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64) {
+    fn hole(&mut self, key: &EpochKey, number: u64) -> Option<(SkipReason, u64)> {
         let state = self.lock();
+        if state.short.get(key).is_some_and(|end| *end <= number) {
+            return None;
+        }
         let lost = state.lost.get(key).map(Vec::as_slice).unwrap_or_default();
-        match lost.iter().find(|(_, last, _)| *last >= number) {
+        Some(match lost.iter().find(|(_, last, _)| *last >= number) {
             Some((first, last, reason)) if *first <= number => (*reason, *last),
             // What was never written was sent as live frames and stored before the card was needed.
             Some((first, ..)) => (SkipReason::Live, *first - 1),
             None => (SkipReason::Live, u64::MAX),
-        }
+        })
     }
 
     fn stored(&mut self, key: &EpochKey, next: u64) {

@@ -86,6 +86,8 @@ pub(crate) struct Worker {
     read_below: BTreeMap<(u32, u64), u64>,
     frame: Vec<u8>,
     clock: Option<Clock>,
+    /// The number behind the last one that the agent was told to be on the card, of epochs of this run.
+    told: BTreeMap<(u32, u64), u64>,
     /// What the shelf shows may have changed.
     is_news: bool,
     /// Frames that the cap cost, those that were told, and when.
@@ -121,6 +123,7 @@ impl Worker {
             read_below: BTreeMap::new(),
             frame: Vec::new(),
             clock: None,
+            told: BTreeMap::new(),
             is_news: false,
             evicted: (0, None),
             summed_up_at: None,
@@ -205,8 +208,8 @@ impl Worker {
         self.tell_evicted(now, shelf);
         self.sum_up(now, shelf);
         self.sync_if_due(now, intake, shelf, stops && !more);
-        self.publish(shelf, is_connected, &wake);
-        let read = is_connected && self.read_ahead(now, shelf, &wake);
+        self.publish(intake, shelf, is_connected, &wake);
+        let read = is_connected && self.read_ahead(now, intake, shelf, &wake);
         if stops && !more {
             self.end(now, intake, shelf);
             return (true, Duration::ZERO);
@@ -346,7 +349,7 @@ impl Worker {
         let is_known = |&(track, epoch): &(u32, u64)| {
             flash.lane(&LaneKey { boot, track, epoch }).is_some() || intake.knows(track, epoch)
         };
-        let maps = [&mut self.written, &mut self.safe, &mut self.stored, &mut self.live_freed];
+        let maps = [&mut self.written, &mut self.safe, &mut self.stored, &mut self.live_freed, &mut self.told];
         for map in maps.into_iter().chain([&mut self.read_below, &mut state.live_from]) {
             map.retain(|of, _| is_known(of));
         }
@@ -378,7 +381,8 @@ impl Worker {
     /// Copies frames to the card when that is due; whether there are more.
     fn spill(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, is_connected: bool) -> bool {
         let (used, capacity) = intake.fill();
-        let is_due = self.mode == StorageMode::WriteAhead || !is_connected || used > capacity / 2;
+        let short = self.short(intake);
+        let is_due = self.mode == StorageMode::WriteAhead || !is_connected || used > capacity / 2 || !short.is_empty();
         if !is_due || self.flash.is_none() || self.write_at > now {
             return false;
         }
@@ -386,7 +390,10 @@ impl Worker {
             let mut octets = std::mem::take(&mut self.frame);
             let found = intake.copy_out(self.number, &mut octets);
             self.frame = octets;
-            let Some((info, copied)) = found else { return false };
+            let Some((info, copied)) = found else {
+                self.give_up(now, intake, &short);
+                return false;
+            };
             let of = (copied.track, copied.epoch);
             let written = self.written.get(&of).copied().unwrap_or(0);
             let is_old = copied.sequence < written.max(copied.freed);
@@ -419,6 +426,38 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Epochs of this run of which the agent was told more than is there, and up to where it is: a write failed. What is neither on the card nor
+    /// with the server comes again from memory.
+    fn short(&self, intake: &Intake) -> BTreeMap<(u32, u64), u64> {
+        let Some(flash) = &self.flash else { return BTreeMap::new() };
+        let boot = self.config.boot;
+        let end = |&(track, epoch): &(u32, u64)| {
+            let lane = flash.lane(&LaneKey { boot, track, epoch });
+            lane.map_or(0, |lane| lane.end.max(lane.freed))
+        };
+        let fewer = self.told.iter().map(|(of, told)| (*of, *told, end(of))).filter(|(_, told, end)| end < told);
+        let fewer = fewer.map(|(of, told, end)| (of, told, end.max(intake.freed(of.0, of.1))));
+        fewer.filter(|(_, told, end)| end < told).map(|(of, _, end)| (of, end)).collect()
+    }
+
+    /// All that memory has is written: what the agent was told of and memory has no more never comes, and this is why.
+    fn give_up(&mut self, now: Instant, intake: &Intake, short: &BTreeMap<(u32, u64), u64>) {
+        let Some(flash) = self.flash.as_mut().filter(|_| !short.is_empty()) else { return };
+        let written = &self.written;
+        let is_short = |info: &TrackInfo| {
+            let of = (info.track, info.epoch);
+            short.contains_key(&of).then(|| written.get(&of).copied().unwrap_or(0))
+        };
+        for SpentEpoch { info, written, end, freed, thinned } in intake.spent_epochs(true, is_short) {
+            if written < end {
+                flash.note_hole(&info, written, freed, thinned, end);
+                self.written.insert((info.track, info.epoch), end);
+                self.unsynced_since.get_or_insert(now);
+                self.is_news = true;
+            }
+        }
     }
 
     fn sync_if_due(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, at_once: bool) {
@@ -469,16 +508,22 @@ impl Worker {
     }
 
     /// Tells the agent's thread what there is for the server.
-    fn publish(&mut self, shelf: &Shelf, is_connected: bool, wake: &impl Fn()) {
+    fn publish(&mut self, intake: &Intake, shelf: &Shelf, is_connected: bool, wake: &impl Fn()) {
         if !is_connected || !self.is_news {
             return;
         }
+        let short = self.short(intake);
         let Some(flash) = &mut self.flash else { return };
-        self.is_news = false;
+        // What is short may cease to be so by what the server stores.
+        self.is_news = !short.is_empty();
         let damages = flash.take_damages();
         let own = self.config.boot;
+        let short =
+            short.into_iter().map(|((track, epoch), end)| (EpochKey { boot: own, track, epoch }, end)).collect();
         let mut state = shelf.lock();
         state.tellings.extend(damages);
+        let is_longer = state.short != short;
+        state.short = short;
         let mut waiting = Vec::new();
         let mut lost = BTreeMap::new();
         for (boot, clock) in flash.boots() {
@@ -499,6 +544,10 @@ impl Worker {
                 info.next = next;
                 let clock = clock.map_or((0, 0), |clock| (clock.boot_us, clock.utc_us));
                 let key = EpochKey { boot: lane.boot, track: lane.track, epoch: lane.epoch };
+                if lane.boot == own {
+                    let told = self.told.entry((lane.track, lane.epoch)).or_default();
+                    *told = end.max(*told);
+                }
                 lost.insert(key, held.lost.clone());
                 waiting.push(Waiting { boot: lane.boot, info, end, clock, ended });
             }
@@ -515,13 +564,15 @@ impl Worker {
             state.generation += 1;
             // What is told anew was not looked for yet.
             state.is_at_end = false;
-            drop(state);
+        }
+        drop(state);
+        if !is_same || is_longer {
             wake();
         }
     }
 
     /// Reads the backlog ahead; whether there is more to do at once.
-    fn read_ahead(&mut self, now: Instant, shelf: &Shelf, wake: &impl Fn()) -> bool {
+    fn read_ahead(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, wake: &impl Fn()) -> bool {
         let own = self.config.boot;
         let (octets, declined, starts) = {
             let state = shelf.lock();
@@ -582,7 +633,7 @@ impl Worker {
         if self.flash.as_ref().is_some_and(Flash::has_damages) {
             // Why numbers are missing is known before what comes behind them.
             self.is_news = true;
-            self.publish(shelf, true, wake);
+            self.publish(intake, shelf, true, wake);
         }
         let mut state = shelf.lock();
         if state.session != self.session {
@@ -635,7 +686,7 @@ impl Worker {
 impl Worker {
     /// Epochs that it remembers at most of one kind.
     pub(super) fn known_epochs(&self) -> usize {
-        let maps = [&self.written, &self.safe, &self.stored, &self.live_freed, &self.read_below];
+        let maps = [&self.written, &self.safe, &self.stored, &self.live_freed, &self.read_below, &self.told];
         maps.map(BTreeMap::len).into_iter().max().unwrap_or(0)
     }
 }

@@ -150,10 +150,10 @@ impl Backlog for TestBacklog {
         self.epochs.iter_mut().filter(|held| held.waiting.key() == *key).for_each(|held| held.is_declined = true);
     }
 
-    fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64) {
+    fn hole(&mut self, key: &EpochKey, number: u64) -> Option<(SkipReason, u64)> {
         let held = self.epochs.iter().find(|held| held.waiting.key() == *key);
         let next = held.and_then(|held| held.frames.range(number..).next().map(|(number, _)| *number));
-        (SkipReason::OverBudget, next.map_or(u64::MAX, |next| next - 1))
+        Some((SkipReason::OverBudget, next.map_or(u64::MAX, |next| next - 1)))
     }
 
     fn stored(&mut self, key: &EpochKey, next: u64) {

@@ -78,8 +78,9 @@ pub trait Backlog {
     fn pass(&mut self, key: &EpochKey, sequence: u64);
     /// No frame of this epoch is wanted in this session.
     fn decline(&mut self, key: &EpochKey);
-    /// Why `number` will not come, and up to which one that holds.
-    fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64);
+    /// Why `number` will not come, and up to which one that holds. `None`: it still comes. What was told to be there may have gone with a write that
+    /// failed, and has to be written again.
+    fn hole(&mut self, key: &EpochKey, number: u64) -> Option<(SkipReason, u64)>;
     /// The server has stored all of this epoch below `next`.
     fn stored(&mut self, key: &EpochKey, next: u64);
     /// A session begins, or the server wants what was declined: all that is there is read again. `lost` when the server has lost what it had stored: it
@@ -369,7 +370,7 @@ impl Backfill {
                 return false;
             }
             if entry.sequence > lane.next {
-                let (reason, last) = backlog.hole(&key, lane.next);
+                let Some((reason, last)) = backlog.hole(&key, lane.next) else { return false };
                 let last = last.clamp(lane.next, entry.sequence - 1);
                 return skip(lane, last, reason, record, &mut self.told, counts);
             }
@@ -425,26 +426,25 @@ impl Backfill {
         backlog: &mut dyn Backlog,
         counts: &mut TransferCounts,
     ) -> Option<bool> {
-        let lane = self.lanes.iter_mut().find(|lane| !lane.is_over && is_past(lane))?;
-        if !lane.is_answered {
-            return Some(false);
-        }
-        if lane.next < lane.waiting.end {
-            let (reason, last) = backlog.hole(&lane.waiting.key(), lane.next);
-            let last = last.clamp(lane.next, lane.waiting.end - 1);
-            return Some(skip(lane, last, reason, record, &mut self.told, counts));
-        }
-        match lane.waiting.ended {
-            Some(cause) => {
-                let end = EpochEnd { lane: lane.number, next: lane.waiting.end, cause };
-                lane.is_over = record.push(&Frame::EpochEnd(end));
-                Some(lane.is_over)
+        for lane in self.lanes.iter_mut().filter(|lane| !lane.is_over && is_past(lane)) {
+            if !lane.is_answered {
+                return Some(false);
             }
-            None => {
-                lane.is_over = true;
-                Some(true)
+            if lane.next < lane.waiting.end {
+                // What still comes holds up no other lane.
+                let Some((reason, last)) = backlog.hole(&lane.waiting.key(), lane.next) else { continue };
+                let last = last.clamp(lane.next, lane.waiting.end - 1);
+                return Some(skip(lane, last, reason, record, &mut self.told, counts));
             }
+            lane.is_over = match lane.waiting.ended {
+                Some(cause) => {
+                    record.push(&Frame::EpochEnd(EpochEnd { lane: lane.number, next: lane.waiting.end, cause }))
+                }
+                None => true,
+            };
+            return Some(lane.is_over);
         }
+        None
     }
 
     fn send(&mut self, record: &mut RecordWriter, backlog: &mut dyn Backlog, counts: &mut TransferCounts) -> bool {

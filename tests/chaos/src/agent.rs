@@ -315,7 +315,7 @@ impl Backlog for Reader<'_> {
         self.shelf().decline(key);
     }
 
-    fn hole(&mut self, key: &EpochKey, number: u64) -> (SkipReason, u64) {
+    fn hole(&mut self, key: &EpochKey, number: u64) -> Option<(SkipReason, u64)> {
         self.shelf().hole(key, number)
     }
 
