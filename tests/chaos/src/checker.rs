@@ -153,6 +153,11 @@ const SAFE_WITHIN_US: u64 = 2_000_000;
 /// A card that failed is used again after this time.
 const CARD_AGAIN_US: u64 = 12_000_000;
 
+/// A card that was full is used as it was configured after this time at the soonest, as the reference of `storage.max_bytes` says …
+const CARD_WHOLE_US: u64 = 600_000_000;
+/// … and until then for so many octets at the least: nine tenths of what the journal had there, or of this much.
+const CARD_LEAST: u64 = (512 << 10) / 10 * 9;
+
 /// Numbers of tracks are below, numbers of lanes are not.
 const FIRST_LANE: u32 = 65_536;
 /// The server's word for a frame that it could not read.
@@ -182,6 +187,9 @@ struct Checker {
     card_is_bad: bool,
     /// When the card last began or ceased to be bad.
     card_bad_us: Option<u64>,
+    /// Whether nothing fits onto it, and when that last began or ceased.
+    card_is_full: bool,
+    card_full_us: Option<u64>,
     /// Octets that were pushed, by all runs, and those of key frames among them.
     octets: u64,
     keys: u64,
@@ -265,7 +273,11 @@ impl Checker {
             }
             Event::CardWell(is_well) => {
                 (self.card_is_bad, self.card_bad_us) = (!is_well, Some(now_us));
+                if is_well && std::mem::take(&mut self.card_is_full) {
+                    self.card_full_us = Some(now_us);
+                }
             }
+            Event::CardFull => (self.card_is_full, self.card_full_us) = (true, Some(now_us)),
             Event::EpochEnded { lane, next, by_power } => self.epoch_ended(at, lane, next, by_power),
             Event::Announced { connection, lane, next } => {
                 let said = self.said.entry((connection, lane.track, lane)).or_default();
@@ -491,9 +503,12 @@ impl Checker {
     fn skipped(&mut self, at: usize, now_us: u64, lane: Lane, first: u64, last: u64, reason: Reason) {
         let Some(boot) = self.boots.get(&lane.boot) else { return };
         let (octets, card_bad_us) = (self.octets, self.card_bad_us);
+        // A card that was full is taken for a smaller one.
+        let was_lowered = self.card_full_us.is_some_and(|full| self.card_is_full || full + CARD_WHOLE_US > now_us);
+        let card_octets = boot.policy.card_octets.map(|card| if was_lowered { card.min(CARD_LEAST) } else { card });
         let was_card_full = |frame: &Frame| {
             let beside = if reason == Reason::Thinned { frame.keys_before } else { 0 };
-            let is_over = boot.policy.card_octets.is_some_and(|card| beside + octets - frame.octets_before >= card / 2);
+            let is_over = card_octets.is_some_and(|card| beside + octets - frame.octets_before >= card / 2);
             is_over || boot.policy.card_octets.is_some() && card_bad_us.is_some_and(|bad| bad >= frame.pushed_us)
         };
         let (policy, session_us) = (boot.policy, boot.session_us.unwrap_or(now_us));

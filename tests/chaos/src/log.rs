@@ -102,6 +102,8 @@ pub enum Event {
     },
     /// The card begins to misbehave, or is well again.
     CardWell(bool),
+    /// Nothing more fits onto the card, until it is well again.
+    CardFull,
     /// The encoder pushed a frame, and the agent took it.
     Pushed {
         /// The name it got.
@@ -292,6 +294,7 @@ impl fmt::Display for Event {
             Self::AgentKilled { boot } => write!(f, "agent of boot {boot} is killed"),
             Self::AgentStopped { boot } => write!(f, "agent of boot {boot} is stopped"),
             Self::SessionOver { boot } => write!(f, "agent of boot {boot} has no connection any more"),
+            Self::CardFull => f.write_str("nothing more fits onto the card"),
             Self::CardWell(true) => write!(f, "the card is well"),
             Self::CardWell(false) => write!(f, "the card is not well"),
             Self::EpochEnded { lane, next, by_power } => {

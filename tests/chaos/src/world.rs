@@ -533,7 +533,12 @@ impl World<'_> {
             }
             Fault::CardAway(for_us) => self.card_fails(for_us, |card| card.set_away(true)),
             Fault::CardReadOnly(for_us) => self.card_fails(for_us, |card| card.set_read_only(true)),
-            Fault::CardFull(for_us) => self.card_fails(for_us, |card| card.set_capacity(card.used())),
+            Fault::CardFull(for_us) => {
+                self.card_fails(for_us, |card| card.set_capacity(card.used()));
+                if self.plan.card.is_some() {
+                    self.log.note(self.now, Event::CardFull);
+                }
+            }
             Fault::ServerPower(for_us) => self.server_power(self.now + for_us),
             Fault::ServerPowerIn(calls, for_us) => {
                 if self.server.is_some() && self.plan.records {
