@@ -200,12 +200,13 @@ impl Card {
     fn sync_names(&self, folder: Option<&str>) -> io::Result<()> {
         let mut state = self.state();
         state.writes()?;
-        let State { names, safe_names, changes, .. } = &mut *state;
+        let State { safe_names, changes, .. } = &mut *state;
         let within =
             |name: &str| folder.is_none_or(|folder| name.rsplit_once('/').map_or("", |(above, _)| above) == folder);
-        safe_names.retain(|name, _| !within(name));
-        safe_names.extend(names.iter().filter(|(name, _)| within(name)).map(|(name, file)| (name.clone(), *file)));
-        changes.iter_mut().for_each(|change| change.retain(|(name, _)| !within(name)));
+        // Only what changed is looked at: a folder may have thousands of names.
+        for change in &mut *changes {
+            set(safe_names, change.extract_if(.., |(name, _)| within(name)).collect());
+        }
         changes.retain(|change| !change.is_empty());
         Ok(())
     }
