@@ -361,7 +361,7 @@ impl Worker {
         let boot = self.config.boot;
         let mut freed = Vec::new();
         if let Some(flash) = &self.flash {
-            for (lane, held) in flash.lanes().filter(|(lane, _)| lane.boot == boot) {
+            for (lane, held) in flash.lanes_of(boot) {
                 let of = (lane.track, lane.epoch);
                 let start = starts.get(&of).copied().unwrap_or(0);
                 let stored = self.stored.get(&of).copied().unwrap_or(0);
@@ -527,7 +527,7 @@ impl Worker {
         let mut waiting = Vec::new();
         let mut lost = BTreeMap::new();
         for (boot, clock) in flash.boots() {
-            for (lane, held) in flash.lanes().filter(|(lane, _)| lane.boot == *boot) {
+            for (lane, held) in flash.lanes_of(*boot) {
                 let start = match lane.boot == own {
                     true => state.live_from.get(&(lane.track, lane.epoch)).copied().unwrap_or(0),
                     false => u64::MAX,
@@ -553,12 +553,12 @@ impl Worker {
             }
         }
         state.lost = lost;
-        // What was freed meanwhile is no news.
-        let is_same = waiting.len() <= state.waiting.len()
-            && waiting.iter().all(|new| {
-                let known = |old: &&Waiting| (old.key(), old.end, old.ended) == (new.key(), new.end, new.ended);
-                state.waiting.iter().any(|old| known(&old))
-            });
+        // What was freed meanwhile is no news. Both are in the same order.
+        let mut known = state.waiting.iter();
+        let is_same = waiting.iter().all(|new| {
+            let is_known = |old: &Waiting| (old.key(), old.end, old.ended) == (new.key(), new.end, new.ended);
+            known.by_ref().any(is_known)
+        });
         if !is_same {
             state.waiting = waiting;
             state.generation += 1;

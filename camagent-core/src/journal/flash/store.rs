@@ -164,6 +164,12 @@ impl Flash {
         self.lanes.iter()
     }
 
+    /// Those of one run: others may be hundreds.
+    pub(crate) fn lanes_of(&self, boot: BootId) -> impl Iterator<Item = (&LaneKey, &Lane)> {
+        let first = LaneKey { boot, track: 0, epoch: 0 };
+        self.lanes.range(first..=LaneKey { track: u32::MAX, epoch: u64::MAX, ..first })
+    }
+
     pub(crate) fn lane(&self, key: &LaneKey) -> Option<&Lane> {
         self.lanes.get(key)
     }
@@ -400,8 +406,9 @@ impl Flash {
         // Those that are done: only they are looked for, so this stays cheap with many.
         let goes_on = |key: &LaneKey, lane: &Lane| key.boot == own && lane.ended.is_none();
         self.lanes.retain(|key, lane| lane.freed < lane.end || goes_on(key, lane) || used(key));
-        let lanes = &self.lanes;
-        self.boots.retain(|(boot, _)| *boot == own || lanes.keys().any(|key| key.boot == *boot));
+        let mut boots = std::mem::take(&mut self.boots);
+        boots.retain(|(boot, _)| *boot == own || self.lanes_of(*boot).next().is_some());
+        self.boots = boots;
     }
 
     /// Whether the open segment has something of an epoch that was dropped: the server has all of it.
