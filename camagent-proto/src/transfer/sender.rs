@@ -299,6 +299,10 @@ impl Sender {
                 epoch.persisted = epoch.persisted.max(freed);
             }
             retire(track, journal);
+            // What a decoder must know, and what pictures refer to, may have been in the frames that are gone.
+            if lost && track.is_recorded && !track.is_audio && !self.key_requests.contains(&track.number) {
+                self.key_requests.push(track.number);
+            }
         }
         self.backfill.rewind();
         let live: Vec<_> = self.tracks.iter().flat_map(Track::epochs_named).filter(|_| lost).collect();
