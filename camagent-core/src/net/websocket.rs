@@ -265,8 +265,8 @@ impl Connection {
     pub(crate) fn send(&mut self, transmit: Transmit) -> Result<(), String> {
         self.has_left = false;
         match transmit {
-            Transmit::Text(text) => self.socket.get_mut().push(Opcode::Text, text.into()),
-            Transmit::Binary(octets) => self.socket.get_mut().push(Opcode::Binary, octets),
+            Transmit::Text(text) => self.socket.get_mut().push(Opcode::Text, text.as_bytes()),
+            Transmit::Binary(octets) => self.socket.get_mut().push(Opcode::Binary, &octets),
             Transmit::Close(code, reason) => {
                 let close = Message::Close(Some(close_frame(code, &reason)));
                 Pin::new(&mut self.socket).start_send(close).map_err(|error| error.to_string())
