@@ -4,7 +4,7 @@ use camagent_proto::{
     CloseCode, Duration, Error, Instant,
     frame::{
         Data, Frame, MAX_RECORD, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader,
-        RecordWriter, ResetStream, StopSending, StreamError,
+        RecordWriter, ResetStream, Space, StopSending, StreamError,
     },
     message::TunnelLimits,
     mux::{Mux, NoStreams, NotOpened, Read, StreamEvent, Streams},
@@ -244,7 +244,7 @@ fn what_came_before_the_service_was_reached_is_told_when_it_is() {
 struct Torn;
 
 impl Streams for Torn {
-    fn read(&mut self, _: u64, _: &mut [u8], _: usize) -> Read {
+    fn read(&mut self, _: u64, _: &mut Space<'_>, _: usize) -> Read {
         Read::Broken
     }
 }
@@ -277,7 +277,7 @@ fn a_server_never_promises_more_than_it_has() {
 fn credit_is_given_back_when_nobody_wants_to_send_and_not_when_nobody_can() {
     struct Endless(bool);
     impl Streams for Endless {
-        fn read(&mut self, _: u64, into: &mut [u8], _: usize) -> Read {
+        fn read(&mut self, _: u64, into: &mut Space<'_>, _: usize) -> Read {
             if self.0 { Read::Octets(into.len()) } else { Read::Pending }
         }
     }

@@ -1,76 +1,213 @@
-//! What was read from one service beyond the record at hand: a burst leaves in several records and is read in one system call.
+//! What was read from one service beyond the record at hand: a burst leaves in several records and is read in one system call, each part of it
+//! into the memory of its record.
 //!
-//! One buffer serves all streams, and only while the uplink is fast: on a slow one each record is read when it is sent.
+//! This serves all streams, and only while the uplink is fast: on a slow one each record is read when it is sent.
+
+use std::{
+    array,
+    collections::VecDeque,
+    io::{self, IoSliceMut},
+    task::Poll,
+};
+
+use camagent_proto::frame::{MAX_RECORD, Space};
 
 use crate::burst::MAX_BURST;
+
+/// Records of the largest burst.
+const RECORDS: usize = MAX_BURST.div_ceil(MAX_RECORD) + 1;
+
+/// A record in which octets stand, from one place up to another, and nothing before them yet.
+#[derive(Debug)]
+struct Part {
+    record: Vec<u8>,
+    from: usize,
+    to: usize,
+}
 
 /// Octets of one stream that wait for the next records.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     stream: u64,
-    buffer: Vec<u8>,
-    from: usize,
-    to: usize,
+    parts: VecDeque<Part>,
+    /// Memory for the next records, [`MAX_RECORD`] octets each.
+    free: Vec<Vec<u8>>,
 }
 
 impl Ahead {
-    /// Moves what waits of `stream` into `into`.
-    pub(super) fn take(&mut self, stream: u64, into: &mut [u8]) -> Option<usize> {
-        if self.from == self.to || self.stream != stream {
-            return None;
+    /// Moves what waits of `stream` into a record, which becomes the one in which it stands where that fits.
+    pub(super) fn take(&mut self, stream: u64, into: &mut Space<'_>) -> Option<usize> {
+        let part = self.parts.front_mut().filter(|_| self.stream == stream)?;
+        let count = into.len().min(part.to - part.from);
+        if count == part.to - part.from && part.from == into.place() {
+            let record = std::mem::take(&mut part.record);
+            self.parts.pop_front();
+            self.give_back(into.exchange(record));
+            return Some(count);
         }
-        let count = into.len().min(self.to - self.from);
-        into[..count].copy_from_slice(&self.buffer[self.from..self.from + count]);
-        self.from += count;
+        into[..count].copy_from_slice(&part.record[part.from..part.from + count]);
+        part.from += count;
+        if let Some(part) = self.parts.pop_front_if(|part| part.from == part.to) {
+            self.give_back(part.record);
+        }
         Some(count)
     }
 
-    /// Where the next burst may be read to, when bursts have more than one record and nothing waits. The buffer goes when they have not. More than
-    /// the stream's `credit` is not read: what cannot leave would keep the buffer from all other streams.
-    pub(super) fn room(&mut self, burst: usize, credit: usize) -> Option<&mut [u8]> {
-        if self.from < self.to {
-            return None;
+    /// Whether the next burst may be read now, because bursts have more than one record and nothing waits. The memory goes when they have not.
+    pub(super) fn takes(&mut self, burst: usize) -> bool {
+        if !self.parts.is_empty() {
+            return false;
         }
         if burst < MAX_BURST {
-            self.buffer = Vec::new();
-            return None;
+            self.free = Vec::new();
+            return false;
         }
-        self.buffer.resize(MAX_BURST, 0);
-        Some(&mut self.buffer[..credit.min(MAX_BURST)])
+        true
     }
 
-    /// `count` octets of `stream` were read; the first of them go into `into`, and how many is returned.
-    pub(super) fn fill(&mut self, stream: u64, count: usize, into: &mut [u8]) -> usize {
-        (self.stream, self.from, self.to) = (stream, 0, count);
-        self.take(stream, into).unwrap_or(0)
+    /// Lets a burst of `stream` be read: the first octets go into the record at hand, and how many is returned; what is read beyond waits. More than the
+    /// stream's `credit` is not read: what cannot leave would keep all other streams waiting.
+    pub(super) fn fill(
+        &mut self,
+        stream: u64,
+        into: &mut Space<'_>,
+        credit: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let place = into.place_in_empty();
+        let first = into.len().min(credit);
+        let mut left = credit.min(MAX_BURST).saturating_sub(first);
+        self.stream = stream;
+        while left > 0 && self.parts.len() + 1 < RECORDS {
+            let record = self.free.pop().unwrap_or_else(|| vec![0; MAX_RECORD]);
+            let to = MAX_RECORD.min(place + left);
+            left -= to - place;
+            self.parts.push_back(Part { record, from: place, to });
+        }
+        let count = 1 + self.parts.len();
+        let mut slices: [IoSliceMut<'_>; RECORDS] = array::from_fn(|_| IoSliceMut::new(&mut []));
+        slices[0] = IoSliceMut::new(&mut into[..first]);
+        for (slice, part) in slices[1..].iter_mut().zip(&mut self.parts) {
+            *slice = IoSliceMut::new(&mut part.record[part.from..part.to]);
+        }
+        let read = read(&mut slices[..count]);
+        let beyond = match read {
+            Poll::Ready(Ok(read)) => read.saturating_sub(first),
+            _ => 0,
+        };
+        self.keep(beyond);
+        read.map_ok(|read| read.min(first))
+    }
+
+    /// Only so many octets have come of those that there was room for.
+    fn keep(&mut self, mut octets: usize) {
+        let mut kept = 0;
+        for part in &mut self.parts {
+            part.to = part.to.min(part.from + octets);
+            octets -= part.to - part.from;
+            kept += usize::from(part.to > part.from);
+        }
+        while self.parts.len() > kept
+            && let Some(part) = self.parts.pop_back()
+        {
+            self.give_back(part.record);
+        }
+    }
+
+    fn give_back(&mut self, mut record: Vec<u8>) {
+        if self.free.len() < RECORDS {
+            record.resize(MAX_RECORD, 0);
+            self.free.push(record);
+        }
     }
 
     /// The stream is over.
     pub(super) fn forget(&mut self, stream: u64) {
         if self.stream == stream {
-            self.to = self.from;
+            self.parts.clear();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use camagent_proto::frame::RecordWriter;
+
     use super::*;
 
+    /// A record into which `take` puts the payload of a frame behind `before` octets of others; what was put.
+    fn record(before: usize, take: impl FnOnce(&mut Space<'_>) -> Option<usize>) -> (Option<usize>, Vec<u8>) {
+        let mut record = RecordWriter::new(MAX_RECORD);
+        if before > 0 {
+            record.push_payload(0x40, &[], before, |into| {
+                into.fill(1);
+                true
+            });
+        }
+        let octets = record.octets();
+        let count = record.push_read(0x41, &[9; 3], usize::MAX, take);
+        let all = record.finish();
+        assert!(before == 0 || all[octets - before..octets].iter().all(|octet| *octet == 1));
+        (count, all[all.len() - count.unwrap_or(0)..].to_vec())
+    }
+
+    /// A service that has so many octets, counted from 0.
+    fn service(octets: usize) -> impl FnOnce(&mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+        move |slices| {
+            let mut at = 0;
+            for octet in slices.iter_mut().flat_map(|slice| slice.iter_mut()).take(octets) {
+                *octet = (at % 251) as u8;
+                at += 1;
+            }
+            Poll::Ready(Ok(at))
+        }
+    }
+
+    fn read(ahead: &mut Ahead, credit: usize, has: usize) -> (Option<usize>, Vec<u8>) {
+        record(0, |into| match ahead.fill(1, into, credit, service(has)) {
+            Poll::Ready(Ok(count)) => Some(count),
+            other => panic!("{other:?}"),
+        })
+    }
+
     #[test]
-    fn a_burst_leaves_in_pieces_and_belongs_to_one_stream() {
+    fn a_burst_leaves_in_records_whatever_stands_before_it_and_belongs_to_one_stream() {
         let mut ahead = Ahead::default();
-        assert!(ahead.room(MAX_BURST - 1, MAX_BURST).is_none());
-        ahead.room(MAX_BURST, usize::MAX).unwrap()[..5].copy_from_slice(b"abcde");
-        let mut into = [0; 2];
-        assert_eq!((ahead.fill(1, 5, &mut into), &into), (2, b"ab"));
-        assert!(ahead.take(5, &mut into).is_none() && ahead.room(MAX_BURST, usize::MAX).is_none());
-        assert_eq!((ahead.take(1, &mut into), &into), (Some(2), b"cd"));
-        assert_eq!((ahead.take(1, &mut into), into[0]), (Some(1), b'e'));
-        assert!(ahead.take(1, &mut into).is_none());
-        ahead.fill(5, 3, &mut into);
+        assert!(!ahead.takes(MAX_BURST - 1) && ahead.takes(MAX_BURST));
+        let (_, mut all) = read(&mut ahead, usize::MAX, 100_000);
+        assert!(!ahead.takes(MAX_BURST), "the rest goes first");
+        assert_eq!(record(0, |into| ahead.take(5, into)).0, None, "another stream's");
+        let mut records = 1;
+        // The second record has another frame in front, and the fourth, too.
+        while let (Some(_), octets) = record(if records % 2 == 1 { 700 } else { 0 }, |into| ahead.take(1, into)) {
+            all.extend(octets);
+            records += 1;
+        }
+        let expected: Vec<u8> = (0..100_000).map(|at| (at % 251) as u8).collect();
+        assert!(all == expected, "{} octets in {records} records", all.len());
+        assert!(ahead.takes(MAX_BURST) && !ahead.free.is_empty());
+        assert!(!ahead.takes(1) && ahead.free.is_empty(), "bursts are small again");
+    }
+
+    #[test]
+    fn no_more_is_read_than_may_leave_and_nothing_of_a_stream_that_is_over() {
+        let mut ahead = Ahead::default();
+        for credit in [1, 7, MAX_RECORD, MAX_RECORD + 1, 50_000, MAX_BURST, 2 * MAX_BURST] {
+            let (_, mut all) = read(&mut ahead, credit, usize::MAX);
+            while let (Some(_), octets) = record(0, |into| ahead.take(1, into)) {
+                all.extend(octets);
+            }
+            assert_eq!(all.len(), credit.min(MAX_BURST));
+        }
+        read(&mut ahead, usize::MAX, usize::MAX);
         ahead.forget(5);
-        assert_eq!(ahead.room(MAX_BURST, 7).map(|room| room.len()), Some(7), "what cannot leave is not read");
-        assert!(ahead.take(5, &mut into).is_none() && ahead.room(MAX_BURST, usize::MAX).is_some());
+        assert!(!ahead.takes(MAX_BURST));
+        ahead.forget(1);
+        assert!(ahead.takes(MAX_BURST));
+        let waits = record(0, |into| match ahead.fill(1, into, usize::MAX, |_| Poll::Pending) {
+            Poll::Pending => None,
+            other => panic!("{other:?}"),
+        });
+        assert!(waits.0.is_none() && ahead.takes(MAX_BURST));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{
     future::Future,
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -182,14 +182,37 @@ impl Endpoint {
         let Side::Connected(socket) = &mut self.side else { return Poll::Pending };
         let mut buffer = ReadBuf::new(into);
         let read = Pin::new(socket).poll_read(cx, &mut buffer);
+        let (count, room) = (buffer.filled().len(), buffer.capacity());
+        self.has_read(count, room, now);
+        read.map_ok(|()| count)
+    }
+
+    /// The same, in several pieces.
+    pub(super) fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [IoSliceMut<'_>],
+        now: Instant,
+    ) -> Poll<io::Result<usize>> {
+        let Side::Connected(socket) = &mut self.side else { return Poll::Pending };
+        let read = loop {
+            ready!(socket.poll_read_ready(cx))?;
+            match socket.try_read_vectored(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => break read?,
+            }
+        };
+        self.has_read(read, into.iter().map(|piece| piece.len()).sum(), now);
+        Poll::Ready(Ok(read))
+    }
+
+    fn has_read(&mut self, count: usize, room: usize, now: Instant) {
         // A piece for the rest of a record says nothing.
-        if buffer.capacity() >= WHOLE_READ {
-            self.has_more = buffer.filled().len() >= WHOLE_READ;
+        if room >= WHOLE_READ {
+            self.has_more = count >= WHOLE_READ;
         }
-        let count = buffer.filled().len();
         if count > 0 && self.stuck_since.is_some() {
             self.stuck_since = Some(now);
         }
-        read.map_ok(|()| count)
     }
 }

@@ -9,13 +9,14 @@ mod ahead;
 mod endpoint;
 
 use std::{
+    io::IoSliceMut,
     task::{Context, Poll},
     time::Duration,
 };
 
 use camagent_proto::{
     Instant,
-    frame::{OpenOutcome, StreamError},
+    frame::{OpenOutcome, Space, StreamError},
     message::TunnelLimits,
     mux::{Mux, Read, StreamEvent, Streams},
 };
@@ -220,18 +221,19 @@ pub(crate) struct Sides<'a, 'c> {
 }
 
 impl Streams for Sides<'_, '_> {
-    fn read(&mut self, stream: u64, into: &mut [u8], credit: usize) -> Read {
+    fn read(&mut self, stream: u64, into: &mut Space<'_>, credit: usize) -> Read {
         if let Some(count) = self.ahead.take(stream, into) {
             return Read::Octets(count);
         }
         // Streams are opened in the order of their numbers.
         let Ok(at) = self.endpoints.binary_search_by_key(&stream, Endpoint::stream) else { return Read::Broken };
         let endpoint = &mut self.endpoints[at];
-        let read = match self.ahead.room(self.burst, credit).filter(|_| endpoint.has_more()) {
-            Some(room) => {
-                endpoint.poll_read(self.cx, room, self.now).map_ok(|count| self.ahead.fill(stream, count, into))
+        let read = match self.ahead.takes(self.burst) && endpoint.has_more() {
+            true => {
+                let read = |slices: &mut [IoSliceMut<'_>]| endpoint.poll_read_vectored(self.cx, slices, self.now);
+                self.ahead.fill(stream, into, credit, read)
             }
-            None => endpoint.poll_read(self.cx, into, self.now),
+            false => endpoint.poll_read(self.cx, into, self.now),
         };
         match read {
             Poll::Pending => Read::Pending,

@@ -4,7 +4,7 @@ use std::{future::poll_fn, io::Write, task::Poll, time::Duration};
 
 use camagent_proto::{
     Instant,
-    frame::{MAX_RECORD, RecordReader, RecordWriter},
+    frame::{MAX_RECORD, RecordReader, RecordWriter, Space},
     message::TunnelLimits,
     mux::{Mux, Read, StreamEvent, Streams},
 };
@@ -26,7 +26,7 @@ struct World {
 struct Says<'a>(&'a [u8], bool);
 
 impl Streams for Says<'_> {
-    fn read(&mut self, _: u64, into: &mut [u8], _: usize) -> Read {
+    fn read(&mut self, _: u64, into: &mut Space<'_>, _: usize) -> Read {
         if self.0.is_empty() {
             return if std::mem::take(&mut self.1) { Read::End } else { Read::Pending };
         }

@@ -19,7 +19,7 @@ pub use arrived::Arrived;
 pub use journal::{EndReason, EpochEnd, FIRST_LANE, Journal};
 pub use media::{FrameAbort, FrameHead, FrameMore, FrameStart, Mack, Skip, SkipReason};
 pub use read::Reader;
-pub use record::{MAX_FRAMES, MAX_RECORD, MIN_RECORD, RecordReader, RecordWriter};
+pub use record::{MAX_FRAMES, MAX_RECORD, MIN_RECORD, RecordReader, RecordWriter, Space};
 pub use track::{MAX_CONFIG, MAX_NAME, TrackInfo};
 pub use tunnel::{
     Data, MAX_DETAIL, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, ResetStream, ReturnStreamData,

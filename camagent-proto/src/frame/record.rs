@@ -132,14 +132,14 @@ impl RecordWriter {
         None
     }
 
-    /// Appends a frame whose body is `head` and then what `read` puts into the buffer that it is given: at most `most` octets, and not more than
+    /// Appends a frame whose body is `head` and then what `read` puts into the space that it is given: at most `most` octets, and not more than
     /// fit. `read` says how many these are; with `None` nothing is appended. Returns what `read` returned, `None` when not one octet fits.
     pub fn push_read(
         &mut self,
         number: u64,
         head: &[u8],
         most: usize,
-        read: impl FnOnce(&mut [u8]) -> Option<usize>,
+        read: impl FnOnce(&mut Space<'_>) -> Option<usize>,
     ) -> Option<usize> {
         let most = most.min(self.room().saturating_sub(head.len()));
         if most == 0 {
@@ -151,7 +151,10 @@ impl RecordWriter {
         let length_at = self.length;
         self.append(&[0; 2]);
         self.append(head);
-        let Some(taken) = read(self.space(most)).map(|taken| taken.min(most)) else {
+        let begins = self.length;
+        self.space(most);
+        let mut space = Space { record: &mut self.bytes, frame: before, begins, most };
+        let Some(taken) = read(&mut space).map(|taken| taken.min(space.len())) else {
             self.length = before;
             return None;
         };
@@ -193,6 +196,49 @@ impl RecordWriter {
             self.bytes.resize(end, 0);
         }
         &mut self.bytes[self.length..end]
+    }
+}
+
+/// Where the payload of one frame goes. To who fills it it is a slice.
+#[derive(Debug)]
+pub struct Space<'a> {
+    record: &'a mut Vec<u8>,
+    frame: usize,
+    begins: usize,
+    most: usize,
+}
+
+impl Space<'_> {
+    /// The payload's place in the record.
+    pub fn place(&self) -> usize {
+        self.begins
+    }
+
+    /// Its place in a record that has nothing before this frame.
+    pub fn place_in_empty(&self) -> usize {
+        self.begins - self.frame
+    }
+
+    /// Goes on in other memory, which has the payload at its [place](Space::place) already: a whole record was read there, and need not be copied. Gives
+    /// the memory back that the record had.
+    pub fn exchange(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
+        memory[..self.begins].copy_from_slice(&self.record[..self.begins]);
+        core::mem::replace(self.record, memory)
+    }
+}
+
+impl core::ops::Deref for Space<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.record[self.begins..self.record.len().min(self.begins + self.most)]
+    }
+}
+
+impl core::ops::DerefMut for Space<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let end = self.record.len().min(self.begins + self.most);
+        &mut self.record[self.begins..end]
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     frame::{
         Data, Frame, MAX_RECORD, MaxData, MaxStreamData, MaxStreams, Open, OpenOutcome, OpenResult, RecordReader,
-        RecordWriter, ResetStream, ReturnStreamData, StopSending, StreamError, Tack,
+        RecordWriter, ResetStream, ReturnStreamData, Space, StopSending, StreamError, Tack,
     },
     message::TunnelLimits,
     mux::{MIN_RESUME_BYTES, Mux, Read, StreamEvent, Streams},
@@ -64,7 +64,7 @@ struct Sides {
 }
 
 impl Streams for Sides {
-    fn read(&mut self, stream: u64, into: &mut [u8], _: usize) -> Read {
+    fn read(&mut self, stream: u64, into: &mut Space<'_>, _: usize) -> Read {
         let count = match self.mood % 8 {
             0 => into.len(),
             1 => into.len().min(usize::from(self.mood)),

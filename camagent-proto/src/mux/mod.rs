@@ -23,13 +23,13 @@ pub use resume::MIN_RESUME_BYTES;
 
 use alloc::string::String;
 
-use crate::frame::{OpenOutcome, StreamError};
+use crate::frame::{OpenOutcome, Space, StreamError};
 
 /// The local sides of the streams, as the driver has them.
 pub trait Streams {
     /// Reads what the local side of `stream` has, at most as much as `into` holds, without waiting. The peer takes `credit` octets of the stream,
     /// these included: whoever reads ahead for the next records and stays within it keeps nothing that cannot leave.
-    fn read(&mut self, stream: u64, into: &mut [u8], credit: usize) -> Read;
+    fn read(&mut self, stream: u64, into: &mut Space<'_>, credit: usize) -> Read;
 }
 
 /// What a read gave.
@@ -50,7 +50,7 @@ pub enum Read {
 pub struct NoStreams;
 
 impl Streams for NoStreams {
-    fn read(&mut self, _: u64, _: &mut [u8], _: usize) -> Read {
+    fn read(&mut self, _: u64, _: &mut Space<'_>, _: usize) -> Read {
         Read::Pending
     }
 }

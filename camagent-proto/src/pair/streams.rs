@@ -3,7 +3,7 @@
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use crate::{
-    frame::{OpenOutcome, StreamError},
+    frame::{OpenOutcome, Space, StreamError},
     mux::{Mux, Read, StreamEvent, Streams},
 };
 
@@ -118,7 +118,7 @@ impl TestStreams {
 }
 
 impl Streams for TestStreams {
-    fn read(&mut self, stream: u64, into: &mut [u8], _: usize) -> Read {
+    fn read(&mut self, stream: u64, into: &mut Space<'_>, _: usize) -> Read {
         let side = self.sides.entry(stream).or_default();
         let left = &side.outgoing[side.sent..];
         let count = left.len().min(into.len());

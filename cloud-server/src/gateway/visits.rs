@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use camagent_proto::Instant;
-use camagent_proto::frame::StreamError;
+use camagent_proto::frame::{Space, StreamError};
 use camagent_proto::mux::{Mux, NotOpened, Read, StreamEvent, Streams};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -283,7 +283,7 @@ pub(super) struct Sides<'a, 'c> {
 }
 
 impl Streams for Sides<'_, '_> {
-    fn read(&mut self, stream: u64, into: &mut [u8], _: usize) -> Read {
+    fn read(&mut self, stream: u64, into: &mut Space<'_>, _: usize) -> Read {
         let Some(at) = self.visits.find(stream) else { return Read::Broken };
         let open = &mut self.visits.open[at];
         let mut buffer = ReadBuf::new(into);
