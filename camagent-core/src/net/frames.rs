@@ -24,6 +24,9 @@ const PIECE: usize = 2 << 10;
 /// Random octets that are fetched at once, for the keys of the frames to come.
 const KEYS: usize = 256;
 
+/// After so many small bursts the next ones are expected to be small.
+const SMALL_BURSTS: u8 = 32;
+
 /// What a frame carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Opcode {
@@ -37,13 +40,15 @@ pub(crate) struct Frames<S> {
     /// The frames of the burst, and how many of its octets have left.
     waiting: Vec<u8>,
     sent: usize,
+    /// So many bursts in a row needed little of that memory.
+    small: u8,
     keys: [u8; KEYS],
     keys_used: usize,
 }
 
 impl<S: AsyncWrite + Unpin> Frames<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, waiting: Vec::new(), sent: 0, keys: [0; KEYS], keys_used: KEYS }
+        Self { socket, waiting: Vec::new(), sent: 0, small: 0, keys: [0; KEYS], keys_used: KEYS }
     }
 
     /// Adds a message as one frame, which the next flush writes. An error when there are no random numbers for its mask.
@@ -91,13 +96,21 @@ impl<S: AsyncWrite + Unpin> Frames<S> {
             }
             self.sent += written;
         }
-        // The memory of large bursts goes when they have become small.
-        if self.waiting.len() < self.waiting.capacity() / 4 {
-            self.waiting = Vec::new();
+        if self.sent > 0 {
+            self.rest();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// All has left. The memory of large bursts goes when there are none any more.
+    fn rest(&mut self) {
+        let is_small = self.waiting.len() < self.waiting.capacity() / 4;
+        self.small = if is_small { self.small + 1 } else { 0 };
+        if self.small > SMALL_BURSTS {
+            (self.waiting, self.small) = (Vec::new(), 0);
         }
         self.waiting.clear();
         self.sent = 0;
-        Poll::Ready(Ok(()))
     }
 }
 

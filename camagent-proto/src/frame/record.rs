@@ -153,7 +153,8 @@ impl RecordWriter {
         self.append(head);
         let begins = self.length;
         self.space(most);
-        let mut space = Space { record: &mut self.bytes, frame: before, begins, most };
+        let alone = self.limit - 5 - head.len();
+        let mut space = Space { record: &mut self.bytes, frame: before, begins, most, alone };
         let Some(taken) = read(&mut space).map(|taken| taken.min(space.len())) else {
             self.length = before;
             return None;
@@ -206,6 +207,7 @@ pub struct Space<'a> {
     frame: usize,
     begins: usize,
     most: usize,
+    alone: usize,
 }
 
 impl Space<'_> {
@@ -217,6 +219,11 @@ impl Space<'_> {
     /// Its place in a record that has nothing before this frame.
     pub fn place_in_empty(&self) -> usize {
         self.begins - self.frame
+    }
+
+    /// Octets that fit into a record that has nothing else.
+    pub fn most_in_empty(&self) -> usize {
+        self.alone
     }
 
     /// Goes on in other memory, which has the payload at its [place](Space::place) already: a whole record was read there, and need not be copied. Gives
