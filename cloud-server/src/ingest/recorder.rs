@@ -120,6 +120,8 @@ struct Track {
     taken: Ranges,
     /// Where the epoch begins for this store.
     floor: Option<u64>,
+    /// The agent told this process that the epoch is over, and so before that of all that it has of it.
+    is_over: bool,
     /// To be written down with the next commit: numbers that have no bytes in a file.
     covered: Vec<(u64, u64)>,
     cursors: Cursors,
@@ -301,7 +303,7 @@ impl<D: Disk> Recorder<D> {
                 self.commit_at.get_or_insert(now_us + COMMIT_AFTER_US);
             }
             Input::Ended { flow, next, cause } => {
-                self.track(&flow);
+                self.track(&flow).is_over = true;
                 if self.contents.ledger.end(&flow.key, &flow.camera, &flow.source, next, cause) {
                     self.entries.push(Entry::Ended { key: flow.key.clone(), next, cause });
                     self.told.push_back(Told::Ended(flow, next, cause));
@@ -356,10 +358,19 @@ impl<D: Disk> Recorder<D> {
         self.told.push_back(Told::Refused { key: flow.key.clone(), first, next, is_readable: true });
     }
 
-    /// Whether what a decoder must know of a track is here.
-    pub fn is_readable(&self, key: &TrackKey) -> bool {
+    /// Whether what a decoder must know of a track is here; or it is known that it never comes, for frames from `first` on.
+    pub fn is_readable(&self, key: &TrackKey, first: u64) -> bool {
         self.contents.tracks.get(key).is_some_and(|known| !known.config.is_empty())
             || self.writers.iter().any(|(own, _)| own.key == *key)
+            || self.is_hopeless(key, first)
+    }
+
+    /// Whether all before a frame that cannot be read came, or never will: also what another store had and its agent let go of then, once the epoch is
+    /// over. Before, a lane may still bring what is in front, or a key frame may follow.
+    fn is_hopeless(&self, key: &TrackKey, sequence: u64) -> bool {
+        let Some(track) = self.tracks.get(key) else { return false };
+        let has_all_from = |floor: u64| track.taken.gap_from(floor) >= sequence;
+        has_all_from(0) || track.is_over && track.floor.is_some_and(has_all_from)
     }
 
     /// The time of [`Recorder::poll_timeout`] has come.
@@ -542,8 +553,8 @@ impl<D: Disk> Recorder<D> {
                 let Some((reader, parameters)) =
                     reader.and_then(|reader| reader.parameters().cloned().map(|parameters| (reader, parameters)))
                 else {
-                    if self.track(flow).taken.gap_from(0) >= sequence {
-                        // It came, or never will, and there was nothing: the key frame is lost.
+                    if self.is_hopeless(&flow.key, sequence) {
+                        // What came before it is no key frame, or it never will: that one is lost.
                         return self.skip(flow, sequence, sequence + 1, GapReason::UNREADABLE);
                     }
                     // What a decoder must know comes with the past. Until then this is not stored, and the agent keeps it.

@@ -133,17 +133,15 @@ impl Standing {
         self.refusing.is_empty()
     }
 
-    /// Agents that are to be asked now for what could not be taken. `is_readable` says whether what a decoder must know of a track is there.
-    pub fn ask(&mut self, now_us: u64, is_readable: impl Fn(&TrackKey) -> bool) -> Vec<String> {
+    /// Agents that are to be asked now for what could not be taken. `is_readable` says whether what a decoder must know of a track from a number on is
+    /// there, or never comes: what it is is known then.
+    pub fn ask(&mut self, now_us: u64, is_readable: impl Fn(&TrackKey, u64) -> bool) -> Vec<String> {
         let mut agents: Vec<String> = Vec::new();
         for key in &self.refusing {
             let asked_us = self.asked_us.get(&key.agent);
             let is_due = asked_us.is_none_or(|asked| now_us.saturating_sub(*asked) >= AGAIN_AFTER_US);
-            let has = |track: &Track| {
-                // With all before it there, nothing comes any more that makes it readable: it is known then what it is.
-                let is_alone = track.unreadable.first().is_some_and(|first| track.persisted.gap_from(0) >= first);
-                !track.refused.is_empty() || is_alone || is_readable(key)
-            };
+            let can_be_read = |first| is_readable(key, first);
+            let has = |track: &Track| !track.refused.is_empty() || track.unreadable.first().is_some_and(can_be_read);
             let has = self.tracks.get(key).is_some_and(has);
             if is_due && has && agents.last() != Some(&key.agent) {
                 agents.push(key.agent.clone());
@@ -188,15 +186,11 @@ mod tests {
     #[test]
     fn what_was_refused_is_asked_for_once_when_it_can_be_taken() {
         let mut standing = Standing::default();
-        assert!(standing.is_content() && standing.ask(0, |_| true).is_empty());
+        assert!(standing.is_content() && standing.ask(0, |_, _| true).is_empty());
         standing.refused(&key(1), 40, 50, false);
-        assert!(standing.ask(7_000_000, |_| false).is_empty(), "it could not be read still");
-        let mut hopeless = Standing::default();
-        hopeless.refused(&key(1), 40, 50, false);
-        hopeless.persisted(&key(1), 0, 40);
-        assert_eq!(hopeless.ask(7_000_000, |_| false), ["a"], "nothing comes any more that would make it readable");
-        assert_eq!(standing.ask(7_000_000, |_| true), ["a"]);
-        assert!(standing.ask(8_000_000, |_| true).is_empty(), "the agent was just asked");
+        assert!(standing.ask(7_000_000, |_, first| first > 40).is_empty(), "it could not be read still");
+        assert_eq!(standing.ask(7_000_000, |_, first| first == 40), ["a"]);
+        assert!(standing.ask(8_000_000, |_, _| true).is_empty(), "the agent was just asked");
         let mut points = [ResumePoint { track: 0, epoch: 1, next: 60 }];
         standing.resume("a", [1; 16], &mut points);
         assert_eq!(points[0].next, 40);

@@ -416,3 +416,32 @@ fn a_disk_that_was_full_at_the_first_start_is_used_when_there_is_room() {
     disk.set_room(None);
     assert_eq!(open(&disk).storage_epoch(), settings().new_epoch);
 }
+
+/// A store that is new has nothing of what its agent let go of: pictures may come whose key frame another store had.
+#[test]
+fn pictures_whose_key_frame_was_let_go_of_are_a_gap_once_their_epoch_is_over() {
+    let disk = SimDisk::new();
+    let mut recorder = open(&disk);
+    let video = flow(0);
+    let key = video.key.clone();
+    recorder.handle(0, Input::Track { flow: Arc::clone(&video), next: 61 });
+    (61..64).for_each(|sequence| recorder.handle(sequence, frame(&video, sequence)));
+    recorder.handle_timeout(500_000);
+    let refused =
+        |told: &[Told]| told.iter().filter(|told| matches!(told, Told::Refused { is_readable: false, .. })).count();
+    assert_eq!(refused(&told(&mut recorder)), 3);
+    // A newer epoch says nothing of what a card has of this one.
+    let newer = Flow { key: TrackKey { epoch: 2, ..key.clone() }, ..(*video).clone() };
+    recorder.handle(550_000, Input::Track { flow: Arc::new(newer), next: 0 });
+    assert!(!recorder.is_readable(&key, 61), "a key frame may follow, or what is before it may come");
+    let (flow, cause) = (Arc::clone(&video), camagent_proto::frame::EndReason::PowerCut);
+    recorder.handle(600_000, Input::Ended { flow, next: 64, cause });
+    assert!(recorder.is_readable(&key, 61) && !recorder.is_readable(&key, 63));
+    // They are asked for, and come once more.
+    (61..64).for_each(|sequence| recorder.handle(700_000, frame(&video, sequence)));
+    recorder.handle_timeout(1_200_000);
+    let heard = told(&mut recorder);
+    assert_eq!((refused(&heard), progress(&heard, 0)), (0, Some(64)));
+    let gaps: Vec<_> = recorder.ledger().gaps().map(|gap| (gap.first, gap.next, gap.reason)).collect();
+    assert_eq!(gaps, [(61, 64, GapReason::UNREADABLE)]);
+}

@@ -486,7 +486,7 @@ impl Ingest {
         if !keeps_up || state.standing.is_content() {
             return;
         }
-        let agents = state.standing.ask(now_us, |key| recorder.is_readable(key));
+        let agents = state.standing.ask(now_us, |key, first| recorder.is_readable(key, first));
         if !agents.is_empty() {
             state.asked.extend(agents);
             state.watched.iter().filter_map(std::sync::Weak::upgrade).for_each(|watched| watched.notify.notify_one());

@@ -311,6 +311,7 @@ impl ServerHost {
             Past::Ended { key, next, cause } => {
                 let by_power = cause == EndReason::PowerCut;
                 log.note(now_us, Event::EpochEnded { lane: of(&key), next, by_power });
+                store.end(now_us, of(&key), next, cause);
             }
         }
     }

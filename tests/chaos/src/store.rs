@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use camagent_media::{Codec, Framing};
 use camagent_proto::{
-    frame::{FrameHead, TrackInfo},
+    frame::{EndReason, FrameHead, TrackInfo},
     message::ResumePoint,
 };
 use cloud_server::ingest::{
@@ -185,6 +185,13 @@ impl Store {
         }
     }
 
+    /// An epoch is over.
+    pub fn end(&mut self, now_us: u64, lane: Lane, next: u64, cause: EndReason) {
+        if let Some(flow) = self.flows.get(&lane).cloned() {
+            self.offer(now_us, Input::Ended { flow, next, cause });
+        }
+    }
+
     fn offer(&mut self, now_us: u64, input: Input) {
         let Some(recorder) = &mut self.recorder else { return };
         if !recorder.is_stalled() && self.waiting.is_empty() {
@@ -233,7 +240,7 @@ impl Store {
     fn ask(&mut self, now_us: u64) {
         let Some(recorder) = self.recorder.as_ref().filter(|recorder| !recorder.is_stalled()) else { return };
         if self.waiting_octets <= QUEUE / 2 {
-            self.wants_again |= !self.standing.ask(now_us, |key| recorder.is_readable(key)).is_empty();
+            self.wants_again |= !self.standing.ask(now_us, |key, first| recorder.is_readable(key, first)).is_empty();
         }
     }
 
