@@ -325,15 +325,23 @@ async fn frames_out_of_order_broken_or_without_a_key_frame() {
     let error = push(20_000, &pieces[2].data).expect_err("out of order");
     assert!(matches!(error, Error::OutOfOrder { track: 0, back_us: 20_000 }), "{error}");
     assert!(error.to_string().contains("in order"), "{error}");
+    assert_eq!(push(60_000, &pieces[2].data).expect("no error"), Pushed::WaitKey, "it refers to what was refused");
     assert!(matches!(push(80_000, &[]), Err(Error::Usage(_))));
     assert!(matches!(push(80_000, &vec![0; 5 << 20]), Err(Error::FrameTooLarge { .. })));
+    assert_eq!(push(80_000, &pieces[0].data).expect("no error"), Pushed::Kept, "a key frame mends it");
     assert!(matches!(agent.push_frame(9, Frame { data: &[1], ..Frame::default() }), Err(Error::NoTrack(9))));
     // What is not Annex B at all reaches the server: it is told there, and only that frame is left out.
     assert_eq!(push(80_000, b"this is no NAL unit").expect("the agent does not look inside"), Pushed::Kept);
     for (index, piece) in pieces.iter().enumerate().skip(2) {
         assert_eq!(push(40_000 * (index as i64 + 1), &piece.data).expect("good again"), Pushed::Kept);
     }
-    wait::until("all frames", SOON, || healthy.server.frames("cam", "main") >= 60).await;
+    wait::until("all frames", SOON, || healthy.server.frames("cam", "main") >= 61).await;
+    // The one out of order, the one that refers to it, and the one that was too large.
+    wait::until("a loss that is told", SOON, || agent.statistics().packets_lost == 3).await;
+    wait::until("its reasons", SOON, || {
+        healthy.server.server().events().lost() == [("refused", 2), ("too_large", 1)].into()
+    })
+    .await;
     assert_eq!(healthy.server.event_count("frame_refused"), 1);
     let viewer = Viewer::play(&healthy.server.url("cam", "main")).await;
     viewer.wait_unit(0, *pieces[59].units.last().expect("a picture"), SOON).await;

@@ -43,11 +43,11 @@ fn play(agent: &Agent, notes: &Notes) {
                 Pushed::Kept => {
                     notes.frames[place].fetch_add(1, Ordering::Relaxed);
                 }
-                Pushed::NotWanted => {
+                // Behind the hole it goes on with a key frame: what comes before is missing as well.
+                Pushed::NotWanted | Pushed::WaitKey => {
                     notes.not_wanted[place].fetch_add(1, Ordering::Relaxed);
                 }
-                // Behind the hole it goes on with a key frame.
-                _ => {}
+                other => panic!("a good frame: {other:?}"),
             }
             notes.octets[place].fetch_add(piece.data.len(), Ordering::Relaxed);
         }

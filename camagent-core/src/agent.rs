@@ -188,11 +188,12 @@ impl Agent {
     /// Frames of one track must be pushed in their order, by one thread at a time.
     pub fn push_frame(&self, track: u32, frame: Frame<'_>) -> Result<Pushed, Error> {
         self.check()?;
-        let pushed = self.shared.intake.push(clock::now(), track, frame)?;
-        if pushed != Pushed::NotWanted {
+        let pushed = self.shared.intake.push(clock::now(), track, frame);
+        // One that is refused may ask for a key frame.
+        if !matches!(pushed, Ok(Pushed::NotWanted)) {
             self.shared.frame_came();
         }
-        Ok(pushed)
+        pushed
     }
 
     /// Answers a command: with JSON text (empty for nothing), or with a code and a message why it was not done.

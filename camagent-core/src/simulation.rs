@@ -164,7 +164,12 @@ impl Storage {
         self.intake.push(now, number, frame)
     }
 
-    /// The number that the next frame of an epoch will get, and the newest frame.
+    /// The number that the next frame of a track will get: one that was refused has one too, when that is a loss.
+    pub fn next_number(&self, track: u32) -> u64 {
+        self.intake.next_number(track)
+    }
+
+    /// The newest frame of an epoch.
     pub fn newest(&self, track: u32, epoch: u64) -> Option<Entry> {
         let sequence = (&self.intake).end(track, epoch).checked_sub(1)?;
         (&self.intake).find(track, epoch, sequence)

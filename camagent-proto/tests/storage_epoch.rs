@@ -4,7 +4,7 @@
 use camagent_proto::{
     Instant,
     frame::{Frame, FrameHead, MAX_RECORD, Mack, RecordReader, RecordWriter, SkipReason, TrackInfo},
-    message::{Limits, Retention},
+    message::{BootId, Limits, Retention},
     pair::TestJournal,
     scheduler::Class,
     transfer::Sender,
@@ -75,4 +75,34 @@ fn what_went_before_it_was_stored_is_told_to_a_server_that_lost_its_recordings()
         .collect();
     let wanted = [("track", 1, 4), ("lost", 4, 9), ("track", 2, 0), ("frame", 2, 0), ("frame", 2, 1)];
     assert_eq!(told, wanted);
+}
+
+#[test]
+fn a_hole_counts_once_also_when_it_is_told_live_and_again_as_the_past() {
+    let boot = BootId([7; 16]);
+    let (mut sender, mut journal) = (Sender::of_run(boot), TestJournal::default());
+    sender.set_retention("camera", "main", Retention::Record);
+    sender.announce(info(1), None);
+    let head = FrameHead { key: true, ..FrameHead::default() };
+    for _ in 0..12 {
+        journal.push(0, 1, head, vec![7; 100].into());
+    }
+    journal.evict(0, 1, 10);
+    sender.rewind(NOW, &[], &Limits::default(), &mut journal, false);
+    assert_eq!(sent(&mut sender, &mut journal).len(), 4, "TRACK, SKIP and two frames");
+    assert_eq!(sender.counts().frames_skipped, 10);
+    // The server heard nothing of it. In the next session the card has the epoch, and knows of a longer hole.
+    journal.backlog.add(boot, info(1), std::iter::empty(), 14, 100);
+    sender.rewind(NOW, &[], &Limits::default(), &mut journal, false);
+    let mut lane = |sender: &mut Sender| {
+        let mut record = RecordWriter::new(MAX_RECORD);
+        sender.fill(Class::Backfill, NOW, &mut record, &mut journal);
+        let answer = Mack { track: 65_536, epoch: 1, received: 0, persisted: 0 };
+        sender.acknowledged(&answer, &mut journal).expect("a good acknowledgement");
+    };
+    (0..3).for_each(|_| lane(&mut sender));
+    assert_eq!(sender.counts().frames_skipped, 14);
+    // And once more, live.
+    sent(&mut sender, &mut journal);
+    assert_eq!(sender.counts().frames_skipped, 14);
 }

@@ -159,7 +159,8 @@ static void tracks_and_frames(void)
     EXPECT(camagent_push_frame(agent, 0, 0, 0, other_frame, sizeof other_frame), CAMAGENT_WAIT_KEY);
     EXPECT(camagent_push_frame(agent, 0, 9000000, 0, key_frame, sizeof key_frame), CAMAGENT_OK);
     EXPECT(camagent_push_frame(agent, 0, 8900000, 0, other_frame, sizeof other_frame), CAMAGENT_E_ORDER);
-    EXPECT(camagent_push_frame(agent, 0, 9040000, 0, other_frame, sizeof other_frame), CAMAGENT_OK);
+    EXPECT(camagent_push_frame(agent, 0, 9040000, 0, other_frame, sizeof other_frame), CAMAGENT_WAIT_KEY);
+    EXPECT(camagent_push_frame(agent, 0, 9080000, 0, key_frame, sizeof key_frame), CAMAGENT_OK);
     EXPECT(camagent_push_frame(agent, 0, 0, 0, other_frame, sizeof other_frame), CAMAGENT_CLOCK_STEPPED);
     EXPECT(camagent_command_reply(agent, 77, NULL, "{}"), CAMAGENT_E_NOENT);
     EXPECT(camagent_command_reply(agent, 77, NULL, "no json"), CAMAGENT_E_INVAL);

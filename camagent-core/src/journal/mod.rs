@@ -10,7 +10,7 @@ mod ring;
 
 #[cfg(feature = "fuzz")]
 pub use flash::fuzz::journal_segment as fuzz_journal_segment;
-pub(crate) use ring::{Copied, Journal};
+pub(crate) use ring::{Copied, Hole, Journal};
 
 /// Largest frame, whatever the arena holds: the server's default limit.
 pub(crate) const MAX_FRAME: usize = 4 << 20;

@@ -17,6 +17,8 @@ use super::{
 
 mod pass;
 
+use pass::Refused;
+
 /// A slot, by its place in the list of all.
 type Link = Option<Index>;
 
@@ -81,6 +83,8 @@ struct Chain {
     safe: (u64, u64),
     /// The number of the present epoch below which the server needs nothing any more.
     freed: u64,
+    /// Frames that were refused and have no number yet: why, and how many.
+    refusing: Option<(SkipReason, u64)>,
 }
 
 /// What is known of an epoch that its track has left.
@@ -121,6 +125,8 @@ pub(crate) struct Journal {
     copied_out: Link,
     spot_out: Option<Spot>,
     chains: Box<[Chain]>,
+    /// Why numbers have no frame that never had one; those of a track ascend.
+    refused: VecDeque<Refused>,
 }
 
 impl Journal {
@@ -130,6 +136,8 @@ impl Journal {
         let (mut slots, mut free) = (Vec::new(), Vec::new());
         slots.try_reserve_exact(slot_limit)?;
         free.try_reserve_exact(slot_limit)?;
+        let mut refused = VecDeque::new();
+        refused.try_reserve_exact(pass::MAX_REFUSED)?;
         Ok(Self {
             arena: Arena::new(capacity)?,
             octets: 0,
@@ -142,6 +150,7 @@ impl Journal {
             copied_out: None,
             spot_out: None,
             chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
+            refused,
         })
     }
 
@@ -185,6 +194,7 @@ impl Journal {
 
     /// A track begins a new epoch; its frames count from 0 again.
     pub(crate) fn begin_epoch(&mut self, track: u32, epoch: u64, is_video: bool) {
+        self.settle(track);
         if let Some(chain) = self.chains.get_mut(track as usize) {
             if chain.end > 0 {
                 if chain.former.len() >= MAX_FORMER {
@@ -279,6 +289,7 @@ impl Journal {
     }
 
     fn append(&mut self, track: u32, head: FrameHead, data: &[u8]) {
+        self.settle(track);
         let place = self.arena.put(data);
         let number = self.next_number;
         self.next_number += 1;
@@ -450,13 +461,16 @@ impl Journal {
     }
 
     /// The frames of an epoch behind the last that is held, if they went to keep their key frame.
-    pub(crate) fn thinned_at_end(&self, track: u32, epoch: u64) -> (u64, u64) {
+    fn thinned_at_end(&self, track: u32, epoch: u64) -> Range {
         self.former(track, epoch).map_or((0, 0), |former| former.thinned)
     }
 }
 
+/// Numbers from .. to that have no frame, and why.
+pub(crate) type Hole = (u64, u64, SkipReason);
+
 /// A frame as it is copied to flash.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Copied {
     /// Counts all frames ever held: the copy goes on behind it.
     pub(crate) number: u64,
@@ -468,8 +482,8 @@ pub(crate) struct Copied {
     pub(crate) length: usize,
     /// The server needs nothing of the epoch below this number.
     pub(crate) freed: u64,
-    /// Frames before this one, from .. to, that went to keep their key frame.
-    pub(crate) thinned: (u64, u64),
+    /// Numbers before this one that have another reason than that there was no room.
+    pub(crate) holes: Vec<Hole>,
 }
 
 /// What the flash tier needs.
@@ -495,7 +509,7 @@ impl Journal {
             head: slot.head,
             length: slot.place.length(),
             freed: self.freed(slot.track, slot.epoch),
-            thinned: slot.thinned,
+            holes: self.holes(slot.track, slot.epoch, slot.sequence, slot.thinned),
         };
         self.copied_out = Some(found);
         self.spot_out = None;
@@ -582,9 +596,15 @@ impl transfer::Journal for Journal {
             Some(slot) => (slot.thinned, slot.sequence.saturating_sub(1)),
             None => (self.thinned_at_end(track, epoch), u64::MAX),
         };
+        let refused = self.refused_from(track, epoch, number);
+        let last = match refused {
+            Some(refused) if refused.first <= number => return (refused.reason, refused.end - 1),
+            Some(refused) => last.min(refused.first - 1),
+            None => last,
+        };
         match thinned {
-            (first, end) if (first..end).contains(&number) => (SkipReason::Thinned, end - 1),
-            (first, end) if number < first && first < end => (SkipReason::OverBudget, first - 1),
+            (first, end) if (first..end).contains(&number) => (SkipReason::Thinned, last.min(end - 1)),
+            (first, end) if number < first && first < end => (SkipReason::OverBudget, last.min(first - 1)),
             _ => (SkipReason::OverBudget, last),
         }
     }
@@ -602,6 +622,7 @@ impl transfer::Journal for Journal {
     }
 
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
+        self.refused.retain(|refused| (refused.track, refused.epoch) != (track, epoch) || refused.end > next);
         let Some(chain) = self.chains.get_mut(track as usize) else { return };
         match chain.former.iter_mut().find(|former| former.epoch == epoch) {
             Some(former) => former.freed = former.freed.max(next),

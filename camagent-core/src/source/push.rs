@@ -23,7 +23,7 @@ use super::{TrackDescription, outage::Outage};
 use crate::{
     config::CameraConfig,
     error::Error,
-    journal::{Copied, Journal, Kept, MAX_FRAME, MAX_TRACKS},
+    journal::{Copied, Hole, Journal, Kept, MAX_FRAME, MAX_TRACKS},
 };
 
 /// A step back of more than this is the camera's clock being set, not frames out of order.
@@ -83,8 +83,24 @@ pub(crate) struct SpentEpoch {
     pub(crate) end: u64,
     /// The server needs nothing of it below this number.
     pub(crate) freed: u64,
-    /// Of its last frames those, from .. to, that went to keep their key frame.
-    pub(crate) thinned: (u64, u64),
+    /// Its numbers that have another reason to be missing than that there was no room.
+    pub(crate) holes: Vec<Hole>,
+}
+
+/// What a track waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    ForNothing,
+    /// The key frame with which it begins, or goes on after nobody wanted it: what comes before is no loss.
+    ForFirst,
+    /// A key frame, because what others refer to is missing, for this reason. What comes before is missing for the same.
+    Since(SkipReason),
+}
+
+impl Waits {
+    fn first(codec: Codec) -> Self {
+        if codec.is_video() { Waits::ForFirst } else { Waits::ForNothing }
+    }
 }
 
 struct Track {
@@ -96,7 +112,7 @@ struct Track {
     is_wanted: bool,
     /// Another source of its camera is kept instead, until there is a session.
     yields: bool,
-    waits_for_key: bool,
+    waits: Waits,
     last_dts_us: Option<i64>,
     asks_for_key: bool,
     /// Octets that came while it was wanted.
@@ -247,7 +263,7 @@ impl Intake {
             framing: description.framing,
             is_wanted,
             yields: false,
-            waits_for_key: description.codec.is_video(),
+            waits: Waits::first(description.codec),
             last_dts_us: None,
             asks_for_key: false,
             octets: 0,
@@ -260,6 +276,7 @@ impl Intake {
     /// Ends a track: what it has in the journal is still sent.
     pub(crate) fn remove_track(&self, number: u32) -> Result<(), Error> {
         let mut state = self.lock();
+        state.journal.settle(number);
         let slot = state.tracks.get_mut(number as usize).ok_or(Error::NoTrack(number))?;
         slot.take().map(|_| ()).ok_or(Error::NoTrack(number))
     }
@@ -273,9 +290,9 @@ impl Intake {
                 continue;
             }
             track.info.epoch = state.journal.next_epoch(track.info.track);
-            track.waits_for_key = track.codec.is_video();
+            track.waits = Waits::first(track.codec);
             track.last_dts_us = None;
-            track.asks_for_key = track.waits_for_key && track.is_wanted;
+            track.asks_for_key = track.waits != Waits::ForNothing && track.is_wanted;
             state.journal.begin_epoch(track.info.track, track.info.epoch, track.codec.is_video());
             state.unannounced.push(track.info.clone());
         }
@@ -305,12 +322,11 @@ impl Intake {
             Ok((Pushed::Kept | Pushed::ClockStepped, _)) => counts.accepted += 1,
             _ => counts.dropped += 1,
         }
-        if let Ok((_, evicted)) = &result {
-            if track.asks_for_key || *overflow == 0 && *evicted > 0 {
-                self.news.store(true, Ordering::Relaxed);
-            }
-            *overflow += evicted;
+        let evicted = result.as_ref().map_or(0, |(_, evicted)| *evicted);
+        if track.asks_for_key || *overflow == 0 && evicted > 0 {
+            self.news.store(true, Ordering::Relaxed);
         }
+        *overflow += evicted;
         result.map(|(pushed, _)| pushed)
     }
 
@@ -354,8 +370,12 @@ impl Intake {
             if let Some(track) = &mut state.tracks[at]
                 && (track.is_wanted != wanted || track.yields)
             {
-                track.yields = false;
+                let yielded = std::mem::replace(&mut track.yields, false);
                 track.begin_anew(wanted);
+                if yielded && wanted && track.codec.is_video() {
+                    // It goes on with its next key frame: until then it yields still.
+                    track.waits = Waits::Since(SkipReason::OverBudget);
+                }
                 changed.extend((!track.is_pulled).then_some((info.track, wanted)));
             }
         }
@@ -454,7 +474,9 @@ impl Intake {
 
     /// No frame is taken any more.
     pub(crate) fn close(&self) {
-        self.lock().is_closed = true;
+        let mut state = self.lock();
+        state.is_closed = true;
+        (0..MAX_TRACKS).for_each(|track| state.journal.settle(track));
     }
 
     /// Octets of memory that are taken, and how many there are.
@@ -488,14 +510,17 @@ impl Intake {
     pub(crate) fn spent_epochs(&self, at_stop: bool, written: impl Fn(&TrackInfo) -> Option<u64>) -> Vec<SpentEpoch> {
         let mut state = self.lock();
         let State { epochs, journal, tracks, .. } = &mut *state;
+        if at_stop {
+            (0..MAX_TRACKS).for_each(|track| journal.settle(track));
+        }
         let mut spent = Vec::new();
         for (_, info) in epochs.values().filter(|(_, info)| at_stop || !goes_on(tracks, info)) {
             let Some(written) = written(info) else { continue };
             if transfer::Journal::find(journal, info.track, info.epoch, written).is_none() {
                 let end = transfer::Journal::end(journal, info.track, info.epoch);
                 let freed = journal.freed(info.track, info.epoch);
-                let thinned = journal.thinned_at_end(info.track, info.epoch);
-                spent.push(SpentEpoch { info: info.clone(), written, end, freed, thinned });
+                let holes = journal.holes_at_end(info.track, info.epoch);
+                spent.push(SpentEpoch { info: info.clone(), written, end, freed, holes });
             }
         }
         spent
@@ -514,6 +539,12 @@ impl Intake {
     /// All frames of a track before this one are safely on flash.
     pub(crate) fn set_safe(&self, track: u32, epoch: u64, next: u64) {
         self.lock().journal.set_safe(track, epoch, next);
+    }
+
+    /// See [`Journal::next_number`].
+    #[cfg(feature = "simulation")]
+    pub(crate) fn next_number(&self, track: u32) -> u64 {
+        self.lock().journal.next_number(track)
     }
 
     /// See [`Journal::live_from`].
@@ -567,8 +598,25 @@ impl Track {
     /// Frames are taken from the next key frame on, or no longer.
     fn begin_anew(&mut self, is_wanted: bool) {
         self.is_wanted = is_wanted;
-        self.waits_for_key = self.codec.is_video();
-        self.asks_for_key = is_wanted && self.waits_for_key;
+        self.waits = Waits::first(self.codec);
+        self.asks_for_key = is_wanted && self.waits != Waits::ForNothing;
+    }
+
+    /// A frame is not taken. Once the first one was, that is a loss, which is told; what refers to it is not taken either.
+    fn refuse(&mut self, number: u32, frame: &Frame<'_>, reason: SkipReason, journal: &mut Journal) {
+        if self.waits == Waits::ForFirst && !self.is_key(frame) {
+            return;
+        }
+        journal.refuse(number, reason);
+        let goes_on = !self.codec.is_video() || frame.disposable;
+        if !goes_on && !matches!(self.waits, Waits::Since(_)) {
+            (self.waits, self.asks_for_key) = (Waits::Since(reason), true);
+        }
+    }
+
+    fn is_key(&self, frame: &Frame<'_>) -> bool {
+        let data = &frame.data[..frame.data.len().min(MAX_FRAME)];
+        frame.key || camagent_media::codec::is_key(self.codec, self.framing, data)
     }
 
     fn take(
@@ -586,10 +634,16 @@ impl Track {
         for (allowed, limit) in [(capacity, "streaming.buffer_size"), (MAX_FRAME, "the largest frame of the protocol")]
         {
             if length > allowed {
+                if self.is_wanted {
+                    self.refuse(number, &frame, SkipReason::TooLarge, journal);
+                }
                 return Err(Error::FrameTooLarge { track: number, length, allowed, limit });
             }
         }
         if [frame.pts_us, frame.dts_us].iter().any(|time| time.unsigned_abs() > MAX_TIME_US.unsigned_abs()) {
+            if self.is_wanted {
+                self.refuse(number, &frame, SkipReason::Refused, journal);
+            }
             return Err(Error::Usage(format!("track {number}: times must stay between -2^60 and 2^60 us")));
         }
         if !self.is_wanted {
@@ -603,14 +657,20 @@ impl Track {
         let back_us = self.last_dts_us.map_or(0, |last| last.saturating_sub(frame.dts_us));
         let is_step = back_us > CLOCK_STEP_US && !frame.discontinuity;
         if back_us > 0 && !is_step && !frame.discontinuity {
+            self.refuse(number, &frame, SkipReason::Refused, journal);
             return Err(Error::OutOfOrder { track: number, back_us: back_us.unsigned_abs() });
         }
-        if journal.needs_key(number) && !self.waits_for_key {
-            (self.waits_for_key, self.asks_for_key) = (true, true);
+        if journal.needs_key(number) && self.waits == Waits::ForNothing {
+            (self.waits, self.asks_for_key) = (Waits::Since(SkipReason::OverBudget), true);
         }
-        let key = frame.key || camagent_media::codec::is_key(self.codec, self.framing, frame.data);
-        if self.waits_for_key && !key {
-            return Ok((Pushed::WaitKey, 0));
+        let key = self.is_key(&frame);
+        match self.waits {
+            Waits::ForFirst if !key => return Ok((Pushed::WaitKey, 0)),
+            Waits::Since(reason) if !key => {
+                journal.refuse(number, reason);
+                return Ok((Pushed::WaitKey, 0));
+            }
+            _ => {}
         }
         let head = FrameHead {
             pts_us: frame.pts_us,
@@ -622,13 +682,13 @@ impl Track {
         };
         match journal.push(number, head, frame.data) {
             Kept::Yes { evicted } => {
-                self.waits_for_key = false;
+                self.waits = Waits::ForNothing;
                 self.last_dts_us = Some(frame.dts_us);
                 Ok((if is_step { Pushed::ClockStepped } else { Pushed::Kept }, evicted))
             }
             Kept::CutAtTail => {
-                self.waits_for_key = true;
-                self.asks_for_key = true;
+                journal.refuse(number, SkipReason::OverBudget);
+                (self.waits, self.asks_for_key) = (Waits::Since(SkipReason::OverBudget), true);
                 Ok((Pushed::WaitKey, 0))
             }
         }
@@ -664,6 +724,8 @@ impl transfer::Journal for &Intake {
 
 #[cfg(test)]
 mod tests {
+    use camagent_proto::transfer::Journal as _;
+
     use super::*;
 
     const KEY: &[u8] = &[0, 0, 0, 1, 0x65, 1];
@@ -708,10 +770,82 @@ mod tests {
         push(&intake, at(5_000_000, KEY)).unwrap();
         let error = push(&intake, at(4_900_000, DELTA)).unwrap_err();
         assert!(matches!(error, Error::OutOfOrder { track: 0, back_us: 100_000 }), "{error}");
-        assert_eq!(push(&intake, at(5_000_000, DELTA)).unwrap(), Pushed::Kept, "the same time is a second slice");
+        assert_eq!(push(&intake, at(5_000_000, KEY)).unwrap(), Pushed::Kept, "the same time is a second slice");
         assert_eq!(push(&intake, at(0, DELTA)).unwrap(), Pushed::ClockStepped);
         let flagged = Frame { discontinuity: true, ..at(-5, DELTA) };
         assert_eq!(push(&intake, flagged).unwrap(), Pushed::Kept);
+    }
+
+    /// The numbers of a track's frames, and those that are missing with their reasons.
+    fn told(mut intake: &Intake, track: u32) -> (Vec<u64>, Vec<(u64, u64, SkipReason)>) {
+        let (mut kept, mut missing, mut next) = (Vec::new(), Vec::new(), 0);
+        let end = intake.end(track, 1);
+        while next < end {
+            let found = intake.find(track, 1, next).map_or(end, |entry| entry.sequence);
+            if found > next {
+                let (reason, last) = intake.missing(track, 1, next);
+                let last = last.min(found - 1);
+                missing.push((next, last, reason));
+                next = last + 1;
+            } else {
+                kept.push(found);
+                next += 1;
+            }
+        }
+        (kept, missing)
+    }
+
+    #[test]
+    fn what_refers_to_a_refused_picture_is_not_kept_and_all_of_it_is_told() {
+        use SkipReason::{Refused, TooLarge};
+        let intake = intake(64 << 10);
+        assert!(push(&intake, at(10, &[7; 100 << 10])).is_err());
+        assert_eq!(push(&intake, at(10, DELTA)).unwrap(), Pushed::WaitKey, "it begins with a key frame");
+        push(&intake, at(20, KEY)).unwrap();
+        let _ = intake.take_key_requests();
+        assert!(push(&intake, at(10, DELTA)).is_err(), "its time goes back");
+        assert_eq!(intake.take_key_requests(), [0]);
+        assert_eq!(push(&intake, at(30, DELTA)).unwrap(), Pushed::WaitKey);
+        assert_eq!(push(&intake, at(40, KEY)).unwrap(), Pushed::Kept);
+        assert!(push(&intake, Frame { disposable: true, ..at(10, DELTA) }).is_err());
+        assert_eq!(push(&intake, at(50, DELTA)).unwrap(), Pushed::Kept, "nothing referred to that one");
+        assert!(push(&intake, at(60, &[7; 100 << 10])).is_err());
+        assert!(push(&intake, at(10, DELTA)).is_err());
+        assert_eq!(push(&intake, at(70, DELTA)).unwrap(), Pushed::WaitKey);
+        assert!(push(&intake, at(80, &[])).is_err(), "that was no frame");
+        assert_eq!(push(&intake, at(90, KEY)).unwrap(), Pushed::Kept);
+        let missing = vec![(1, 2, Refused), (4, 4, Refused), (6, 6, TooLarge), (7, 7, Refused), (8, 8, TooLarge)];
+        assert_eq!(told(&intake, 0), (vec![0, 3, 5, 9], missing));
+        // Nobody wants it: what comes then is no loss, and neither is what comes before the key frame behind that.
+        intake.set_wanted("a", "sub", false);
+        assert_eq!(push(&intake, at(100, DELTA)).unwrap(), Pushed::NotWanted);
+        assert!(push(&intake, at(100, &[7; 100 << 10])).is_err());
+        intake.set_wanted("a", "sub", true);
+        assert_eq!(push(&intake, at(110, DELTA)).unwrap(), Pushed::WaitKey);
+        assert_eq!(push(&intake, at(120, KEY)).unwrap(), Pushed::Kept);
+        assert_eq!(told(&intake, 0).0, [0, 3, 5, 9, 10]);
+    }
+
+    #[test]
+    fn a_key_frame_that_is_too_large_is_a_loss_also_when_it_is_the_first() {
+        let intake = intake(64 << 10);
+        let mut large = KEY.to_vec();
+        large.resize(100 << 10, 7);
+        assert!(push(&intake, at(0, &large)).is_err());
+        assert_eq!(push(&intake, at(40, DELTA)).unwrap(), Pushed::WaitKey);
+        assert!(push(&intake, at(80, &large)).is_err());
+        intake.close();
+        assert_eq!(told(&intake, 0), (vec![], vec![(0, 2, SkipReason::TooLarge)]));
+    }
+
+    #[test]
+    fn sound_that_is_refused_is_told_and_takes_no_other_with_it() {
+        let intake = intake(1 << 20);
+        let sound = TrackDescription::audio("sub", Codec::Pcmu, Framing::Raw, 8_000, 1);
+        intake.set_track(1, &sound).unwrap();
+        let push = |at_us| intake.push(Instant::ZERO, 1, at(at_us, &[7; 160])).map_err(|_| ());
+        assert_eq!([20, 10, 40].map(push), [Ok(Pushed::Kept), Err(()), Ok(Pushed::Kept)]);
+        assert_eq!(told(&intake, 1), (vec![0, 2], vec![(1, 1, SkipReason::Refused)]));
     }
 
     #[test]

@@ -407,7 +407,7 @@ impl Worker {
             let octets = std::mem::take(&mut self.frame);
             let done = is_old
                 || self.with_flash(now, shelf, |flash, disk| {
-                    flash.note_hole(&info, written, copied.freed, copied.thinned, copied.sequence);
+                    flash.note_hole(&info, written, copied.freed, &copied.holes, copied.sequence);
                     flash.append(disk, &info, &frame, &octets)
                 });
             self.frame = octets;
@@ -450,9 +450,9 @@ impl Worker {
             let of = (info.track, info.epoch);
             short.contains_key(&of).then(|| written.get(&of).copied().unwrap_or(0))
         };
-        for SpentEpoch { info, written, end, freed, thinned } in intake.spent_epochs(true, is_short) {
+        for SpentEpoch { info, written, end, freed, holes } in intake.spent_epochs(true, is_short) {
             if written < end {
-                flash.note_hole(&info, written, freed, thinned, end);
+                flash.note_hole(&info, written, freed, &holes, end);
                 self.written.insert((info.track, info.epoch), end);
                 self.unsynced_since.get_or_insert(now);
                 self.is_news = true;
@@ -496,9 +496,9 @@ impl Worker {
                 None => Some(written.unwrap_or(0)),
             }
         };
-        for SpentEpoch { info, written, end, freed, thinned } in intake.spent_epochs(is_stop, goes_on) {
+        for SpentEpoch { info, written, end, freed, holes } in intake.spent_epochs(is_stop, goes_on) {
             let (of, end) = ((info.track, info.epoch), end.max(written));
-            flash.note_end(&info, written, freed, thinned, end);
+            flash.note_end(&info, written, freed, &holes, end);
             if flash.lane(&LaneKey { boot, track: info.track, epoch: info.epoch }).is_some() {
                 // Told once: when all of it is stored nothing of it is missing.
                 self.written.insert(of, end);

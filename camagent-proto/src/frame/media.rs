@@ -143,7 +143,7 @@ impl Body for FrameAbort {
 pub enum SkipReason {
     /// The agent's journal was full, and older frames had to go.
     OverBudget,
-    /// The frame is larger than the server takes.
+    /// The frame is larger than the agent or the server takes; video goes on with a key frame.
     TooLarge,
     /// They were too late to be live; decoding goes on with a key frame.
     Late,
@@ -155,6 +155,8 @@ pub enum SkipReason {
     Live,
     /// The agent's journal was full: of older groups of pictures only the key frames were kept.
     Thinned,
+    /// The agent did not take the frames from their encoder: the time of one went back, and others may refer to it. Video goes on with a key frame.
+    Refused,
     /// A reason that this version does not know.
     Other(u64),
 }
@@ -170,6 +172,7 @@ impl SkipReason {
             5 => SkipReason::Corrupt,
             6 => SkipReason::Live,
             7 => SkipReason::Thinned,
+            8 => SkipReason::Refused,
             other => SkipReason::Other(other),
         }
     }
@@ -184,6 +187,7 @@ impl SkipReason {
             SkipReason::Corrupt => 5,
             SkipReason::Live => 6,
             SkipReason::Thinned => 7,
+            SkipReason::Refused => 8,
             SkipReason::Other(number) => number,
         }
     }
@@ -198,6 +202,7 @@ impl SkipReason {
             SkipReason::Corrupt => "corrupt",
             SkipReason::Live => "live",
             SkipReason::Thinned => "thinned",
+            SkipReason::Refused => "refused",
             SkipReason::Other(_) => "other",
         }
     }

@@ -160,6 +160,7 @@ pub struct Agent {
 impl Agent {
     /// A disconnected agent.
     pub fn new(config: AgentConfig) -> Self {
+        let sender = Sender::of_run(config.boot_id);
         Self {
             heartbeat_interval: config.heartbeat_interval,
             tunnels: Mux::acceptor(config.tunnels, TunnelLimits::default(), Instant::ZERO),
@@ -170,7 +171,7 @@ impl Agent {
             state: State::Disconnected,
             outbox: Outbox::default(),
             events_out: VecDeque::new(),
-            sender: Sender::new(),
+            sender,
             storage_epoch: String::new(),
             commands: Commands::default(),
             happenings: Events::default(),

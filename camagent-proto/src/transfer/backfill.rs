@@ -125,19 +125,19 @@ pub(super) struct Backfill {
     is_stale: bool,
     is_paused: bool,
     cap: Cap,
-    told: Told,
+    pub(super) told: Told,
 }
 
 /// Numbers that were told as lost and counted, in any session: a repeat of the same SKIP counts once.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<EpochKey, Vec<(u64, u64)>>);
+pub(super) struct Told(BTreeMap<EpochKey, Vec<(u64, u64)>>);
 
 /// Epochs of which that is remembered, and ranges of one.
 const MAX_TOLD: usize = 1_024;
 
 impl Told {
     /// Takes note of `first..end`: how many of these are news.
-    fn note(&mut self, key: EpochKey, first: u64, end: u64) -> u64 {
+    pub(super) fn note(&mut self, key: EpochKey, first: u64, end: u64) -> u64 {
         let ranges = self.0.entry(key).or_default();
         let (mut news, mut whole) = (end - first, (first, end));
         ranges.retain(|&(from, to)| {
@@ -153,13 +153,15 @@ impl Told {
         }
         ranges.push(whole);
         if self.0.len() > MAX_TOLD {
-            self.0.pop_first();
+            // Not the one that is told now.
+            let other = self.0.keys().find(|other| **other != key).copied();
+            other.map(|other| self.0.remove(&other));
         }
         news
     }
 
     /// The server has stored all below `next`: nothing of that is told again.
-    fn stored(&mut self, key: &EpochKey, next: u64) {
+    pub(super) fn stored(&mut self, key: &EpochKey, next: u64) {
         if let Some(ranges) = self.0.get_mut(key) {
             ranges.retain(|(_, end)| *end > next);
             if ranges.is_empty() {

@@ -11,6 +11,7 @@ use super::{
     backfill::{Backfill, Backlog, Look},
     bitrate::Advice,
     flow::Flows,
+    lanes::EpochKey,
     late::{self, Verdict, Waiting},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     frame::{
         Body, FIRST_LANE, Frame, FrameAbort, FrameMore, FrameStart, Mack, RecordWriter, Skip, SkipReason, TrackInfo,
     },
-    message::{Limits, ResumePoint, Retention},
+    message::{BootId, Limits, ResumePoint, Retention},
     scheduler::Class,
     time::{Duration, Instant},
     varint,
@@ -157,12 +158,19 @@ pub struct Sender {
     /// Camera and source of what the server stores.
     recorded: Vec<(String, String)>,
     backfill: Backfill,
+    /// The run that it sends live frames of, so that a hole of its own counts once, whichever way it is told.
+    run: Option<BootId>,
 }
 
 impl Sender {
     /// A sender without tracks.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, of a run of which the backlog may have frames too.
+    pub fn of_run(boot: BootId) -> Self {
+        Self { run: Some(boot), ..Self::default() }
     }
 
     /// A track begins, or begins a new epoch. The current epoch again changes its description; an older one is passed over. `budget` is the longest
@@ -331,6 +339,9 @@ impl Sender {
         if mack.received > epoch.next {
             return wrong("MACK received", "at most the next number to send", format!("{}", mack.received));
         }
+        if let Some(boot) = self.run.filter(|_| mack.persisted > 0) {
+            self.backfill.told.stored(&EpochKey { boot, track: mack.track, epoch: mack.epoch }, mack.persisted);
+        }
         let before = epoch.freed(is_recorded);
         epoch.hear(mack.received);
         epoch.persisted = epoch.persisted.max(mack.persisted.min(epoch.next));
@@ -498,12 +509,12 @@ impl Sender {
                 }
                 let (reason, last) = journal.missing(number, epoch.info.epoch, epoch.next);
                 let end = last.saturating_add(1).clamp(epoch.next + 1, first_kept);
-                return Some(skip(number, epoch, end, reason, record, &mut self.counts));
+                return Some(self.tell_hole(at, index, end, reason, record));
             }
             let Some(entry) = found else { continue };
             if entry.length > self.limits.frame_bytes {
                 let end = entry.sequence + 1;
-                return Some(skip(number, epoch, end, SkipReason::TooLarge, record, &mut self.counts));
+                return Some(self.tell_hole(at, index, end, SkipReason::TooLarge, record));
             }
             if let Some(written) = self.leave_out_late(at, index, entry, end, now, record, journal) {
                 return Some(written);
@@ -513,6 +524,21 @@ impl Sender {
             }
         }
         None
+    }
+
+    /// Writes a SKIP over frames that are not there up to `end`. What a lane told of them, or will tell again, counts once.
+    fn tell_hole(&mut self, at: usize, index: usize, end: u64, reason: SkipReason, record: &mut RecordWriter) -> bool {
+        let track = &mut self.tracks[at];
+        let number = track.number;
+        let epoch = &mut track.epochs[index];
+        let from = epoch.counted.max(epoch.next);
+        let is_told = skip(number, epoch, end, reason, record, &mut self.counts);
+        if let Some(boot) = self.run.filter(|_| is_told && track.is_recorded && from < end) {
+            let key = EpochKey { boot, track: number, epoch: epoch.info.epoch };
+            let known = (end - from) - self.backfill.told.note(key, from, end);
+            self.counts.frames_skipped = self.counts.frames_skipped.saturating_sub(known);
+        }
+        is_told
     }
 
     /// Writes a SKIP over what is too late to be live, if anything is. `known` is where the epoch ended before anything else was asked.

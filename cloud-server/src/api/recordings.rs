@@ -126,7 +126,7 @@ pub struct GapBody {
 /// Why there are no frames.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReasonBody {
-    /// `over_budget`, `thinned`, `too_large`, `late`, `disposable`, `corrupt`, `live`, `other`: the agent gave frames up. `stopped`, `power_cut`: its run ended.
+    /// `over_budget`, `thinned`, `too_large`, `late`, `disposable`, `corrupt`, `refused`, `live`, `other`: the agent gave frames up. `stopped`, `power_cut`: its run ended.
     /// `agent_restarted`, `agent_offline`, `server_down`: who was away. `unreadable`: no frames of their codec. `storage`: the server's disk was
     /// full or too slow. `file_lost`: the file is gone or damaged. `removed`: it was old. `not_recorded`: it was not to be recorded, or nothing had
     /// ever come. `no_frames`: the camera made none, or nobody watched a source that is sent on demand. `not_received`: they may still come.

@@ -132,18 +132,24 @@ impl AgentHost {
     /// Takes a frame of the encoder's; whether it has to make a key frame next.
     pub fn push(&mut self, now_us: u64, track: u32, frame: Frame<'_>, log: &mut Log) -> bool {
         let (octets, disposable, digest) = (frame.data.len() as u64, frame.disposable, camera::digest(frame.data));
+        let number = self.storage.next_number(track);
         let outcome = self.storage.push(self.clock(now_us), track, frame);
+        let lane = Lane { boot: self.boot, track, epoch: self.epochs.get(&track).copied().unwrap_or(0) };
         match outcome {
             Ok(Pushed::Kept | Pushed::ClockStepped) => {
-                let epoch = self.epochs.get(&track).copied().unwrap_or(0);
-                let entry = self.storage.newest(track, epoch);
+                let entry = self.storage.newest(track, lane.epoch);
                 let (sequence, key) = entry.map_or((0, false), |entry| (entry.sequence, entry.head.key));
-                let frame = FrameId { lane: Lane { boot: self.boot, track, epoch }, sequence };
+                let frame = FrameId { lane, sequence };
                 log.note(now_us, Event::Pushed { frame, digest, octets, key, disposable });
                 false
             }
-            // Refused by a rule that the host is told of: it never had a number.
-            _ => true,
+            // Refused by a rule that the host is told of: once the track was running it has a number all the same.
+            _ => {
+                if self.storage.next_number(track) > number {
+                    log.note(now_us, Event::Refused { frame: FrameId { lane, sequence: number }, octets });
+                }
+                true
+            }
         }
     }
 

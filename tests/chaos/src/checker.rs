@@ -75,6 +75,10 @@ struct Frame {
     disposable: bool,
     /// Everything in memory from this frame's group on was more than fits, at a time when the group was not let go of.
     may_be_evicted: bool,
+    /// The agent did not take it.
+    is_refused: bool,
+    /// Everything that its run had pushed before.
+    load_before: Load,
     /// Octets that all runs had pushed before, and those of key frames among them.
     octets_before: u64,
     keys_before: u64,
@@ -291,26 +295,12 @@ impl Checker {
                 }
             }
             Event::Pushed { frame, digest, octets, key, disposable } => {
-                let pushed = Frame {
-                    at,
-                    pushed_us: now_us,
-                    digest,
-                    octets,
-                    key,
-                    disposable,
-                    octets_before: self.octets,
-                    keys_before: self.keys,
-                    beside: Load::default(),
-                    is_promised: false,
-                    may_be_evicted: false,
-                    taken: false,
-                    taken_live: false,
-                    acknowledged: false,
-                    is_owed: false,
-                    skipped: None,
-                    stored: 0,
-                };
-                self.pushed(at, frame, pushed);
+                let new = self.new_frame(at, now_us, octets);
+                self.pushed(at, frame, Frame { digest, key, disposable, ..new });
+            }
+            Event::Refused { frame, octets } => {
+                let new = self.new_frame(at, now_us, octets);
+                self.refused(at, frame, Frame { is_refused: true, ..new });
             }
             Event::Freed { lane, next } => self.freed(at, lane, next),
             Event::Acknowledged { connection, number, lane, received, persisted } => {
@@ -360,7 +350,7 @@ impl Checker {
         let last = Lane { boot: number, track: u32::MAX, epoch: u64::MAX };
         for (_, lane) in self.lanes.range_mut(first..=last) {
             for frame in &mut lane.frames {
-                frame.is_promised = boot.is_promised(frame, now_us, card_bad, is_planned);
+                frame.is_promised = !frame.is_refused && boot.is_promised(frame, now_us, card_bad, is_planned);
             }
         }
     }
@@ -375,6 +365,54 @@ impl Checker {
             self.unexplained(at, format!("{lane} ended as planned before {next}, and {count} were pushed"));
         } else if by_power && has_ended.is_none() {
             self.unexplained(at, format!("{lane} was ended by the power, and its agent runs"));
+        }
+    }
+
+    fn new_frame(&self, at: usize, now_us: u64, octets: u64) -> Frame {
+        Frame {
+            at,
+            pushed_us: now_us,
+            digest: Digest(0),
+            octets,
+            key: false,
+            disposable: false,
+            is_refused: false,
+            load_before: Load::default(),
+            octets_before: self.octets,
+            keys_before: self.keys,
+            beside: Load::default(),
+            is_promised: false,
+            may_be_evicted: false,
+            taken: false,
+            taken_live: false,
+            acknowledged: false,
+            is_owed: false,
+            skipped: None,
+            stored: 0,
+        }
+    }
+
+    /// A frame is refused when it has no room beside what its group has brought so far, or because of one that was refused or let go of before.
+    fn refused(&mut self, at: usize, id: FrameId, frame: Frame) {
+        let Some(boot) = self.boots.get(&id.lane.boot) else {
+            return self.unexplained(at, format!("{id} was refused by an agent that does not run"));
+        };
+        let lane = self.lanes.entry(id.lane).or_default();
+        if lane.frames.len() as u64 != id.sequence {
+            let expected = lane.frames.len();
+            return self.unexplained(at, format!("{id} was refused, and {expected} is the next number"));
+        }
+        let group = lane.frames.iter().rposition(|frame| frame.key).unwrap_or(0);
+        let of_group = lane.frames.get(group..).unwrap_or_default();
+        let follows = of_group.iter().any(|frame| frame.is_refused || frame.may_be_evicted);
+        let mut load = boot.pushed;
+        load.add(frame.octets.next_multiple_of(boot.policy.ram_piece));
+        let since = load.minus(of_group.first().map_or(Load::default(), |first| first.load_before));
+        let (octets, frames) = (boot.policy.ram_octets as i64, boot.policy.ram_frames as i64);
+        let has_room = since.octets <= octets && since.frames <= frames;
+        lane.frames.push(Frame { load_before: boot.pushed, ..frame });
+        if !follows && has_room {
+            self.unexplained(at, format!("{id} was refused, and memory had room for it"));
         }
     }
 
@@ -394,7 +432,8 @@ impl Checker {
             return self.unexplained(at, format!("{id} was pushed to an agent that does not run"));
         };
         let octets = octets.next_multiple_of(boot.policy.ram_piece);
-        lane.frames.push(Frame { beside: boot.note(id.lane.track, key, octets), ..frame });
+        let load_before = boot.pushed;
+        lane.frames.push(Frame { beside: boot.note(id.lane.track, key, octets), load_before, ..frame });
         boot.ram.push_back(id);
         boot.ram_octets += octets;
         while (boot.ram_octets > boot.policy.ram_octets || boot.ram.len() as u64 > boot.policy.ram_frames)
@@ -541,7 +580,7 @@ impl Checker {
         for (index, frame) in state.frames.iter_mut().enumerate().take(to + 1).skip(from) {
             has_gone = frame.may_be_evicted || has_gone && !frame.key;
             let is_true = match reason {
-                Reason::OverBudget => has_gone || was_card_full(frame),
+                Reason::OverBudget => frame.is_refused || has_gone || was_card_full(frame),
                 Reason::Thinned => {
                     let is_over = is_left || index < newest_key;
                     !frame.key && is_over && (boot.is_short_for(frame) || was_card_full(frame))
@@ -595,6 +634,10 @@ impl Checker {
         let mut lost = Vec::new();
         for (lane, state) in &self.lanes {
             let boot = self.boots.get(&lane.boot);
+            let taken = state.frames.iter().rposition(|frame| !frame.is_refused).map_or(0, |last| last + 1);
+            let is_newer =
+                |other: &Lane| (other.boot, other.track) == (lane.boot, lane.track) && other.epoch > lane.epoch;
+            let goes_on = boot.is_some_and(|boot| boot.ended.is_none()) && !self.lanes.keys().any(is_newer);
             for (sequence, frame) in state.frames.iter().enumerate() {
                 if frame.stored > 0 {
                     self.verdict.promised += u64::from(frame.is_promised);
@@ -605,7 +648,9 @@ impl Checker {
                 let was_in_memory = boot.is_some_and(|boot| {
                     boot.ended.is_some() && !frame.is_promised && (boot.policy.records || !frame.taken)
                 });
-                let has_cause = frame.is_told() || was_in_memory;
+                // What was refused is told with what is taken behind it, or when its epoch is over.
+                let waits = frame.is_refused && sequence >= taken as u64 && goes_on;
+                let has_cause = frame.is_told() || was_in_memory || waits;
                 if frame.is_owed || frame.acknowledged && !frame.is_told() {
                     lost.push((frame.at, format!("{lane} frame {sequence} was acknowledged as stored, and is not")));
                 } else if has_cause {

@@ -117,6 +117,13 @@ pub enum Event {
         /// No other frame refers to it.
         disposable: bool,
     },
+    /// The encoder pushed a frame that the agent did not take, and has to tell as lost.
+    Refused {
+        /// The name it got.
+        frame: FrameId,
+        /// How many octets it has.
+        octets: u64,
+    },
     /// The agent's journal was told that it may let go of a lane's frames below `next`.
     Freed {
         /// The lane.
@@ -312,6 +319,7 @@ impl fmt::Display for Event {
                 };
                 write!(f, "pushed {frame}: {octets} octets{kind}")
             }
+            Self::Refused { frame, octets } => write!(f, "{frame} was refused: {octets} octets"),
             Self::Freed { lane, next } => write!(f, "journal may let go of {lane} below {next}"),
             Self::Session { boot } => write!(f, "agent of boot {boot} is welcomed"),
             Self::Connected { connection } => write!(f, "connection {connection} is up"),

@@ -219,12 +219,6 @@ impl Flash {
             (lane.oldest, lane.end) = (lane.oldest.min(run.first), lane.end.max(run.end));
             lane.was_freed = lane.was_freed.max(info.next);
         }
-        for &(track, epoch, next) in &summary.ends {
-            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
-                lane.end = lane.end.max(next);
-                lane.ended = Some(EndReason::Stopped);
-            }
-        }
         for lost in &summary.lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
             let of_segment = summary.tracks.get(&(lost.track, lost.epoch)).filter(|_| lost.boot == boot);
@@ -238,6 +232,13 @@ impl Flash {
             }
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.lose(lost.first, lost.last, lost.reason);
+            }
+        }
+        // Of an epoch of which nothing could be written the folder has only what was lost.
+        for &(track, epoch, next) in &summary.ends {
+            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
+                lane.end = lane.end.max(next);
+                lane.ended = Some(EndReason::Stopped);
             }
         }
         self.segments.push_back(Segment {

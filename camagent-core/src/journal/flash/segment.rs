@@ -130,9 +130,27 @@ impl Summary {
                 self.note_frame(*epoch, frame.track, frame.sequence, &frame.head, frame.total)
             }
             Record::Clock(clock) => self.clock = Some(*clock),
-            Record::Lost(lost) => self.lost.push(lost.clone()),
+            Record::Lost(lost) => self.note_lost(lost),
             Record::End { track, epoch, next } => self.ends.push((*track, *epoch, *next)),
             Record::Summary(_) | Record::Unknown => {}
+        }
+    }
+
+    /// What touches or overlaps is one loss: an outage that is longer than the card says of each segment that goes what went before it.
+    fn note_lost(&mut self, lost: &Lost) {
+        let of = |lost: &Lost| (lost.boot, lost.track, lost.epoch, lost.reason);
+        let touches = |known: &&mut Lost| {
+            of(known) == of(lost)
+                && lost.first <= known.last.saturating_add(1)
+                && known.first <= lost.last.saturating_add(1)
+        };
+        match self.lost.iter_mut().find(touches) {
+            Some(known) => {
+                (known.first, known.last) = (known.first.min(lost.first), known.last.max(lost.last));
+                // The newer word knows better what the server has.
+                known.info = lost.info.clone().or_else(|| known.info.take());
+            }
+            None => self.lost.push(lost.clone()),
         }
     }
 

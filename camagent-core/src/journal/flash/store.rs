@@ -17,6 +17,7 @@ use super::{
     disk::Disk,
     segment::{self, Clock, EndReason, Lost, Record, Run, Summary},
 };
+use crate::journal::Hole;
 
 /// Written to the file at once.
 const WRITE: usize = 64 << 10;
@@ -225,26 +226,20 @@ impl Flash {
         self.notes.push(Record::Clock(clock));
     }
 
-    /// Numbers `written..next` of an epoch of this run will not be appended: below `freed` the live reader has brought them, the others went, those
-    /// that are `thinned` to keep their key frame. Every number between two frames of the folder has its reason this way.
-    pub(crate) fn note_hole(&mut self, info: &TrackInfo, written: u64, freed: u64, thinned: (u64, u64), next: u64) {
+    /// Numbers `written..next` of an epoch of this run will not be appended: below `freed` the live reader has brought them, the others went, for the
+    /// reasons that `known` has or for want of room. Every number between two frames of the folder has its reason this way.
+    pub(crate) fn note_hole(&mut self, info: &TrackInfo, written: u64, freed: u64, known: &[Hole], next: u64) {
         let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
         let brought = freed.clamp(written, next.max(written));
         // What the folder has nothing before needs no word.
         if brought > written && self.lanes.contains_key(&key) {
             self.lose(key, written, brought - 1, SkipReason::Live);
         }
-        let (from, to) = (thinned.0.clamp(brought, next.max(brought)), thinned.1.clamp(brought, next.max(brought)));
-        let parts = match from < to {
-            true => [
-                (brought, from, SkipReason::OverBudget),
-                (from, to, SkipReason::Thinned),
-                (to, next, SkipReason::OverBudget),
-            ],
-            false => [(brought, next, SkipReason::OverBudget); 3],
-        };
-        let count = if from < to { 3 } else { 1 };
-        for (first, end, reason) in parts.into_iter().take(count).filter(|(first, end, _)| first < end) {
+        for &(first, end, reason) in known.iter().chain(&[(brought, next, SkipReason::OverBudget)]) {
+            let (first, end) = (first.max(brought), end.min(next));
+            if first >= end {
+                continue;
+            }
             let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
             // After a write that failed it is told a second time, from further back: what was said then was closer to it.
             for (first, end) in lane.not_lost(first, end) {
@@ -255,13 +250,13 @@ impl Flash {
 
     /// An epoch of this run has ended before `end`, of which numbers below `written` were appended. One that the folder has nothing of needs no word,
     /// unless something is missing.
-    pub(crate) fn note_end(&mut self, info: &TrackInfo, written: u64, freed: u64, thinned: (u64, u64), end: u64) {
+    pub(crate) fn note_end(&mut self, info: &TrackInfo, written: u64, freed: u64, known: &[Hole], end: u64) {
         let key = LaneKey { boot: self.config.boot, track: info.track, epoch: info.epoch };
         let needs_none = |lane: &Lane| lane.ended.is_some();
         if self.lanes.get(&key).map_or(freed.max(written) >= end, needs_none) {
             return;
         }
-        self.note_hole(info, written, freed, thinned, end);
+        self.note_hole(info, written, freed, known, end);
         if let Some(lane) = self.lanes.get_mut(&key) {
             (lane.ended, lane.end) = (Some(EndReason::Stopped), lane.end.max(end));
             self.notes.push(Record::End { track: info.track, epoch: info.epoch, next: end });
@@ -349,6 +344,15 @@ impl Flash {
     pub(super) fn lose(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.lose(first, last, reason);
+        self.note_lost(key, first, last, reason);
+    }
+
+    /// Writes down what is lost from one number to another, with what is lost beside it for the same reason: so a segment needs few words, however long an
+    /// outage is.
+    fn note_lost(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
+        let Some(lane) = self.lanes.get(&key) else { return };
+        let is_around = |lost: &&(u64, u64, SkipReason)| lost.2 == reason && lost.0 <= first && last <= lost.1;
+        let (first, last, _) = lane.lost.iter().find(is_around).copied().unwrap_or((first, last, reason));
         let LaneKey { boot, track, epoch } = key;
         let info = Some(lane.described());
         self.notes.push(Record::Lost(Lost { boot, track, epoch, first, last, reason, info }));
@@ -466,9 +470,8 @@ impl Flash {
         // What it said of others that are lost has to be said again.
         for lost in lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
-            if let Some(lane) = self.lanes.get(&key).filter(|lane| lane.freed <= lost.last) {
-                let info = Some(lane.described());
-                self.notes.push(Record::Lost(Lost { info, ..lost }));
+            if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) {
+                self.note_lost(key, lost.first, lost.last, lost.reason);
             }
         }
         // Why they are missing is on the card before they are, or as soon as there is room for it.

@@ -91,7 +91,7 @@ fn frames_come_back_over_segments_and_runs_in_their_order() {
             append(&mut flash, &mut disk, boot, 1, sequence).unwrap();
         }
         flash.note_clock(Clock { boot_us: 7, utc_us: 1_700_000_000_000_000 });
-        (0..2).for_each(|track| flash.note_end(&info(track, 1), 500, 0, (0, 0), 500));
+        (0..2).for_each(|track| flash.note_end(&info(track, 1), 500, 0, &[], 500));
         flash.seal(&mut disk).unwrap();
     }
     let (mut flash, findings) = open(&card, 4, 64 << 20);
@@ -361,15 +361,15 @@ fn every_number_that_was_not_appended_has_a_reason_and_an_epoch_its_true_end() {
     let card = SimDisk::new(1, u64::MAX);
     let mut disk = card.clone();
     let (mut flash, _) = open(&card, 1, 64 << 20);
-    flash.note_hole(&info(0, 1), 0, 3, (0, 0), 3);
+    flash.note_hole(&info(0, 1), 0, 3, &[], 3);
     assert!(flash.lane(&key(1, 0)).is_none(), "what came live before the card was needed needs no word");
     append(&mut flash, &mut disk, 1, 0, 3).unwrap();
     // Up to 7 the live reader brought them, the others were evicted.
-    flash.note_hole(&info(0, 1), 4, 7, (0, 0), 9);
+    flash.note_hole(&info(0, 1), 4, 7, &[], 9);
     append(&mut flash, &mut disk, 1, 0, 9).unwrap();
-    flash.note_hole(&info(0, 1), 10, 5, (0, 0), 10);
-    flash.note_end(&info(0, 1), 10, 20, (0, 0), 20);
-    flash.note_end(&info(0, 1), 10, 11, (0, 0), 11);
+    flash.note_hole(&info(0, 1), 10, 5, &[], 10);
+    flash.note_end(&info(0, 1), 10, 20, &[], 20);
+    flash.note_end(&info(0, 1), 10, 11, &[], 11);
     flash.seal(&mut disk).unwrap();
     for boot in 1..=2 {
         let (flash, _) = open(&card, boot, 64 << 20);
@@ -554,7 +554,7 @@ fn what_was_lost_is_known_after_the_card_was_away() {
     let (mut before, _) = open(&card, 1, 64 << 20);
     (0..10).for_each(|sequence| append(&mut before, &mut disk, 1, 0, sequence).unwrap());
     before.sync(&mut disk).unwrap();
-    before.note_hole(&info(0, 1), 10, 10, (0, 0), 20);
+    before.note_hole(&info(0, 1), 10, 10, &[], 20);
     card.set_away(true);
     assert!(before.sync(&mut disk).is_err());
     card.set_away(false);
@@ -578,7 +578,7 @@ fn what_was_stored_and_forgotten_is_not_offered_again_after_the_card_was_away() 
     (0..25).for_each(|sequence| append(&mut flash, &mut disk, 2, 1, sequence).unwrap());
     assert!(flash.evict_oldest(&mut disk).unwrap());
     append(&mut flash, &mut disk, 2, 0, 0).unwrap();
-    flash.note_end(&info(0, 1), 1, 0, (0, 0), 1);
+    flash.note_end(&info(0, 1), 1, 0, &[], 1);
     flash.sync(&mut disk).unwrap();
     assert_eq!(flash.lane(&key(1, 0)).unwrap().end, 50);
     flash.free(&mut disk, &key(1, 0), 50).unwrap();
@@ -630,4 +630,34 @@ fn a_look_reads_no_more_than_a_little_at_once() {
         assert!(card.reads() - before <= 5);
     }
     assert!(looks > 5);
+}
+
+#[test]
+fn an_epoch_of_which_only_holes_are_known_has_ended_as_it_did() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 1 << 20);
+    flash.note_end(&info(0, 1), 0, 0, &[(3, 5, SkipReason::TooLarge), (4, 9, SkipReason::Thinned)], 20);
+    flash.sync(&mut disk).and_then(|()| flash.seal(&mut disk)).unwrap();
+    let (flash, _) = open(&card, 2, 1 << 20);
+    let lane = flash.lane(&key(1, 0)).unwrap();
+    assert_eq!((lane.oldest, lane.end, lane.ended), (0, 20, Some(EndReason::Stopped)), "it was no power cut");
+    use SkipReason::{OverBudget, Thinned, TooLarge};
+    assert_eq!(lane.lost, [(0, 2, OverBudget), (3, 4, TooLarge), (5, 8, Thinned), (9, 19, OverBudget)]);
+}
+
+#[test]
+fn what_is_known_of_losses_does_not_grow_with_an_outage() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 1 << 20);
+    for sequence in 0..10_000 {
+        (0..2).for_each(|track| append(&mut flash, &mut disk, 1, track, sequence).unwrap());
+    }
+    flash.seal(&mut disk).unwrap();
+    assert!(flash.counts().frames_evicted > 15_000);
+    let most = |flash: &Flash| flash.segments.iter().map(|segment| segment.lost.len()).max();
+    assert!(most(&flash) <= Some(2), "one range for each track: {:?}", most(&flash));
+    let (again, _) = open(&card, 2, 1 << 20);
+    assert!(most(&again) <= Some(2) && again.lanes().all(|(_, lane)| lane.lost.len() == 1));
 }
