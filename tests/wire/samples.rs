@@ -208,6 +208,7 @@ pub(crate) fn frame(means: &Value) -> Frame {
                 Value::String(name) if name == "corrupt" => SkipReason::Corrupt,
                 Value::String(name) if name == "live" => SkipReason::Live,
                 Value::String(name) if name == "thinned" => SkipReason::Thinned,
+                Value::String(name) if name == "refused" => SkipReason::Refused,
                 other => SkipReason::Other(number(other)),
             };
             Frame::Skip(Skip { track, first: number(&means["first"]), last: number(&means["last"]), reason })

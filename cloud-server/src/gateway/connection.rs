@@ -461,6 +461,7 @@ impl Connection {
         let generation = self.member.as_ref().map_or(0, |member| member.generation);
         match event {
             ServerEvent::Heartbeat { heartbeat, clock_offset_us } => {
+                self.media.iter_mut().for_each(Media::tell_losses);
                 if let Some((media, offset_us)) = self.media.as_mut().zip(clock_offset_us) {
                     media.clock_offset(offset_us);
                 }

@@ -185,8 +185,16 @@ impl Media {
         self.offsets_us.push(offset_us);
     }
 
+    /// Tells of losses that have gathered, when it is time: also when nothing is lost any more.
+    pub(super) fn tell_losses(&mut self) {
+        if !self.losses.is_empty() {
+            self.losses.tell(self.clock.monotonic_us(), &self.events);
+        }
+    }
+
     /// Takes what arrived. An error is a claim on what is not the agent's.
     pub(super) fn deliver(&mut self, delivery: Delivery) -> Result<(), String> {
+        self.tell_losses();
         match delivery {
             Delivery::Track(info) => self.track(&info),
             Delivery::Frame(frame) => {
@@ -209,7 +217,7 @@ impl Media {
                 } else if let Some(source) = self.tracks.get(&skip.track).map(|source| &self.sources[*source]) {
                     // What is recorded is told by the recorder, which knows what comes after all.
                     self.losses.add(&source.camera, &source.name, reason, skip.last.saturating_add(1) - skip.first);
-                    self.losses.tell(self.clock.monotonic_us(), &self.events);
+                    self.tell_losses();
                 }
                 if skip.reason == SkipReason::Disposable {
                     // Nothing refers to them: what follows can be decoded.

@@ -164,7 +164,18 @@ struct TrackLedger {
     source: String,
     /// By the first number and the reason: behind the last, and the times.
     gaps: BTreeMap<(u64, GapReason), (u64, i64, i64)>,
+    /// All their numbers, but those that were recorded and have gone.
+    lost: Ranges,
     ended: Option<(u64, EndReason)>,
+}
+
+impl TrackLedger {
+    /// Gaps have been forgotten.
+    fn sum_up(&mut self) {
+        self.lost = Ranges::default();
+        let own = self.gaps.iter().filter(|((_, reason), _)| *reason != GapReason::REMOVED);
+        own.for_each(|((first, _), (next, ..))| self.lost.insert(*first, *next));
+    }
 }
 
 /// Everything that explains why something is missing.
@@ -177,15 +188,23 @@ pub struct Ledger {
 
 impl Ledger {
     /// Enters a gap. One that begins at the same number for the same reason is replaced: it has grown, or its times are known. Gives how many
-    /// frames are news.
+    /// frames are news: those of which it was not known yet that they are missing, for whatever reason.
     pub fn put(&mut self, gap: &Gap) -> u64 {
         let track = self.track(&gap.key, &gap.camera, &gap.source);
         let before = track.gaps.insert((gap.first, gap.reason), (gap.next, gap.from_us, gap.to_us));
+        let news = match gap.reason {
+            GapReason::REMOVED => gap.next.saturating_sub(before.map_or(gap.first, |(next, ..)| next)),
+            _ => {
+                let news = track.lost.missing(gap.first, gap.next).iter().map(|(first, next)| next - first).sum();
+                track.lost.insert(gap.first, gap.next);
+                news
+            }
+        };
         self.gaps += usize::from(before.is_none());
         if self.gaps > MOST_GAPS {
             self.forget_oldest_gaps();
         }
-        gap.next.saturating_sub(before.map_or(gap.first, |(next, ..)| next))
+        news
     }
 
     /// The agent has said that an epoch is over; whether that is news.
@@ -358,6 +377,7 @@ impl Ledger {
     pub fn forget(&mut self, utc_us: i64, is_known: impl Fn(&TrackKey) -> bool) {
         self.tracks.retain(|key, track| {
             track.gaps.retain(|_, (_, _, to_us)| *to_us >= utc_us);
+            track.sum_up();
             is_known(key)
         });
         self.count();
@@ -368,7 +388,10 @@ impl Ledger {
         let all = self.tracks.values().flat_map(|track| track.gaps.values());
         let mut ends: Vec<i64> = all.map(|(_, _, to_us)| *to_us).collect();
         let (_, &mut limit, _) = ends.select_nth_unstable(MOST_GAPS / 10);
-        self.tracks.values_mut().for_each(|track| track.gaps.retain(|_, (_, _, to_us)| *to_us > limit));
+        for track in self.tracks.values_mut() {
+            track.gaps.retain(|_, (_, _, to_us)| *to_us > limit);
+            track.sum_up();
+        }
         self.count();
     }
 
@@ -396,6 +419,9 @@ mod tests {
         assert_eq!(ledger.put(&gap(10, 25, GapReason::STORAGE, 2)), 5);
         assert_eq!(ledger.put(&gap(10, 25, GapReason::STORAGE, 9)), 0);
         assert_eq!(ledger.put(&gap(30, 31, GapReason::UNREADABLE, 9)), 1);
+        let again = gap(12, 28, GapReason::skipped(SkipReason::OverBudget), 9);
+        assert_eq!(ledger.clone().put(&again), 3, "what was missing for another reason is no news");
+        assert_eq!(ledger.clone().put(&gap(12, 31, GapReason::STORAGE, 9)), 5, "nor what begins elsewhere");
         let found: Vec<_> = ledger.missing(&key(0), 12, 31).iter().map(|gap| (gap.first, gap.next)).collect();
         assert_eq!(found, [(12, 25), (30, 31)]);
         assert!(ledger.missing(&key(0), 25, 30).is_empty() && ledger.missing(&key(1), 0, 99).is_empty());

@@ -43,6 +43,8 @@ pub(super) struct Writer<D: Disk> {
     parts: u32,
     last_tick: Option<i64>,
     last_duration: i64,
+    /// Numbers are missing behind the last frame.
+    is_behind_hole: bool,
     pub(super) last_us: i64,
     /// Bytes that are not known to be safe; the first `written` of them are in the file.
     unsafe_bytes: Vec<u8>,
@@ -101,6 +103,7 @@ impl<D: Disk> Writer<D> {
             parts: 0,
             last_tick: None,
             last_duration: 0,
+            is_behind_hole: false,
             last_us: first.head.dts_us,
             written: 0,
             safe_bytes: 0,
@@ -144,6 +147,7 @@ impl<D: Disk> Writer<D> {
     pub(super) fn skip_to(&mut self, next: u64) {
         self.flush(None);
         self.next = next;
+        self.is_behind_hole = true;
     }
 
     /// Takes the next frame.
@@ -189,7 +193,8 @@ impl<D: Disk> Writer<D> {
             let bytes = fmp4::length_prefixed(&frame.unit.parts);
             part.samples.push((tick, composition, size(&bytes), frame.unit.key));
             part.payload.extend_from_slice(&bytes);
-            if let Some(last) = self.last_tick {
+            // Who was before the hole does not tell how long a picture lasts: one that is alone would cover the next hole.
+            if let Some(last) = self.last_tick.filter(|_| !self.is_behind_hole) {
                 self.last_duration = (tick - last).clamp(1, i64::from(self.timescale));
             }
             self.last_tick = Some(tick);
@@ -206,6 +211,7 @@ impl<D: Disk> Writer<D> {
         part.counts.push(u16::try_from(count).unwrap_or(u16::MAX));
         self.last_us = self.last_us.max(dts_us);
         self.next = frame.sequence + 1;
+        self.is_behind_hole = false;
     }
 
     /// Ends the open part. `until` is where the next sample begins, when it is known.

@@ -25,6 +25,8 @@ use crate::{
     planted::Bug,
 };
 
+/// A time that goes back by more is a step of the camera's clock.
+const STEP_US: i64 = 1_000_000;
 /// What an agent's clock shows when it begins.
 const CLOCK_BEGINS_US: u64 = 3_000_000;
 /// The disk thread is looked at so often, whatever it asks for: others wake it.
@@ -51,6 +53,8 @@ pub struct AgentHost {
     freed: BTreeMap<(u32, u64), u64>,
     /// The epoch that each track is in.
     epochs: BTreeMap<u32, u64>,
+    /// By track: the epoch and the time of the last frame that was taken.
+    times: BTreeMap<u32, (u64, i64)>,
 }
 
 impl AgentHost {
@@ -101,6 +105,7 @@ impl AgentHost {
             storage,
             freed: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            times: BTreeMap::new(),
         };
         host.announce();
         host
@@ -131,6 +136,7 @@ impl AgentHost {
 
     /// Takes a frame of the encoder's; whether it has to make a key frame next.
     pub fn push(&mut self, now_us: u64, track: u32, frame: Frame<'_>, log: &mut Log) -> bool {
+        let (dts_us, is_marked) = (frame.dts_us, frame.discontinuity);
         let (octets, disposable, digest) = (frame.data.len() as u64, frame.disposable, camera::digest(frame.data));
         let number = self.storage.next_number(track);
         let outcome = self.storage.push(self.clock(now_us), track, frame);
@@ -140,13 +146,17 @@ impl AgentHost {
                 let entry = self.storage.newest(track, lane.epoch);
                 let (sequence, key) = entry.map_or((0, false), |entry| (entry.sequence, entry.head.key));
                 let frame = FrameId { lane, sequence };
+                self.times.insert(track, (lane.epoch, dts_us));
                 log.note(now_us, Event::Pushed { frame, digest, octets, key, disposable });
                 false
             }
             // Refused by a rule that the host is told of: once the track was running it has a number all the same.
             _ => {
                 if self.storage.next_number(track) > number {
-                    log.note(now_us, Event::Refused { frame: FrameId { lane, sequence: number }, octets });
+                    let last = self.times.get(&track).filter(|(epoch, _)| *epoch == lane.epoch);
+                    let back_us = last.map_or(0, |(_, last_us)| last_us - dts_us);
+                    let is_early = !is_marked && (1..=STEP_US).contains(&back_us);
+                    log.note(now_us, Event::Refused { frame: FrameId { lane, sequence: number }, octets, is_early });
                 }
                 true
             }

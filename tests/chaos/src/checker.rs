@@ -75,8 +75,9 @@ struct Frame {
     disposable: bool,
     /// Everything in memory from this frame's group on was more than fits, at a time when the group was not let go of.
     may_be_evicted: bool,
-    /// The agent did not take it.
+    /// The agent did not take it; and why not was that it, or one that it refers to, is larger than memory.
     is_refused: bool,
+    is_too_large: bool,
     /// Everything that its run had pushed before.
     load_before: Load,
     /// Octets that all runs had pushed before, and those of key frames among them.
@@ -298,9 +299,9 @@ impl Checker {
                 let new = self.new_frame(at, now_us, octets);
                 self.pushed(at, frame, Frame { digest, key, disposable, ..new });
             }
-            Event::Refused { frame, octets } => {
+            Event::Refused { frame, octets, is_early } => {
                 let new = self.new_frame(at, now_us, octets);
-                self.refused(at, frame, Frame { is_refused: true, ..new });
+                self.refused(at, frame, Frame { is_refused: true, ..new }, is_early);
             }
             Event::Freed { lane, next } => self.freed(at, lane, next),
             Event::Acknowledged { connection, number, lane, received, persisted } => {
@@ -377,6 +378,7 @@ impl Checker {
             key: false,
             disposable: false,
             is_refused: false,
+            is_too_large: false,
             load_before: Load::default(),
             octets_before: self.octets,
             keys_before: self.keys,
@@ -392,8 +394,9 @@ impl Checker {
         }
     }
 
-    /// A frame is refused when it has no room beside what its group has brought so far, or because of one that was refused or let go of before.
-    fn refused(&mut self, at: usize, id: FrameId, frame: Frame) {
+    /// A frame is refused when it comes out of order, when it has no room beside what its group has brought so far, or because of one that was refused
+    /// or let go of before.
+    fn refused(&mut self, at: usize, id: FrameId, frame: Frame, is_early: bool) {
         let Some(boot) = self.boots.get(&id.lane.boot) else {
             return self.unexplained(at, format!("{id} was refused by an agent that does not run"));
         };
@@ -405,13 +408,14 @@ impl Checker {
         let group = lane.frames.iter().rposition(|frame| frame.key).unwrap_or(0);
         let of_group = lane.frames.get(group..).unwrap_or_default();
         let follows = of_group.iter().any(|frame| frame.is_refused || frame.may_be_evicted);
+        let is_too_large = frame.octets > boot.policy.ram_octets || of_group.iter().any(|frame| frame.is_too_large);
         let mut load = boot.pushed;
         load.add(frame.octets.next_multiple_of(boot.policy.ram_piece));
         let since = load.minus(of_group.first().map_or(Load::default(), |first| first.load_before));
         let (octets, frames) = (boot.policy.ram_octets as i64, boot.policy.ram_frames as i64);
         let has_room = since.octets <= octets && since.frames <= frames;
-        lane.frames.push(Frame { load_before: boot.pushed, ..frame });
-        if !follows && has_room {
+        lane.frames.push(Frame { load_before: boot.pushed, is_too_large, ..frame });
+        if !is_early && !follows && has_room {
             self.unexplained(at, format!("{id} was refused, and memory had room for it"));
         }
     }
@@ -587,13 +591,14 @@ impl Checker {
                 }
                 // What the live reader told as lost had its cause then.
                 Reason::Live => frame.taken || frame.skipped.is_some(),
-                Reason::TooLarge => frame.octets > policy.frame_octets,
+                Reason::TooLarge => frame.is_too_large || frame.octets > policy.frame_octets,
                 Reason::Late => begins_late || follows_late,
                 Reason::Disposable => {
                     frame.disposable && policy.budget_us.is_some_and(|budget| waited(frame) > budget / 2)
                 }
                 // No file has it, of a run that ended before it was safe.
                 Reason::Corrupt => boot.ended.is_some() && !frame.is_promised,
+                Reason::Refused => frame.is_refused,
                 Reason::PowerCut | Reason::Other(_) => false,
             };
             // What a server took and did not store is as good as never taken.

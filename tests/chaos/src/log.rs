@@ -41,6 +41,8 @@ pub enum Reason {
     Disposable,
     /// The agent's journal was full, and the key frame of its group was kept instead of it.
     Thinned,
+    /// The agent did not take it: it was out of order, or refers to one that was.
+    Refused,
     /// The agent's card did not give it back.
     Corrupt,
     /// The agent's power went before the frame was safe.
@@ -123,6 +125,8 @@ pub enum Event {
         frame: FrameId,
         /// How many octets it has.
         octets: u64,
+        /// Its time is before that of the last one that was taken, by less than a step of the camera's clock.
+        is_early: bool,
     },
     /// The agent's journal was told that it may let go of a lane's frames below `next`.
     Freed {
@@ -319,7 +323,9 @@ impl fmt::Display for Event {
                 };
                 write!(f, "pushed {frame}: {octets} octets{kind}")
             }
-            Self::Refused { frame, octets } => write!(f, "{frame} was refused: {octets} octets"),
+            Self::Refused { frame, octets, is_early } => {
+                write!(f, "{frame} was refused: {octets} octets{}", if *is_early { ", out of order" } else { "" })
+            }
             Self::Freed { lane, next } => write!(f, "journal may let go of {lane} below {next}"),
             Self::Session { boot } => write!(f, "agent of boot {boot} is welcomed"),
             Self::Connected { connection } => write!(f, "connection {connection} is up"),

@@ -328,6 +328,7 @@ fn note_skip(now_us: u64, lane: Lane, skip: &Skip, store: &mut Store, bug: Optio
         SkipReason::Late => Reason::Late,
         SkipReason::Disposable => Reason::Disposable,
         SkipReason::Thinned => Reason::Thinned,
+        SkipReason::Refused => Reason::Refused,
         SkipReason::Corrupt => Reason::Corrupt,
         other => Reason::Other(other.number()),
     };
