@@ -32,7 +32,7 @@ use crate::{
     resolve::Resolver,
     source::{Frame, Intake, Pushed, TrackDescription},
     stats::{NetworkCounts, Uplink},
-    storage::{Shelf, Worker},
+    storage::{Run, Shelf, Worker},
     tunnel::{self, Tunnels},
 };
 
@@ -129,7 +129,7 @@ impl Agent {
         session.set_backfill_rate(config.storage.as_ref().and_then(|storage| storage.backfill_rate));
         let intake = Arc::new(Intake::new(config.buffer_size, &config.cameras, config.storage.is_some())?);
         let shelf = config.storage.as_ref().map(|_| Arc::<Shelf>::default());
-        let shared = Arc::new(Shared::new(intake, shelf, EventQueue::new()?));
+        let shared = Arc::new(Shared::new(intake, shelf, Run::new(boot), EventQueue::new()?));
         let (storage, agent_id) = (config.storage.clone(), config.agent_id.clone());
         let life = Arc::new(Life::default());
         let started = clock::now();

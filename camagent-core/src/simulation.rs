@@ -19,7 +19,7 @@ use crate::{
         store::FlashConfig,
     },
     source::Intake,
-    storage::{Shelf, Tiers, Worker},
+    storage::{Run, Shelf, Tiers, Worker},
 };
 
 /// A card: the folder that the journal's flash tier writes to. What each call promises is what the agent's own folder does.
@@ -142,6 +142,7 @@ pub struct Flash {
 pub struct Storage {
     intake: Intake,
     flash: Option<(Shelf, Worker)>,
+    run: Run,
 }
 
 impl Storage {
@@ -151,7 +152,8 @@ impl Storage {
             let config = FlashConfig { agent_id: config.agent_id.clone(), boot, max_bytes: flash.max_bytes };
             (Shelf::default(), Worker::new(Box::new(Slot(flash.card)), config, flash.mode))
         });
-        Ok(Self { intake: Intake::new(buffer_size, &config.cameras, flash.is_some())?, flash })
+        let intake = Intake::new(buffer_size, &config.cameras, flash.is_some())?;
+        Ok(Self { intake, flash, run: Run::new(boot) })
     }
 
     /// As [`crate::Agent::set_track`].
@@ -210,6 +212,7 @@ impl Storage {
 
     /// The time of day became known.
     pub fn set_clock(&self, boot_us: u64, utc_us: u64) {
+        self.run.set_clock(boot_us, utc_us);
         if let Some((shelf, _)) = &self.flash {
             shelf.set_clock(boot_us, utc_us);
         }
@@ -224,7 +227,7 @@ impl Storage {
 
     /// Both tiers as the session reads them.
     pub fn reader(&self) -> Reader<'_> {
-        Reader(Tiers::new(&self.intake, self.flash.as_ref().map(|(shelf, _)| shelf)))
+        Reader(Tiers::new(&self.intake, self.flash.as_ref().map(|(shelf, _)| shelf), &self.run))
     }
 }
 
@@ -258,6 +261,10 @@ impl Journal for Reader<'_> {
 
     fn live_from(&mut self, track: u32, epoch: u64, next: u64) -> u64 {
         self.0.live_from(track, epoch, next)
+    }
+
+    fn leave(&mut self, info: &TrackInfo, from: u64, to: u64, is_over: bool) -> bool {
+        self.0.leave(info, from, to, is_over)
     }
 
     fn backlog(&mut self) -> Option<&mut dyn Backlog> {

@@ -93,8 +93,10 @@ impl Driver {
         if registered.server_time_ms > 0 && self.config.servers[talk.server].is_tls() {
             self.server_time.told(registered.server_time_ms, now);
         }
-        if let Some(shelf) = self.shared.shelf.as_ref().filter(|_| registered.server_time_ms > 0) {
-            shelf.set_clock(now.as_micros(), registered.server_time_ms.saturating_mul(1_000));
+        if registered.server_time_ms > 0 {
+            let (boot_us, utc_us) = (now.as_micros(), registered.server_time_ms.saturating_mul(1_000));
+            self.shared.run.set_clock(boot_us, utc_us);
+            self.shared.shelf.iter().for_each(|shelf| shelf.set_clock(boot_us, utc_us));
         }
         self.logger.info(format_args!("connected to {address}, session {}", registered.session_id));
         if registered.streams.is_some() {

@@ -22,7 +22,7 @@ use crate::{
     event::EventQueue,
     source::Intake,
     stats::SharedCounts,
-    storage::{Shelf, Tiers},
+    storage::{Run, Shelf, Tiers},
 };
 
 /// Orders of the host that may wait for the loop.
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) intake: Arc<Intake>,
     /// The way to the disk thread, when there is a folder.
     pub(crate) shelf: Option<Arc<Shelf>>,
+    /// This run of the agent.
+    pub(crate) run: Run,
     pub(crate) counts: SharedCounts,
     pub(crate) events: EventQueue,
     /// Wakes the loop: a frame that it waits for, an order, or the wish to stop.
@@ -66,10 +68,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(intake: Arc<Intake>, shelf: Option<Arc<Shelf>>, events: EventQueue) -> Self {
+    pub(crate) fn new(intake: Arc<Intake>, shelf: Option<Arc<Shelf>>, run: Run, events: EventQueue) -> Self {
         Self {
             intake,
             shelf,
+            run,
             counts: SharedCounts::default(),
             events,
             wake: Arc::default(),
@@ -85,7 +88,7 @@ impl Shared {
 
     /// The journal's tiers, as the session reads them.
     pub(crate) fn journal(&self) -> Tiers<'_> {
-        Tiers::new(&self.intake, self.shelf.as_deref())
+        Tiers::new(&self.intake, self.shelf.as_deref(), &self.run)
     }
 
     /// Hands an order to the loop.
@@ -226,6 +229,7 @@ pub(crate) fn statistics(shared: &Shared, uptime: Duration) -> Statistics {
 
 #[cfg(test)]
 mod tests {
+    use camagent_proto::message::BootId;
     use futures_util::FutureExt;
 
     use super::*;
@@ -236,7 +240,7 @@ mod tests {
         let config = r#"{"agent":{"agent_id":"a","cloud_server_url":"ws://h","cloud_server_token":"t"}}"#;
         let intake = Intake::new(64 << 10, &Config::from_json(config).unwrap().cameras, false).unwrap();
         intake.set_track(0, &TrackDescription::video("sub", Codec::H264, Framing::AnnexB)).unwrap();
-        let shared = Shared::new(Arc::new(intake), None, EventQueue::new().unwrap());
+        let shared = Shared::new(Arc::new(intake), None, Run::new(BootId([1; 16])), EventQueue::new().unwrap());
         let wakes = |key: bool| {
             let mut data = vec![0; 20 << 10];
             data[..6].copy_from_slice(&[0, 0, 0, 1, if key { 0x65 } else { 0x41 }, 1]);

@@ -16,8 +16,10 @@ use super::{
 };
 
 mod pass;
+mod past;
 
 use pass::Refused;
+use past::Pasts;
 
 /// A slot, by its place in the list of all.
 type Link = Option<Index>;
@@ -127,6 +129,8 @@ pub(crate) struct Journal {
     chains: Box<[Chain]>,
     /// Why numbers have no frame that never had one; those of a track ascend.
     refused: VecDeque<Refused>,
+    /// What the live reader left behind it.
+    pasts: Pasts,
 }
 
 impl Journal {
@@ -151,6 +155,7 @@ impl Journal {
             spot_out: None,
             chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
             refused,
+            pasts: Pasts::default(),
         })
     }
 
@@ -353,7 +358,9 @@ impl Journal {
                 let slot = self.slot(first);
                 (*slot, self.chains[slot.track as usize].safe)
             };
-            let ends = |slot: &Slot| slot.head.key || slot.epoch != epoch;
+            // Behind what the live reader left nothing refers to it.
+            let edge = self.pasts.edge(track, epoch, self.slot(first).sequence).unwrap_or(u64::MAX);
+            let ends = |slot: &Slot| slot.head.key || slot.epoch != epoch || slot.sequence >= edge;
             let next = self.of_track(Some(first)).skip(1).find(|(_, slot)| ends(slot)).map(|(index, _)| index);
             let mut at = if self.slot(first).head.key { self.slot(first).newer } else { Some(first) };
             let (mut removed, mut lost) = (false, (0, 0));
@@ -390,16 +397,22 @@ impl Journal {
         let is_video = self.is_video(track);
         let mut evicted = 0;
         let mut is_first = true;
+        let edge = self.chains[track as usize].first.and_then(|first| {
+            let slot = self.slot(first);
+            self.pasts.edge(track, slot.epoch, slot.sequence).map(|edge| (slot.epoch, edge))
+        });
         while let Some(first) = self.chains[track as usize].first {
             let slot = self.slot(first);
-            if !is_first && (slot.head.key || !is_video) {
+            let is_behind = edge.is_some_and(|(epoch, edge)| (slot.epoch, slot.sequence) >= (epoch, edge));
+            if !is_first && (slot.head.key || !is_video || is_behind) {
                 return evicted;
             }
             is_first = false;
             evicted += u64::from(!self.is_safe(slot));
             self.remove(first);
         }
-        self.chains[track as usize].needs_key |= is_video;
+        // What comes next refers to nothing that the live reader left behind it.
+        self.chains[track as usize].needs_key |= is_video && edge.is_none();
         evicted
     }
 
@@ -433,7 +446,7 @@ impl Journal {
             chain.whole = newer;
         }
         if self.copied_out == Some(index) {
-            self.copied_out = behind.or(before);
+            (self.copied_out, self.spot_out) = (behind.or(before), None);
         }
         self.free.push(index);
     }
@@ -454,6 +467,24 @@ impl Journal {
         self.chains[track as usize].cursor = Some(at);
         let slot = self.slot(at);
         (slot.epoch == epoch && slot.sequence >= sequence).then_some(at)
+    }
+
+    /// Frames `first..next` of an epoch go. Those of an epoch before this one stay: the server may not have them.
+    fn let_go(&mut self, track: u32, epoch: u64, first: u64, next: u64) {
+        let Some(chain) = self.chains.get(track as usize) else { return };
+        // What is not at the front is near the live reader, which loses nothing by the look.
+        let cursor = chain.cursor;
+        let mut at = if first == 0 { chain.first } else { self.locate(track, epoch, first) };
+        self.chains[track as usize].cursor = cursor;
+        while let Some(index) = at
+            && let Slot { newer, epoch: of, sequence, .. } = *self.slot(index)
+            && (of, sequence) < (epoch, next)
+        {
+            at = newer;
+            if of == epoch {
+                self.remove(index);
+            }
+        }
     }
 
     fn former(&self, track: u32, epoch: u64) -> Option<&Former> {
@@ -495,13 +526,9 @@ impl Journal {
 
     /// Finds the oldest frame with a number not below `number` whose track and epoch are wanted.
     pub(crate) fn find_out(&mut self, number: u64, wanted: impl Fn(u32, u64) -> bool) -> Option<Copied> {
-        let mut at = self.copied_out.or(self.oldest)?;
-        while let Some(before) = self.slot(at).before.filter(|before| self.slot(*before).number >= number) {
-            at = before;
-        }
-        let is_wanted = |slot: &Slot| slot.number >= number && wanted(slot.track, slot.epoch);
-        let (found, slot) = self.from(Some(at)).find(|(_, slot)| is_wanted(slot))?;
-        let copied = Copied {
+        let found = self.seek_out(number, |track, epoch, _| wanted(track, epoch))?;
+        let slot = self.slot(found);
+        Some(Copied {
             number: slot.number,
             track: slot.track,
             epoch: slot.epoch,
@@ -510,10 +537,21 @@ impl Journal {
             length: slot.place.length(),
             freed: self.freed(slot.track, slot.epoch),
             holes: self.holes(slot.track, slot.epoch, slot.sequence, slot.thinned),
-        };
-        self.copied_out = Some(found);
-        self.spot_out = None;
-        Some(copied)
+        })
+    }
+
+    /// The same by track, epoch and sequence; [`Journal::copy_out`] copies what was found.
+    fn seek_out(&mut self, number: u64, wanted: impl Fn(u32, u64, u64) -> bool) -> Option<Index> {
+        let mut at = self.copied_out.or(self.oldest)?;
+        while let Some(before) = self.slot(at).before.filter(|before| self.slot(*before).number >= number) {
+            at = before;
+        }
+        let is_wanted = |slot: &Slot| slot.number >= number && wanted(slot.track, slot.epoch, slot.sequence);
+        let (found, _) = self.from(Some(at)).find(|(_, slot)| is_wanted(slot))?;
+        if self.copied_out.replace(found) != Some(found) {
+            self.spot_out = None;
+        }
+        Some(found)
     }
 
     /// Copies octets of the frame that was found last, from `offset` on into all of `into`; `false` when it has gone since.
@@ -622,6 +660,9 @@ impl transfer::Journal for Journal {
     }
 
     fn received(&mut self, track: u32, epoch: u64, next: u64) {
+        if self.spare_past(track, epoch, next) {
+            return;
+        }
         self.refused.retain(|refused| (refused.track, refused.epoch) != (track, epoch) || refused.end > next);
         let Some(chain) = self.chains.get_mut(track as usize) else { return };
         match chain.former.iter_mut().find(|former| former.epoch == epoch) {
@@ -629,17 +670,7 @@ impl transfer::Journal for Journal {
             None if chain.epoch == epoch => chain.freed = chain.freed.max(next),
             None => {}
         }
-        let mut at = chain.first;
-        while let Some(index) = at
-            && let Slot { newer, epoch: of, sequence, .. } = *self.slot(index)
-            && (of, sequence) < (epoch, next)
-        {
-            at = newer;
-            // Those of an epoch before this one stay: the server may not have them.
-            if of == epoch {
-                self.remove(index);
-            }
-        }
+        self.let_go(track, epoch, 0, next);
     }
 }
 

@@ -547,6 +547,11 @@ impl Intake {
         self.lock().journal.next_number(track)
     }
 
+    /// Does something with what the live reader left in memory; nothing that takes long.
+    pub(crate) fn past<T>(&self, what: impl FnOnce(&mut Journal) -> T) -> T {
+        what(&mut self.lock().journal)
+    }
+
     /// See [`Journal::live_from`].
     pub(crate) fn live_from(&self, track: u32, epoch: u64, next: u64) -> u64 {
         self.lock().journal.live_from(track, epoch, next)

@@ -2,12 +2,15 @@
 //!
 //! The disk thread (`worker`) is the only one that waits for the card. It copies frames from memory when there is no connection or memory fills, and
 //! reads the backlog ahead. The agent's thread and the disk thread meet at the [`Shelf`], behind a lock that is never held across the card.
-//! Pushing knows nothing of all this. What does not belong here: the octets of files (`journal::flash`), lanes on the wire (`camagent_proto`).
+//! Without a card memory is the backlog too (`memory`). Pushing knows nothing of all this. What does not belong here: the octets of files (`journal::flash`), lanes on the wire (`camagent_proto`).
 
+mod memory;
 mod worker;
 
+pub(crate) use memory::Run;
 pub(crate) use worker::Worker;
 
+use memory::Memory;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
@@ -15,7 +18,7 @@ use std::{
 };
 
 use camagent_proto::{
-    frame::SkipReason,
+    frame::{SkipReason, TrackInfo},
     message::BootId,
     transfer::{self, Backlog, Entry, EpochKey, Look, Waiting},
 };
@@ -247,11 +250,12 @@ fn is(stored: &Stored, key: &EpochKey, sequence: u64) -> bool {
 pub(crate) struct Tiers<'a> {
     intake: &'a Intake,
     shelf: Option<&'a Shelf>,
+    memory: Memory<'a>,
 }
 
 impl<'a> Tiers<'a> {
-    pub(crate) fn new(intake: &'a Intake, shelf: Option<&'a Shelf>) -> Self {
-        Self { intake, shelf }
+    pub(crate) fn new(intake: &'a Intake, shelf: Option<&'a Shelf>, run: &'a Run) -> Self {
+        Self { intake, shelf, memory: Memory { intake, run } }
     }
 }
 
@@ -290,8 +294,16 @@ impl transfer::Journal for Tiers<'_> {
         from
     }
 
+    fn leave(&mut self, info: &TrackInfo, from: u64, to: u64, is_over: bool) -> bool {
+        // What is on a card is left to it by `live_from`; what a card could not take goes in its order.
+        self.shelf.is_none() && self.intake.past(|journal| journal.leave(info, from, to, is_over))
+    }
+
     fn backlog(&mut self) -> Option<&mut dyn Backlog> {
-        self.shelf.as_mut().map(|shelf| shelf as &mut dyn Backlog)
+        Some(match &mut self.shelf {
+            Some(shelf) => shelf,
+            None => &mut self.memory,
+        })
     }
 }
 

@@ -37,6 +37,7 @@ struct Run {
     session: Agent,
     intake: Intake,
     shelf: Shelf,
+    names: super::Run,
     worker: Worker,
     pushed: u64,
     woken: Cell<bool>,
@@ -145,7 +146,8 @@ impl World {
         let config = FlashConfig { agent_id: "a".into(), boot, max_bytes: self.cap };
         let worker = Worker::new(Box::new(self.card.clone()), config, self.mode);
         let (shelf, woken) = (Shelf::default(), Cell::new(false));
-        self.run = Some(Run { boot, session, intake, shelf, worker, pushed: 0, woken });
+        let names = super::Run::new(boot);
+        self.run = Some(Run { boot, session, intake, shelf, names, worker, pushed: 0, woken });
     }
 
     /// The power goes.
@@ -201,7 +203,7 @@ impl World {
             if run.session.poll_timeout().is_some_and(|at| at <= self.now) {
                 run.session.handle_timeout(self.now);
             }
-            let mut journal = Tiers::new(&run.intake, Some(&run.shelf));
+            let mut journal = Tiers::new(&run.intake, Some(&run.shelf), &run.names);
             let Some(transmit) = run.session.poll_transmit(self.now, &mut journal, &mut NoStreams, usize::MAX) else {
                 return false;
             };

@@ -221,9 +221,14 @@ impl Backfill {
         self.is_paused = is_paused;
     }
 
+    /// Whether nothing of it may be sent, until somebody says otherwise.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_paused || self.cap.rate == Some(0)
+    }
+
     /// Whether it is neither paused nor capped now.
     pub(super) fn is_open(&self) -> bool {
-        !self.is_paused && self.cap.look_at.is_none() && self.cap.rate != Some(0)
+        !self.is_held() && self.cap.look_at.is_none()
     }
 
     /// When the cap lets something pass again.
@@ -238,7 +243,7 @@ impl Backfill {
 
     /// Whether the server has stored all of the backlog that it wants; or nothing may be sent of it.
     pub(super) fn is_settled(&self, backlog: &mut dyn Backlog) -> bool {
-        if self.is_paused || self.cap.rate == Some(0) {
+        if self.is_held() {
             return true;
         }
         let is_known = self.generation == Some(backlog.generation()) && !self.is_stale || backlog.waiting().is_empty();

@@ -9,6 +9,7 @@ mod bitrate;
 mod flow;
 mod lanes;
 mod late;
+mod live;
 mod receiver;
 mod sender;
 
@@ -17,7 +18,7 @@ pub use lanes::{EpochKey, MAX_LANES, Past};
 pub use receiver::{Delivery, MediaFrame, Receiver};
 pub use sender::{Sender, TransferCounts};
 
-use crate::frame::{FrameHead, SkipReason};
+use crate::frame::{FrameHead, SkipReason, TrackInfo};
 
 /// A frame as the journal knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,12 @@ pub trait Journal {
     fn live_from(&mut self, _track: u32, _epoch: u64, next: u64) -> u64 {
         next
     }
-    /// What waits on flash, if there is such a tier.
+    /// The live reader goes on at `to`: whether the backlog takes what lies before it, from `from` on, and brings it. `is_over` when the track has left
+    /// this epoch. With both numbers the same the live reader has come back to there, and all that follows is its own again.
+    fn leave(&mut self, _info: &TrackInfo, _from: u64, _to: u64, _is_over: bool) -> bool {
+        false
+    }
+    /// What waits to be brought beside the live frames, if the journal has such a tier.
     fn backlog(&mut self) -> Option<&mut dyn Backlog> {
         None
     }

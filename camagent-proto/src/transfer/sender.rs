@@ -13,6 +13,7 @@ use super::{
     flow::Flows,
     lanes::EpochKey,
     late::{self, Verdict, Waiting},
+    live::{self, Begin, LIVE},
 };
 use crate::{
     error::Error,
@@ -25,8 +26,6 @@ use crate::{
     varint,
 };
 
-/// Audio that is older than this is not live any more: it waits with the video of its source, oldest first.
-const LIVE: Duration = Duration::from_secs(1);
 /// Where audio is left out beyond a latency budget, so much of it goes in front of video all the same: after a pause of the path it catches up,
 /// and what waits for video would make it late again and again.
 const CATCHES_UP: Duration = Duration::from_secs(5);
@@ -65,6 +64,10 @@ struct Epoch {
     persisted: u64,
     /// What is below comes from the backlog, in this session.
     begun: u64,
+    /// A session has begun, and what goes next may be old.
+    catches_up: bool,
+    /// The encoder was asked for the key frame at which it would go on.
+    has_asked: bool,
     /// All below that were lost are counted: a repeat of the same SKIP after a reconnect counts once.
     counted: u64,
     partial: Option<Partial>,
@@ -204,6 +207,8 @@ impl Sender {
                     received,
                     persisted: 0,
                     begun: 0,
+                    catches_up: true,
+                    has_asked: false,
                     counted,
                     partial: None,
                     breaks: VecDeque::new(),
@@ -301,6 +306,8 @@ impl Sender {
                 self.counts.frames_late = self.counts.frames_late.saturating_sub(sent_after_all);
                 epoch.next = journal.live_from(track.number, id, epoch.received).max(epoch.received);
                 epoch.begun = if epoch.next > epoch.received { epoch.next } else { 0 };
+                (epoch.catches_up, epoch.has_asked) = (true, false);
+                journal.leave(&epoch.info, epoch.next, epoch.next, false);
                 let freed = epoch.freed(track.is_recorded);
                 journal.received(track.number, id, freed);
                 // What was let go counts as stored, should the server begin to record.
@@ -471,6 +478,10 @@ impl Sender {
             }) else {
                 continue;
             };
+            if self.catch_up(at, index, now, journal) {
+                return Some(true);
+            }
+            let track = &mut self.tracks[at];
             let epoch = &mut track.epochs[index];
             // In the order of the numbers, whatever their class is: receivers list them as they come.
             if !epoch.announced {
@@ -524,6 +535,40 @@ impl Sender {
             }
         }
         None
+    }
+
+    /// Goes on where it is live, once the backlog brings what lies before: whether it did. What is not recorded has nobody who would want that.
+    fn catch_up(&mut self, at: usize, index: usize, now: Instant, journal: &mut dyn Journal) -> bool {
+        let track = &mut self.tracks[at];
+        let is_over = index + 1 < track.epochs.len();
+        let epoch = &mut track.epochs[index];
+        if !epoch.catches_up || epoch.partial.is_some() {
+            return false;
+        }
+        let place = live::Place { track: track.number, epoch: epoch.info.epoch, next: epoch.next };
+        let to = match live::begin(place, track.is_audio, is_over, now, journal) {
+            Begin::Later => return false,
+            Begin::Here => epoch.next,
+            // Where the past has to wait memory cannot: it goes first, in its order.
+            _ if !track.is_recorded || self.backfill.is_held() => return false,
+            Begin::At(to) => to,
+            Begin::AtNextKey => {
+                if !epoch.has_asked && !self.key_requests.contains(&track.number) {
+                    self.key_requests.push(track.number);
+                }
+                epoch.has_asked = true;
+                return false;
+            }
+        };
+        epoch.catches_up = false;
+        // What was received and is not stored yet is the lane's as well: its acknowledgements say nothing of what lies before it.
+        let from = epoch.persisted.min(epoch.next);
+        if to == epoch.next || !journal.leave(&epoch.info, from, to, is_over) {
+            return false;
+        }
+        (epoch.next, epoch.begun, epoch.announced) = (to, to, false);
+        retire(track, journal);
+        true
     }
 
     /// Writes a SKIP over frames that are not there up to `end`. What a lane told of them, or will tell again, counts once.

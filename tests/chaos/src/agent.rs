@@ -10,7 +10,7 @@ use camagent_core::{
 };
 use camagent_proto::{
     Instant,
-    frame::SkipReason,
+    frame::{SkipReason, TrackInfo},
     message::{BootId, Camera, Retention, Source},
     session::{Agent, AgentConfig},
     time::Duration,
@@ -286,13 +286,22 @@ impl Journal for Reader<'_> {
         if next > *before {
             *before = next;
             let lane = Lane { boot: self.boot, track, epoch };
-            self.log.note(self.now_us, Event::Freed { lane, next });
+            self.log.note(self.now_us, Event::Freed { lane, next, is_live: true });
         }
         self.tiers.received(track, epoch, next);
     }
 
     fn live_from(&mut self, track: u32, epoch: u64, next: u64) -> u64 {
         self.tiers.live_from(track, epoch, next)
+    }
+
+    fn leave(&mut self, info: &TrackInfo, from: u64, to: u64, is_over: bool) -> bool {
+        let takes = self.tiers.leave(info, from, to, is_over);
+        let lane = Lane { boot: self.boot, track: info.track, epoch: info.epoch };
+        if takes && to > 0 {
+            self.log.note(self.now_us, Event::Left { lane, to, is_back: from == to });
+        }
+        takes
     }
 
     fn backlog(&mut self) -> Option<&mut dyn Backlog> {
@@ -337,7 +346,7 @@ impl Backlog for Reader<'_> {
 
     fn stored(&mut self, key: &EpochKey, next: u64) {
         let lane = Lane { boot: boot_of(&key.boot), track: key.track, epoch: key.epoch };
-        self.log.note(self.now_us, Event::Freed { lane, next });
+        self.log.note(self.now_us, Event::Freed { lane, next, is_live: false });
         self.shelf().stored(key, next);
     }
 

@@ -131,6 +131,8 @@ impl Load {
 struct LaneState {
     frames: Vec<Frame>,
     freed: u64,
+    /// Below this number memory keeps what was left to the backlog; and below which number what went live was freed meanwhile.
+    left: Option<(u64, u64)>,
     /// All below were acknowledged as stored.
     persisted: u64,
 }
@@ -303,7 +305,8 @@ impl Checker {
                 let new = self.new_frame(at, now_us, octets);
                 self.refused(at, frame, Frame { is_refused: true, ..new }, is_early);
             }
-            Event::Freed { lane, next } => self.freed(at, lane, next),
+            Event::Freed { lane, next, is_live } => self.freed(at, lane, next, is_live),
+            Event::Left { lane, to, is_back } => self.left(lane, to, is_back),
             Event::Acknowledged { connection, number, lane, received, persisted } => {
                 self.acknowledged(at, (connection, number, lane), received, persisted);
             }
@@ -314,13 +317,16 @@ impl Checker {
             },
             Event::Skipped { lane, first, last, reason } => self.skipped(at, now_us, lane, first, last, reason),
             Event::Stored { frame, digest } => self.stored(at, frame, digest),
+            // What it had taken and not stored is gone with it.
+            Event::ServerKilled { .. } | Event::ServerPowerCut { .. } => {
+                let frames = self.lanes.values_mut().flat_map(|lane| &mut lane.frames);
+                frames.for_each(|frame| frame.taken_live = false);
+            }
             Event::Settled => self.is_settled = true,
             Event::NotSettled => {}
             Event::Connected { .. }
             | Event::Broken { .. }
             | Event::ServerStarted { .. }
-            | Event::ServerKilled { .. }
-            | Event::ServerPowerCut { .. }
             | Event::Gap { .. }
             | Event::Fault(_) => {}
         }
@@ -460,7 +466,7 @@ impl Checker {
     }
 
     /// The journal lets go only of what the server has, or was told of.
-    fn freed(&mut self, at: usize, lane: Lane, next: u64) {
+    fn freed(&mut self, at: usize, lane: Lane, next: u64, is_live: bool) {
         let Some(state) = self.lanes.get_mut(&lane) else {
             if next > 0 {
                 self.unexplained(at, format!("{lane} below {next} is let go of, and nothing was pushed there"));
@@ -469,7 +475,13 @@ impl Checker {
         };
         if self.boots.get(&lane.boot).is_some_and(|boot| boot.policy.records) {
             let stored = state.persisted;
-            state.freed = state.freed.max(next);
+            match &mut state.left {
+                Some((to, behind)) if is_live && next >= *to => *behind = next.max(*behind),
+                _ => state.freed = state.freed.max(next),
+            }
+            if let Some((_, behind)) = state.left.take_if(|(to, _)| state.freed >= *to) {
+                state.freed = state.freed.max(behind);
+            }
             if next > stored {
                 self.unexplained(at, format!("{lane} below {next} is let go of, and the server stored {stored}"));
             }
@@ -483,6 +495,17 @@ impl Checker {
         if let Some(offset) = early {
             let sequence = (from + offset) as u64;
             self.unexplained(at, format!("{lane} frame {sequence} is let go of, and the server does not have it"));
+        }
+    }
+
+    /// What was left below a number stays until the backlog's acknowledgements free it.
+    fn left(&mut self, lane: Lane, to: u64, is_back: bool) {
+        let state = self.lanes.entry(lane).or_default();
+        match &mut state.left {
+            Some((known, _)) if is_back => *known = to.min(*known),
+            Some((known, _)) => *known = to,
+            None if !is_back => state.left = Some((to, 0)),
+            None => {}
         }
     }
 

@@ -134,6 +134,17 @@ pub enum Event {
         lane: Lane,
         /// The first number that has to stay.
         next: u64,
+        /// It is told by what the live reader brought: what that left to the backlog stays.
+        is_live: bool,
+    },
+    /// The agent's live reader goes on at `to`; what it left lies in memory for the backlog. An earlier one that lies beyond is taken back.
+    Left {
+        /// The lane.
+        lane: Lane,
+        /// Where it goes on.
+        to: u64,
+        /// It has come back to there, or was there, and leaves nothing more.
+        is_back: bool,
     },
     /// The agent was welcomed.
     Session {
@@ -326,7 +337,11 @@ impl fmt::Display for Event {
             Self::Refused { frame, octets, is_early } => {
                 write!(f, "{frame} was refused: {octets} octets{}", if *is_early { ", out of order" } else { "" })
             }
-            Self::Freed { lane, next } => write!(f, "journal may let go of {lane} below {next}"),
+            Self::Freed { lane, next, is_live } => {
+                let whose = if *is_live { " of what went live" } else { "" };
+                write!(f, "journal may let go of {lane} below {next}{whose}")
+            }
+            Self::Left { lane, to, .. } => write!(f, "memory keeps {lane} below {to} for the backlog"),
             Self::Session { boot } => write!(f, "agent of boot {boot} is welcomed"),
             Self::Connected { connection } => write!(f, "connection {connection} is up"),
             Self::Broken { connection, why } => write!(f, "connection {connection} is over: {why}"),
