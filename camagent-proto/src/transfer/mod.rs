@@ -53,7 +53,8 @@ pub trait Journal {
         next
     }
     /// The live reader goes on at `to`: whether the backlog takes what lies before it, from `from` on, and brings it. `is_over` when the track has left
-    /// this epoch. With both numbers the same the live reader has come back to there, and all that follows is its own again.
+    /// this epoch. With both numbers the same the live reader has come back to there, and all that follows is its own again; the
+    /// answer is whether there is such a backlog.
     fn leave(&mut self, _info: &TrackInfo, _from: u64, _to: u64, _is_over: bool) -> bool {
         false
     }

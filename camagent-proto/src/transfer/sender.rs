@@ -64,7 +64,7 @@ struct Epoch {
     persisted: u64,
     /// What is below comes from the backlog, in this session.
     begun: u64,
-    /// A session has begun, and what goes next may be old.
+    /// A session has begun, what goes next may be old, and memory is the backlog.
     catches_up: bool,
     /// The encoder was asked for the key frame at which it would go on.
     has_asked: bool,
@@ -207,7 +207,7 @@ impl Sender {
                     received,
                     persisted: 0,
                     begun: 0,
-                    catches_up: true,
+                    catches_up: false,
                     has_asked: false,
                     counted,
                     partial: None,
@@ -306,8 +306,9 @@ impl Sender {
                 self.counts.frames_late = self.counts.frames_late.saturating_sub(sent_after_all);
                 epoch.next = journal.live_from(track.number, id, epoch.received).max(epoch.received);
                 epoch.begun = if epoch.next > epoch.received { epoch.next } else { 0 };
-                (epoch.catches_up, epoch.has_asked) = (true, false);
-                journal.leave(&epoch.info, epoch.next, epoch.next, false);
+                // With a card it has gone on by `live_from` already.
+                (epoch.catches_up, epoch.has_asked) =
+                    (journal.leave(&epoch.info, epoch.next, epoch.next, false), false);
                 let freed = epoch.freed(track.is_recorded);
                 journal.received(track.number, id, freed);
                 // What was let go counts as stored, should the server begin to record.
