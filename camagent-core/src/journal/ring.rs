@@ -375,9 +375,12 @@ impl Journal {
                 self.remove(index);
                 at = newer;
             }
+            let is_at_edge = edge < u64::MAX && next.is_none_or(|next| self.slot(next).sequence >= edge);
             let chain = &mut self.chains[track as usize];
             chain.whole = next;
-            if lost.1 > 0 {
+            if lost.1 > 0 && is_at_edge {
+                self.note_thinned(track, epoch, lost);
+            } else if lost.1 > 0 {
                 match next.map(|next| &mut self.slots[next.at()]).filter(|slot| slot.epoch == epoch) {
                     Some(slot) => slot.thinned = lost,
                     None => {

@@ -28,8 +28,8 @@ pub(crate) struct Past {
     freed: u64,
     /// What the live reader brought in the middle of it.
     brought: Vec<Range>,
-    /// What went at its end to keep its key frame.
-    thinned: Range,
+    /// What went to keep its key frame, as far as no frame behind it is part of the range to tell of that.
+    thinned: Vec<Range>,
 }
 
 impl Past {
@@ -98,7 +98,7 @@ impl Journal {
             }
             None => {
                 let (info, first, end, freed) = (info.clone(), from, to, 0);
-                let (brought, thinned) = (Vec::new(), (0, 0));
+                let (brought, thinned) = (Vec::new(), Vec::new());
                 self.pasts.ranges.push(Past { info, first, end, is_over, freed, brought, thinned });
                 self.pasts.changed();
             }
@@ -170,16 +170,17 @@ impl Journal {
             return (SkipReason::Live, past.first - 1);
         }
         let brought = past.brought.iter().filter(|(_, end)| *end > number).min_by_key(|(first, _)| *first).copied();
-        let (begins, ends) = past.thinned;
+        let thinned = past.thinned.iter().filter(|(_, end)| *end > number).min_by_key(|(first, _)| *first).copied();
         let last = match brought {
             Some((first, end)) if first <= number => return (SkipReason::Live, end - 1),
             Some((first, _)) => first - 1,
             None => u64::MAX,
         };
-        if (begins..ends).contains(&number) {
-            return (SkipReason::Thinned, last.min(ends - 1));
-        }
-        let last = if number < begins { last.min(begins - 1) } else { last };
+        let last = match thinned {
+            Some((first, end)) if first <= number => return (SkipReason::Thinned, last.min(end - 1)),
+            Some((first, _)) => last.min(first - 1),
+            None => last,
+        };
         let (reason, until) = transfer::Journal::missing(self, track, epoch, number);
         (reason, last.min(until))
     }
@@ -200,16 +201,25 @@ impl Journal {
         if next > end {
             past.freed = past.freed.max(next);
             let thinned = self.locate(track, epoch, end).map_or((0, 0), |index| self.slot(index).thinned);
-            if let Some(past) = self.pasts.ranges.iter_mut().find(|past| past.is_of(track, epoch))
-                && thinned.0 < thinned.1
-                && thinned.1 <= end
-            {
-                past.thinned = thinned;
+            if thinned.1 <= end {
+                self.note_thinned(track, epoch, thinned);
             }
             self.let_go(track, epoch, end, next);
         }
         self.let_go(track, epoch, 0, first.min(next));
         true
+    }
+
+    /// What went from the end of a range: what is behind it goes before the range is brought, if there is anything.
+    pub(super) fn note_thinned(&mut self, track: u32, epoch: u64, thinned: Range) {
+        let past = self.pasts.ranges.iter_mut().find(|past| past.is_of(track, epoch));
+        if let Some(past) = past
+            && thinned.0 < thinned.1
+            && past.thinned.len() < MAX_BROUGHT
+            && !past.thinned.contains(&thinned)
+        {
+            past.thinned.push(thinned);
+        }
     }
 
     fn forget_done(&mut self) {
@@ -373,6 +383,17 @@ mod tests {
         assert_eq!(kept(&mut journal)[..3], [5, 10, 15]);
         journal.received(0, 1, 22);
         assert_eq!(journal.missing_past(0, 1, 12), (SkipReason::Thinned, 14));
+    }
+
+    #[test]
+    fn the_reason_of_a_hole_at_the_end_is_known_when_nothing_is_behind_it() {
+        let mut journal = journal(16);
+        journal.leave(&info(1), 0, 15, false);
+        journal.received(0, 1, 16);
+        journal.begin_epoch(1, 1, false);
+        journal.push(1, FrameHead::default(), &[1; 170 * PIECE]);
+        assert_eq!(kept(&mut journal), [0, 5, 10]);
+        assert_eq!([1, 12].map(|number| journal.missing_past(0, 1, number).0), [SkipReason::Thinned; 2]);
     }
 
     #[test]
