@@ -15,10 +15,11 @@ use super::{
     arena::{Arena, Place, Spot, pieces},
 };
 
+mod absent;
 mod pass;
 mod past;
 
-use pass::Refused;
+use absent::Absent;
 use past::Pasts;
 
 /// A slot, by its place in the list of all.
@@ -127,8 +128,8 @@ pub(crate) struct Journal {
     copied_out: Link,
     spot_out: Option<Spot>,
     chains: Box<[Chain]>,
-    /// Why numbers have no frame that never had one; those of a track ascend.
-    refused: VecDeque<Refused>,
+    /// Why numbers have no frame where no frame behind them tells of it.
+    absent: VecDeque<Absent>,
     /// What the live reader left behind it.
     pasts: Pasts,
 }
@@ -140,8 +141,8 @@ impl Journal {
         let (mut slots, mut free) = (Vec::new(), Vec::new());
         slots.try_reserve_exact(slot_limit)?;
         free.try_reserve_exact(slot_limit)?;
-        let mut refused = VecDeque::new();
-        refused.try_reserve_exact(pass::MAX_REFUSED)?;
+        let mut absent = VecDeque::new();
+        absent.try_reserve_exact(absent::MAX_ABSENT)?;
         Ok(Self {
             arena: Arena::new(capacity)?,
             octets: 0,
@@ -154,7 +155,7 @@ impl Journal {
             copied_out: None,
             spot_out: None,
             chains: vec![Chain::default(); MAX_TRACKS as usize].into_boxed_slice(),
-            refused,
+            absent,
             pasts: Pasts::default(),
         })
     }
@@ -379,7 +380,7 @@ impl Journal {
             let chain = &mut self.chains[track as usize];
             chain.whole = next;
             if lost.1 > 0 && is_at_edge {
-                self.note_thinned(track, epoch, lost);
+                self.note_absent(track, epoch, lost, SkipReason::Thinned);
             } else if lost.1 > 0 {
                 match next.map(|next| &mut self.slots[next.at()]).filter(|slot| slot.epoch == epoch) {
                     Some(slot) => slot.thinned = lost,
@@ -637,10 +638,10 @@ impl transfer::Journal for Journal {
             Some(slot) => (slot.thinned, slot.sequence.saturating_sub(1)),
             None => (self.thinned_at_end(track, epoch), u64::MAX),
         };
-        let refused = self.refused_from(track, epoch, number);
-        let last = match refused {
-            Some(refused) if refused.first <= number => return (refused.reason, refused.end - 1),
-            Some(refused) => last.min(refused.first - 1),
+        let absent = self.absent_from(track, epoch, number);
+        let last = match absent {
+            Some(absent) if absent.first <= number => return (absent.reason, absent.end - 1),
+            Some(absent) => last.min(absent.first - 1),
             None => last,
         };
         match thinned {
@@ -666,7 +667,7 @@ impl transfer::Journal for Journal {
         if self.spare_past(track, epoch, next) {
             return;
         }
-        self.refused.retain(|refused| (refused.track, refused.epoch) != (track, epoch) || refused.end > next);
+        self.forget_absent(track, epoch, next);
         let Some(chain) = self.chains.get_mut(track as usize) else { return };
         match chain.former.iter_mut().find(|former| former.epoch == epoch) {
             Some(former) => former.freed = former.freed.max(next),

@@ -4,22 +4,10 @@
 
 use camagent_proto::frame::SkipReason;
 
-use super::{Hole, Journal, Link, Range};
+use super::{Journal, Link};
 
-/// Refusals whose reasons are remembered, of all tracks; of more the oldest is told as what had no room.
-pub(super) const MAX_REFUSED: usize = 256;
 /// So many frames that are refused in a row are told without waiting for one that is kept.
 const TOGETHER: u64 = 128;
-
-/// Numbers of frames that never were in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    pub(super) track: u32,
-    pub(super) epoch: u64,
-    pub(super) first: u64,
-    pub(super) end: u64,
-    pub(super) reason: SkipReason,
-}
 
 impl Journal {
     /// The next frame of a track is let go of before it is copied, because another source is kept.
@@ -51,15 +39,7 @@ impl Journal {
             // The reason of everything of which nothing else is known.
             return;
         }
-        let goes_on = |one: &&mut Refused| (one.track, one.epoch, one.end, one.reason) == (track, epoch, first, reason);
-        if let Some(before) = self.refused.iter_mut().rev().find(goes_on) {
-            before.end = end;
-            return;
-        }
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.pop_front();
-        }
-        self.refused.push_back(Refused { track, epoch, first, end, reason });
+        self.note_absent(track, epoch, (first, end), reason);
     }
 
     /// The number that the next frame of a track gets.
@@ -67,25 +47,6 @@ impl Journal {
     pub(crate) fn next_number(&self, track: u32) -> u64 {
         let chain = self.chains.get(track as usize);
         chain.map_or(0, |chain| chain.end + chain.refusing.map_or(0, |(_, count)| count))
-    }
-
-    /// The first refusal of an epoch that ends behind a number.
-    pub(super) fn refused_from(&self, track: u32, epoch: u64, number: u64) -> Option<Refused> {
-        let own = |one: &&Refused| (one.track, one.epoch) == (track, epoch) && one.end > number;
-        self.refused.iter().find(own).copied()
-    }
-
-    /// Numbers of an epoch below `next` that have another reason than that there was no room, the nearest cause first.
-    pub(super) fn holes(&self, track: u32, epoch: u64, next: u64, thinned: Range) -> Vec<Hole> {
-        let own = |one: &&Refused| (one.track, one.epoch) == (track, epoch) && one.first < next;
-        let refused = self.refused.iter().filter(own).map(|one| (one.first, one.end, one.reason));
-        let thinned = (thinned.0 < thinned.1).then_some((thinned.0, thinned.1, SkipReason::Thinned));
-        refused.chain(thinned).collect()
-    }
-
-    /// The same of all of an epoch that its track has left, as far as no frame behind it is held.
-    pub(crate) fn holes_at_end(&self, track: u32, epoch: u64) -> Vec<Hole> {
-        self.holes(track, epoch, u64::MAX, self.thinned_at_end(track, epoch))
     }
 
     /// Times of arrival of a track's oldest and newest frame, in microseconds.
@@ -100,6 +61,7 @@ impl Journal {
 mod tests {
     use camagent_proto::{frame::FrameHead, transfer::Journal as _};
 
+    use super::super::absent::MAX_ABSENT;
     use super::*;
 
     const KEY: FrameHead =
@@ -155,10 +117,10 @@ mod tests {
         assert_eq!((journal.end(0, 1), journal.missing(0, 1, 0)), (256, (SkipReason::TooLarge, 255)));
         journal.push(0, KEY, &[1; 10]);
         assert_eq!((journal.end(0, 1), journal.missing(0, 1, 0)), (301, (SkipReason::TooLarge, 299)));
-        for _ in 0..2 * MAX_REFUSED {
+        for _ in 0..2 * MAX_ABSENT {
             journal.refuse(0, SkipReason::Refused);
             journal.push(0, KEY, &[1; 10]);
         }
-        assert_eq!((journal.refused.len(), journal.missing(0, 1, 0).0), (MAX_REFUSED, SkipReason::OverBudget));
+        assert_eq!((journal.absent.len(), journal.missing(0, 1, 0).0), (MAX_ABSENT, SkipReason::OverBudget));
     }
 }

@@ -28,8 +28,6 @@ pub(crate) struct Past {
     freed: u64,
     /// What the live reader brought in the middle of it.
     brought: Vec<Range>,
-    /// What went to keep its key frame, as far as no frame behind it is part of the range to tell of that.
-    thinned: Vec<Range>,
 }
 
 impl Past {
@@ -98,8 +96,7 @@ impl Journal {
             }
             None => {
                 let (info, first, end, freed) = (info.clone(), from, to, 0);
-                let (brought, thinned) = (Vec::new(), Vec::new());
-                self.pasts.ranges.push(Past { info, first, end, is_over, freed, brought, thinned });
+                self.pasts.ranges.push(Past { info, first, end, is_over, freed, brought: Vec::new() });
                 self.pasts.changed();
             }
         }
@@ -170,16 +167,10 @@ impl Journal {
             return (SkipReason::Live, past.first - 1);
         }
         let brought = past.brought.iter().filter(|(_, end)| *end > number).min_by_key(|(first, _)| *first).copied();
-        let thinned = past.thinned.iter().filter(|(_, end)| *end > number).min_by_key(|(first, _)| *first).copied();
         let last = match brought {
             Some((first, end)) if first <= number => return (SkipReason::Live, end - 1),
             Some((first, _)) => first - 1,
             None => u64::MAX,
-        };
-        let last = match thinned {
-            Some((first, end)) if first <= number => return (SkipReason::Thinned, last.min(end - 1)),
-            Some((first, _)) => last.min(first - 1),
-            None => last,
         };
         let (reason, until) = transfer::Journal::missing(self, track, epoch, number);
         (reason, last.min(until))
@@ -202,24 +193,13 @@ impl Journal {
             past.freed = past.freed.max(next);
             let thinned = self.locate(track, epoch, end).map_or((0, 0), |index| self.slot(index).thinned);
             if thinned.1 <= end {
-                self.note_thinned(track, epoch, thinned);
+                // What tells of it goes before the range is brought.
+                self.note_absent(track, epoch, thinned, SkipReason::Thinned);
             }
             self.let_go(track, epoch, end, next);
         }
         self.let_go(track, epoch, 0, first.min(next));
         true
-    }
-
-    /// What went from the end of a range: what is behind it goes before the range is brought, if there is anything.
-    pub(super) fn note_thinned(&mut self, track: u32, epoch: u64, thinned: Range) {
-        let past = self.pasts.ranges.iter_mut().find(|past| past.is_of(track, epoch));
-        if let Some(past) = past
-            && thinned.0 < thinned.1
-            && past.thinned.len() < MAX_BROUGHT
-            && !past.thinned.contains(&thinned)
-        {
-            past.thinned.push(thinned);
-        }
     }
 
     fn forget_done(&mut self) {
