@@ -75,8 +75,8 @@ impl Journal {
         match known {
             Some(past) if from == to => {
                 if to < past.end {
-                    // The live reader has come back: what it freed behind the range is gone.
-                    (past.end, past.is_over) = (to, false);
+                    // The live reader has come back: what it freed behind the range is gone, and of what it reads again nothing is free.
+                    (past.end, past.is_over, past.freed) = (to, false, 0);
                     self.pasts.changed();
                     self.forget_done();
                 }
@@ -318,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn a_server_whose_store_was_lost_gets_what_it_had_not_stored() {
+        let mut journal = journal(12);
+        journal.leave(&info(1), 2, 10, false);
+        journal.received(0, 1, 11);
+        assert!(journal.leave(&info(1), 6, 6, false));
+        journal.stored_past(0, 1, 6);
+        assert_eq!(kept(&mut journal), [6, 7, 8, 9, 11]);
+        journal.leave(&info(1), 6, 10, false);
+        journal.received(0, 1, 12);
+        assert!(journal.leave(&info(1), 0, 0, false) && journal.pasts().is_empty());
+        assert_eq!(kept(&mut journal), [6, 7, 8, 9]);
+    }
+
+    #[test]
     fn memory_that_is_full_costs_what_was_left_first_and_nothing_that_is_live() {
         let mut journal = journal(18);
         // Live are 15 to 17, whose key frame the server has.
@@ -374,6 +388,8 @@ mod tests {
         journal.push(1, FrameHead::default(), &[1; 170 * PIECE]);
         assert_eq!(kept(&mut journal), [0, 5, 10]);
         assert_eq!([1, 12].map(|number| journal.missing_past(0, 1, number).0), [SkipReason::Thinned; 2]);
+        assert!(journal.leave(&info(1), 0, 0, false) && journal.pasts().is_empty());
+        assert_eq!([1, 12].map(|number| journal.missing(0, 1, number).0), [SkipReason::Thinned; 2], "live came back");
     }
 
     #[test]
