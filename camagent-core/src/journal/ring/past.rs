@@ -61,9 +61,11 @@ impl Pasts {
         self.ranges.iter().find(|past| past.is_of(track, epoch))
     }
 
-    /// The number behind the range that a frame is in.
+    /// Where the live reader went on behind a frame of a range: nothing before that is referred to from there.
     pub(super) fn edge(&self, track: u32, epoch: u64, sequence: u64) -> Option<u64> {
-        self.ranges.iter().find(|past| past.holds(track, epoch, sequence)).map(|past| past.end)
+        let past = self.ranges.iter().find(|past| past.holds(track, epoch, sequence))?;
+        let brought = past.brought.iter().map(|(first, _)| *first).filter(|first| *first > sequence).min();
+        Some(brought.unwrap_or(past.end))
     }
 }
 
@@ -329,6 +331,18 @@ mod tests {
         journal.received(0, 1, 12);
         assert!(journal.leave(&info(1), 0, 0, false) && journal.pasts().is_empty());
         assert_eq!(kept(&mut journal), [6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn what_is_thinned_ends_where_the_live_reader_brought_the_next_key_frame() {
+        let mut journal = journal(18);
+        journal.leave(&info(1), 0, 5, false);
+        journal.received(0, 1, 8);
+        journal.leave(&info(1), 8, 15, false);
+        let evicted: u64 = (18..24).map(|sequence| push(&mut journal, sequence)).sum();
+        assert_eq!((evicted, kept(&mut journal)), (4, [0].into_iter().chain(8..24).collect()));
+        assert_eq!(journal.missing_past(0, 1, 1), (SkipReason::Thinned, 4));
+        assert_eq!(journal.missing_past(0, 1, 5), (SkipReason::Live, 7));
     }
 
     #[test]
