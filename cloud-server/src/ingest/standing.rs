@@ -133,6 +133,17 @@ impl Standing {
         self.refusing.is_empty()
     }
 
+    /// Whether there is something that can be asked for. What lacks frames that nobody has any more stays, and is no question.
+    #[must_use]
+    pub fn has_question(&self, is_readable: impl Fn(&TrackKey, u64) -> bool) -> bool {
+        self.refusing.iter().any(|key| self.can_be_taken(key, &is_readable))
+    }
+
+    fn can_be_taken(&self, key: &TrackKey, is_readable: impl Fn(&TrackKey, u64) -> bool) -> bool {
+        let Some(track) = self.tracks.get(key) else { return false };
+        !track.refused.is_empty() || track.unreadable.first().is_some_and(|first| is_readable(key, first))
+    }
+
     /// Agents that are to be asked now for what could not be taken. `is_readable` says whether what a decoder must know of a track from a number on is
     /// there, or never comes: what it is is known then.
     pub fn ask(&mut self, now_us: u64, is_readable: impl Fn(&TrackKey, u64) -> bool) -> Vec<String> {
@@ -140,10 +151,7 @@ impl Standing {
         for key in &self.refusing {
             let asked_us = self.asked_us.get(&key.agent);
             let is_due = asked_us.is_none_or(|asked| now_us.saturating_sub(*asked) >= AGAIN_AFTER_US);
-            let can_be_read = |first| is_readable(key, first);
-            let has = |track: &Track| !track.refused.is_empty() || track.unreadable.first().is_some_and(can_be_read);
-            let has = self.tracks.get(key).is_some_and(has);
-            if is_due && has && agents.last() != Some(&key.agent) {
+            if is_due && self.can_be_taken(key, &is_readable) && agents.last() != Some(&key.agent) {
                 agents.push(key.agent.clone());
             }
         }
@@ -189,6 +197,7 @@ mod tests {
         assert!(standing.is_content() && standing.ask(0, |_, _| true).is_empty());
         standing.refused(&key(1), 40, 50, false);
         assert!(standing.ask(7_000_000, |_, first| first > 40).is_empty(), "it could not be read still");
+        assert!(!standing.has_question(|_, first| first > 40) && standing.has_question(|_, first| first == 40));
         assert_eq!(standing.ask(7_000_000, |_, first| first == 40), ["a"]);
         assert!(standing.ask(8_000_000, |_, _| true).is_empty(), "the agent was just asked");
         let mut points = [ResumePoint { track: 0, epoch: 1, next: 60 }];

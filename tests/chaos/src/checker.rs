@@ -476,7 +476,8 @@ impl Checker {
         if self.boots.get(&lane.boot).is_some_and(|boot| boot.policy.records) {
             let stored = state.persisted;
             match &mut state.left {
-                Some((to, behind)) if is_live && next >= *to => *behind = next.max(*behind),
+                // What is stored of the live frames says nothing of what lies before them.
+                Some((to, behind)) if is_live => *behind = if next >= *to { next.max(*behind) } else { *behind },
                 _ => state.freed = state.freed.max(next),
             }
             if let Some((_, behind)) = state.left.take_if(|(to, _)| state.freed >= *to) {
@@ -502,7 +503,10 @@ impl Checker {
     fn left(&mut self, lane: Lane, to: u64, is_back: bool) {
         let state = self.lanes.entry(lane).or_default();
         match &mut state.left {
-            Some((known, _)) if is_back => *known = to.min(*known),
+            Some((known, behind)) if is_back => {
+                *behind = if to < *known { 0 } else { *behind };
+                *known = to.min(*known);
+            }
             Some((known, _)) => *known = to,
             None if !is_back => state.left = Some((to, 0)),
             None => {}

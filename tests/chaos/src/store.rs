@@ -118,9 +118,10 @@ impl Store {
 
     /// Whether nothing waits for the disk.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
-            && self.standing.is_content()
-            && self.recorder.as_ref().is_none_or(|recorder| !recorder.is_stalled())
+        let is_done = |recorder: &Recorder<Card>| {
+            !recorder.is_stalled() && !self.standing.has_question(|key, first| recorder.is_readable(key, first))
+        };
+        self.waiting.is_empty() && self.recorder.as_ref().is_none_or(is_done)
     }
 
     /// Whether the disk died in the middle of something, and with it whoever used it.
