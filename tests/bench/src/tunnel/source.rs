@@ -3,8 +3,9 @@
 //! the page cache (sendfile), so that the service takes little of the processors from those who are measured.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 /// Requests served at once: more than the visitors that any measurement sends.
@@ -37,18 +38,18 @@ pub(crate) fn start() -> io::Result<SocketAddr> {
     file.write_all(&block)?;
     let block: Arc<[u8]> = block.into();
     for _ in 0..THREADS {
-        let (listener, block, mut file) = (Arc::clone(&listener), Arc::clone(&block), file.reopen()?);
+        let (listener, block, file) = (Arc::clone(&listener), Arc::clone(&block), file.reopen()?);
         std::thread::spawn(move || {
             while let Ok((visitor, _)) = listener.accept() {
                 // A visitor that leaves in the middle is what ends a stream.
-                let _ = serve(visitor, &block, &mut file);
+                let _ = serve(visitor, &block, &file);
             }
         });
     }
     Ok(address)
 }
 
-fn serve(mut visitor: TcpStream, block: &[u8], file: &mut File) -> io::Result<()> {
+fn serve(mut visitor: TcpStream, block: &[u8], file: &File) -> io::Result<()> {
     visitor.set_nodelay(true)?;
     let (mut request, mut length) = ([0; 256], 0);
     while !request[..length].ends_with(b"\r\n\r\n") {
@@ -59,11 +60,30 @@ fn serve(mut visitor: TcpStream, block: &[u8], file: &mut File) -> io::Result<()
     }
     if &request[..length] == STREAM {
         loop {
-            file.rewind()?;
-            io::copy(file, &mut visitor)?;
+            pour(file, &visitor)?;
         }
     }
     visitor.write_all(&small_answer(block))
+}
+
+/// The whole file, as the pages that it is in: `io::copy` would copy them to memory and back.
+fn pour(file: &File, visitor: &TcpStream) -> io::Result<()> {
+    let mut from: libc::off_t = 0;
+    while (from as usize) < BLOCK {
+        // SAFETY: both descriptors are open as long as their owners are borrowed, and the offset is written to a variable of this function.
+        let sent = unsafe { libc::sendfile(visitor.as_raw_fd(), file.as_raw_fd(), &mut from, BLOCK - from as usize) };
+        match sent {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            1.. => {}
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn small_answer(block: &[u8]) -> Vec<u8> {
