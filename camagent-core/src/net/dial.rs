@@ -2,14 +2,9 @@
 
 use std::net::SocketAddr;
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::{connect::connect, error::Error, resolve::Resolver};
-
-/// What the kernel does below the governor: it only has to find losses (CUBIC, RFC 9438). A system's BBR measures the path as well, and
-/// lets the connection fall to four packets for 200 ms every ten seconds to do so, which is heard in live audio.
-const CONGESTION_CONTROL: &[u8] = b"cubic";
 
 /// Resolves and connects; the error names every address and what it said.
 pub(super) async fn dial(host: &str, port: u16, addresses: &Resolver) -> Result<(TcpStream, SocketAddr), Error> {
@@ -20,7 +15,5 @@ pub(super) async fn dial(host: &str, port: u16, addresses: &Resolver) -> Result<
     let (socket, address) = connected.map_err(|why| Error::Unreachable(format!("cannot connect to {name}: {why}")))?;
     // Records are written whole, so nothing is gained by waiting for more.
     socket.set_nodelay(true).map_err(Error::io("cannot set TCP_NODELAY"))?;
-    // A kernel without it goes on with what it has.
-    let _ = SockRef::from(&socket).set_tcp_congestion(CONGESTION_CONTROL);
     Ok((socket, address))
 }

@@ -2,6 +2,7 @@
 //! task of its own, so that none waits for another.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,6 +100,12 @@ impl Drop for Accepting {
     }
 }
 
+/// Within one machine a pace, as BBR sets one, only costs the processor. Visitors get their listener's choice; one that is made when BBR has begun keeps
+/// the pace. A kernel without it goes on with what it has.
+pub(super) fn choose_congestion_control(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_tcp_congestion(b"cubic");
+}
+
 async fn accept(context: Arc<Context>, door: Arc<Door>, listener: TcpListener, mut shutdown: Shutdown) {
     loop {
         let accepted = tokio::select! {
@@ -112,8 +119,7 @@ async fn accept(context: Arc<Context>, door: Arc<Door>, listener: TcpListener, m
                 let alive = TcpKeepalive::new().with_time(ALIVE_AFTER).with_interval(ALIVE_AFTER / 4);
                 let _ = SockRef::from(&stream).set_tcp_keepalive(&alive);
                 if address.ip().to_canonical().is_loopback() {
-                    // Within one machine a pace, as BBR sets one, only costs the processor. A kernel without it goes on with what it has.
-                    let _ = SockRef::from(&stream).set_tcp_congestion(b"cubic");
+                    choose_congestion_control(&stream);
                 }
                 admit(&context, &door, stream, address, &shutdown);
             }

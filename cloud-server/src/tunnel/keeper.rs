@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::address::{RTSP, address, language};
-use super::door::{Accepting, Door};
+use super::door::{Accepting, Door, choose_congestion_control};
 use super::ports::Ports;
 use super::traffic::{Seats, Traffic};
 use crate::config::RtspMode;
@@ -300,6 +300,9 @@ impl Keeper {
 
     async fn listen(&mut self, key: &Key, listener: TcpListener) {
         let Some(kept) = self.kept.get_mut(key) else { return };
+        if listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+            choose_congestion_control(&listener);
+        }
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         let door = Arc::clone(&kept.door);
         kept.accepting = Some(Accepting::start(Arc::clone(&self.context), door, listener, self.shutdown.clone()));
