@@ -1,6 +1,6 @@
 //! Puts messages into WebSocket frames (RFC 6455 section 5.2) and writes those of a burst in one call. What the WebSocket library does for each of them,
 //! a copy, a pass for the mask, memory of its own and a system call for its key, is much of what a fast tunnel costs the agent; here a frame is copied
-//! and masked piece by piece while it is in the processor's cache, into one buffer for the burst.
+//! and masked in one pass, into one buffer for the burst.
 //!
 //! It stands below that library: what the library itself writes, answers to pings and the close, goes behind the frames that wait here. So whole frames
 //! follow each other as long as nothing is pushed while the library is in the middle of a frame, that is, only after it was flushed.
@@ -19,8 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const FIN: u8 = 0x80;
 /// The payload is masked, as all is that a client sends (section 5.3).
 const MASK: u8 = 0x80;
-/// Octets that are copied and then masked, a multiple of the key's.
-const PIECE: usize = 2 << 10;
+/// Octets that are masked as one, a multiple of the key's: the compiler makes a few wide instructions of them.
+const WIDE: usize = 64;
+/// The longest header of a frame (section 5.2).
+const MAX_HEADER: usize = 14;
 /// Random octets that are fetched at once, for the keys of the frames to come.
 const KEYS: usize = 256;
 
@@ -37,8 +39,10 @@ pub(super) enum Opcode {
 /// A socket that writes whole frames in front of what is written to it otherwise.
 pub(crate) struct Frames<S> {
     socket: S,
-    /// The frames of the burst, and how many of its octets have left.
+    /// The frames of the burst, and behind them what earlier bursts have left: it is cleared once and not for each of them.
     waiting: Vec<u8>,
+    /// Octets of the frames, and how many of them have left.
+    octets: usize,
     sent: usize,
     /// So many bursts in a row needed little of that memory.
     small: u8,
@@ -48,31 +52,41 @@ pub(crate) struct Frames<S> {
 
 impl<S: AsyncWrite + Unpin> Frames<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, waiting: Vec::new(), sent: 0, small: 0, keys: [0; KEYS], keys_used: KEYS }
+        Self { socket, waiting: Vec::new(), octets: 0, sent: 0, small: 0, keys: [0; KEYS], keys_used: KEYS }
     }
 
     /// Adds a message as one frame, which the next flush writes. An error when there are no random numbers for its mask.
     pub(super) fn push(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), String> {
         let key = self.next_key().map_err(|error| format!("no random numbers: {error}"))?;
-        self.waiting.reserve(14 + payload.len());
-        self.waiting.push(FIN | opcode as u8);
-        match payload.len() as u64 {
-            octets @ 0..126 => self.waiting.push(MASK | octets as u8),
+        let mut header = [0; MAX_HEADER];
+        header[0] = FIN | opcode as u8;
+        let length = match payload.len() as u64 {
+            octets @ 0..126 => {
+                header[1] = MASK | octets as u8;
+                2
+            }
             octets @ 126..=0xffff => {
-                self.waiting.push(MASK | 126);
-                self.waiting.extend_from_slice(&(octets as u16).to_be_bytes());
+                header[1] = MASK | 126;
+                header[2..4].copy_from_slice(&(octets as u16).to_be_bytes());
+                4
             }
             octets => {
-                self.waiting.push(MASK | 127);
-                self.waiting.extend_from_slice(&octets.to_be_bytes());
+                header[1] = MASK | 127;
+                header[2..10].copy_from_slice(&octets.to_be_bytes());
+                10
             }
+        };
+        header[length..length + 4].copy_from_slice(&key);
+        let begins = self.octets + length + 4;
+        let ends = begins + payload.len();
+        if self.waiting.len() < ends {
+            // As a vector grows, so that many small frames do not make it grow each time.
+            let most = ends.max(2 * self.waiting.len());
+            self.waiting.resize(most, 0);
         }
-        self.waiting.extend_from_slice(&key);
-        for piece in payload.chunks(PIECE) {
-            let begins = self.waiting.len();
-            self.waiting.extend_from_slice(piece);
-            mask(&mut self.waiting[begins..], key);
-        }
+        self.waiting[self.octets..begins].copy_from_slice(&header[..length + 4]);
+        mask(payload, &mut self.waiting[begins..ends], key);
+        self.octets = ends;
         Ok(())
     }
 
@@ -89,8 +103,8 @@ impl<S: AsyncWrite + Unpin> Frames<S> {
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.waiting.len() {
-            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.waiting[self.sent..]))?;
+        while self.sent < self.octets {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.waiting[self.sent..self.octets]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -104,13 +118,12 @@ impl<S: AsyncWrite + Unpin> Frames<S> {
 
     /// All has left. The memory of large bursts goes when there are none any more.
     fn rest(&mut self) {
-        let is_small = self.waiting.len() < self.waiting.capacity() / 4;
+        let is_small = self.octets < self.waiting.len() / 4;
         self.small = if is_small { self.small + 1 } else { 0 };
         if self.small > SMALL_BURSTS {
             (self.waiting, self.small) = (Vec::new(), 0);
         }
-        self.waiting.clear();
-        self.sent = 0;
+        (self.octets, self.sent) = (0, 0);
     }
 }
 
@@ -137,16 +150,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 }
 
-/// Masks a payload (section 5.3), in wide words.
-fn mask(octets: &mut [u8], key: [u8; 4]) {
-    let [a, b, c, d] = key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, rest) = octets.as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+/// Copies a payload and masks it (section 5.3) in one pass.
+fn mask(payload: &[u8], into: &mut [u8], key: [u8; 4]) {
+    let mut wide = [0; WIDE];
+    wide.as_chunks_mut().0.fill(key);
+    let ((blocks, rest), (into_blocks, into_rest)) = (payload.as_chunks::<WIDE>(), into.as_chunks_mut::<WIDE>());
+    for (block, into) in blocks.iter().zip(into_blocks) {
+        for at in 0..WIDE {
+            into[at] = block[at] ^ wide[at];
+        }
     }
-    for (octet, key) in rest.iter_mut().zip(key.into_iter().cycle()) {
-        *octet ^= key;
+    for ((octet, into), key) in rest.iter().zip(into_rest).zip(wide) {
+        *into = octet ^ key;
     }
 }
 
@@ -198,7 +213,7 @@ mod tests {
         }
         assert!(matches!(&got[sizes.len()], Message::Text(text) if text.as_bytes() == kept));
         assert!(matches!(got.last(), Some(Message::Close(None))));
-        assert_eq!(near.get_ref().waiting.len(), 0);
+        assert_eq!(near.get_ref().octets, 0);
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl Mux {
     /// mux, when both ends want it. DATA waits while more than this end's `resume_bytes` would have to be kept.
     pub fn keep(&mut self) {
         let budget = self.receives.resume_bytes.max(MIN_RESUME_BYTES);
-        // What one acknowledgement sets free.
-        let most_free = usize::try_from(budget / PART).unwrap_or(usize::MAX) / MAX_RECORD;
+        // What two acknowledgements set free: they do not come as evenly as records are written.
+        let most_free = usize::try_from(2 * budget / PART).unwrap_or(usize::MAX) / MAX_RECORD;
         self.resume = Some(Resume {
             kept: Some(Kept::new(most_free)),
             budget,
