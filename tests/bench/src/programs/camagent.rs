@@ -45,7 +45,8 @@ pub(crate) fn start(ground: &Ground, place: &Place, services: &[Service]) -> Res
     let token = said(&mut cloud(&["agent", "add", "bench"]))?;
     let server = Program::start("server", &mut cloud(&[]), folder.path())?;
     let agent = agent(ground, place, services, folder.path(), port, token.trim())?;
-    let doors = doors(&|| said(&mut cloud(&["tunnels"])), services)?;
+    let doors = doors(&|| said(&mut cloud(&["tunnels"])), services)
+        .map_err(|error| format!("{error}; {}; {}", server.last_words(), agent.last_words()))?;
     Ok(Tunnel { agent, server, doors, port, folder })
 }
 
