@@ -26,7 +26,8 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
 
   join    from a viewer's connect to its first whole key frame, over loopback, at groups of 1, 4 and 10 s
   tunnel  a camera's port through camagent, rathole, ssh -R and chisel, over loopback, everybody encrypted:
-          throughput, requests, connect time, CPU and memory of both ends
+          throughput, requests, connect time, CPU and memory of both ends; kept only when run as root. Works: cubic (TCP as
+          Linux ships it; without --work), bbr (a host that has chosen BBR)
   uplink  a camera's uplink that is full: how long control messages and live audio wait through camagent, rust-yamux,
           QMux, rathole and plain sockets over the emulated link; needs root. Works: saturated, steps, neighbour, snapshot
 
@@ -41,7 +42,7 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
             journal: rounds (as many as are kept without it; less is not kept)
 --seconds N tunnel, uplink: how long each load lasts (tunnel: 3 without it); outage: the longest wait (90)
 --only WHO  tunnel, uplink, outage: one contender alone; not kept in the page
---work WORK uplink, journal: one work alone
+--work WORK tunnel, uplink, journal: one work alone
 --gigabytes N
             journal: size of the folder that is opened (32 without it; less is not kept)
 --matrix    uplink: many different links, a short cell each (5 rounds without --rounds)
@@ -105,7 +106,12 @@ fn main() -> ExitCode {
         Some("join") => finish(&[(join::run(joins), true)], json),
         Some("tunnel") => {
             let rounds = rounds.unwrap_or(ROUNDS);
-            let amount = tunnel::Amount { rounds, length: length.unwrap_or(LENGTH), only };
+            let host = match work.as_deref() {
+                None | Some("cubic") => tunnel::Host::Cubic,
+                Some("bbr") => tunnel::Host::Bbr,
+                Some(other) => return complain(&format!("tunnel has no work {other}; there are cubic and bbr")),
+            };
+            let amount = tunnel::Amount { rounds, length: length.unwrap_or(LENGTH), only, host };
             let is_enough = amount.rounds >= ROUNDS && amount.length >= LENGTH && amount.only.is_none();
             match tunnel::run(&amount) {
                 // A page from which a peer is missing says too much.

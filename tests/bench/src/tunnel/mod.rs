@@ -2,7 +2,9 @@
 //! the machine does meanwhile falls on all of them alike.
 //!
 //! A contender's two ends, the camera's service and its visitors share the machine and loopback: the numbers tell what
-//! the programs cost, not what a network does.
+//! the programs cost, not what a network does. They share a network namespace, in which TCP is what Linux ships (CUBIC), and
+//! in another section BBR, which a host may have chosen: it spreads what is sent by a timer, at a cost for everybody that
+//! would hide the programs' own.
 
 mod source;
 mod visitor;
@@ -10,6 +12,7 @@ mod visitor;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use camagent_testkit::netns::Namespace;
 use serde_json::{Value, json};
 
 use crate::page::Measured;
@@ -24,7 +27,36 @@ pub(crate) struct Amount {
     pub(crate) length: Duration,
     /// Only this contender.
     pub(crate) only: Option<String>,
+    /// What the host's TCP does by default.
+    pub(crate) host: Host,
 }
+
+/// A host's default of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    Cubic,
+    Bbr,
+}
+
+impl Host {
+    /// Its name for the kernel.
+    fn congestion_control(self) -> &'static str {
+        match self {
+            Host::Cubic => "cubic",
+            Host::Bbr => "bbr",
+        }
+    }
+
+    fn bench(self) -> &'static str {
+        match self {
+            Host::Cubic => "tunnel",
+            Host::Bbr => "tunnel-bbr",
+        }
+    }
+}
+
+/// The kernel's setting, of the namespace of who asks.
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// Streams at once, in the second of the two throughput loads.
 const MANY: usize = 20;
@@ -48,8 +80,24 @@ const METRICS: &[(&str, &str, &str)] = &[
 /// Values of each contender and metric, one of each round.
 type Values = BTreeMap<(&'static str, &'static str), Vec<f64>>;
 
-/// Measures everybody who is there; and whether everybody is.
+/// Measures everybody who is there; and whether that may be kept: everybody is, on the host that was asked for.
 pub(crate) fn run(amount: &Amount) -> Result<(Measured, bool), String> {
+    let wanted = amount.host.congestion_control();
+    let namespace = match Namespace::make("tunnel") {
+        Ok(namespace) => namespace,
+        Err(error) => {
+            crate::note(&format!("no network namespace can be made, so TCP is as this machine has it: {error}"));
+            return side_by_side(amount).map(|(measured, _)| (measured, false));
+        }
+    };
+    namespace.within(|| {
+        std::fs::write(CONGESTION_CONTROL, wanted)
+            .map_err(|error| format!("{CONGESTION_CONTROL}: {wanted}: {error}"))?;
+        side_by_side(amount)
+    })
+}
+
+fn side_by_side(amount: &Amount) -> Result<(Measured, bool), String> {
     let certificates = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let ground = Ground::make(certificates.path())?;
     let source = source::start().map_err(|error| format!("the source: {error}"))?;
@@ -150,25 +198,32 @@ fn measured(
             let (value, min, max) = (median(all), all[0], all[all.len() - 1]);
             line[contender.who] = format!("{} ({}–{})", short(value), short(min), short(max)).into();
             rows.push(json!({
-                "bench": "tunnel", "who": contender.who, "peer": contender.is_peer, "metric": metric, "unit": unit,
+                "bench": amount.host.bench(), "who": contender.who, "peer": contender.is_peer, "metric": metric, "unit": unit,
                 "value": rounded(value), "min": rounded(min), "max": rounded(max), "rounds": all.len(),
             }));
         }
         shown.push(line);
     }
     let people: Vec<_> = people.iter().map(|(_, introduction)| introduction.as_str()).collect();
+    let congestion_control = std::fs::read_to_string(CONGESTION_CONTROL).unwrap_or_default();
     let text = format!(
         "From the camera's TCP service to its visitors, over loopback, everybody encrypted: the service, both ends of the \
          tunnel and the visitors share the machine. Median (least–most) of {} rounds in turn, {} s for each load, after \
          both ends were started anew; requests come from 8 visitors at once, each over a new connection; CPU and memory \
-         are those of the processes and their children. The machine's load average was {busy} when it began. {}.\n\n{}",
+         are those of the processes and their children. What nobody chooses otherwise is the host's default of TCP: {}. The \
+         machine's load average was {busy} when it began. {}.\n\n{}",
         amount.rounds,
         amount.length.as_secs_f64(),
+        congestion_control.trim(),
         people.join("; "),
         verdict(&rows),
     );
     let columns = [("metric", "")].into_iter().chain(present.iter().map(|contender| (contender.who, contender.who)));
-    Measured { name: "tunnel", title: "Tunnels", text, columns: columns.collect(), rows, shown: Some(shown) }
+    let title = match amount.host {
+        Host::Cubic => "Tunnels",
+        Host::Bbr => "Tunnels on a host whose default is BBR",
+    };
+    Measured { name: amount.host.bench(), title, text, columns: columns.collect(), rows, shown: Some(shown) }
 }
 
 /// How camagent compares with the best peer, metric by metric, the lost ones included.

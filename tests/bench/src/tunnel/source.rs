@@ -22,7 +22,6 @@ const SMALL_BODY: usize = 1_024;
 /// Starts the service for the rest of the program; where it listens.
 pub(crate) fn start() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    congestion_control(&listener);
     let address = listener.local_addr()?;
     let listener = Arc::new(listener);
     let mut block = vec![0; BLOCK];
@@ -65,23 +64,6 @@ fn serve(mut visitor: TcpStream, block: &[u8], file: &File) -> io::Result<()> {
         }
     }
     visitor.write_all(&small_answer(block))
-}
-
-/// A camera sends by CUBIC, the default of Linux. This machine's may be another one: BBR spreads what it sends by a timer, in small segments, and what
-/// that costs falls on who reads it.
-fn congestion_control(listener: &TcpListener) {
-    let name = b"cubic";
-    // A kernel without it keeps its own.
-    // SAFETY: the descriptor is open as long as the listener is borrowed, and the name is as long as is said.
-    unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_CONGESTION,
-            name.as_ptr().cast(),
-            name.len() as libc::socklen_t,
-        )
-    };
 }
 
 /// The whole file, as the pages that it is in: `io::copy` would copy them to memory and back.
