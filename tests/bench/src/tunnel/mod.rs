@@ -93,7 +93,9 @@ pub(crate) fn run(amount: &Amount) -> Result<(Measured, bool), String> {
     namespace.within(|| {
         let set = std::fs::write(CONGESTION_CONTROL, wanted);
         if let Err(error) = &set {
-            crate::note(&format!("TCP is as this machine has it: {CONGESTION_CONTROL} does not take {wanted}: {error}"));
+            crate::note(&format!(
+                "TCP is as this machine has it: {CONGESTION_CONTROL} does not take {wanted}: {error}"
+            ));
         }
         let (measured, is_whole) = side_by_side(amount)?;
         Ok((measured, is_whole && set.is_ok()))
