@@ -96,6 +96,15 @@ impl Epoch {
         self.breaks.retain(|broken| broken.key.is_none_or(|key| key > received));
     }
 
+    /// Whether it goes on behind frames that the backlog brings, and with none that can be decoded without them.
+    fn goes_on_without_key(&self, track: u32, journal: &mut dyn Journal) -> bool {
+        let mut begins_with_key = || {
+            let entry = journal.find(track, self.info.epoch, self.next);
+            entry.is_some_and(|entry| entry.sequence == self.next && entry.head.key)
+        };
+        self.begun > 0 && self.begun == self.next && !begins_with_key()
+    }
+
     /// What was left out and not heard of is sent after all: how many frames these are.
     fn take_back(&mut self) -> u64 {
         let first = self.unheard.front().map_or(self.counted, |(first, _)| *first);
@@ -316,8 +325,10 @@ impl Sender {
             }
             retire(track, journal);
             // What a decoder must know, and what pictures refer to, may have been in the frames that are gone.
-            if lost && track.is_recorded && !track.is_audio && !self.key_requests.contains(&track.number) {
-                self.key_requests.push(track.number);
+            let begins_without_key =
+                track.epochs.back().is_some_and(|epoch| epoch.goes_on_without_key(track.number, journal));
+            if !track.is_audio && (lost && track.is_recorded || begins_without_key) {
+                ask(&mut self.key_requests, track.number);
             }
         }
         self.backfill.rewind();
@@ -483,6 +494,7 @@ impl Sender {
                 return Some(true);
             }
             let track = &mut self.tracks[at];
+            let is_newest = index + 1 == track.epochs.len();
             let epoch = &mut track.epochs[index];
             // In the order of the numbers, whatever their class is: receivers list them as they come.
             if !epoch.announced {
@@ -517,6 +529,9 @@ impl Sender {
                 let goes_on = journal.live_from(number, epoch.info.epoch, epoch.next);
                 if goes_on > epoch.next {
                     (epoch.next, epoch.begun, epoch.announced) = (goes_on, goes_on, false);
+                    if !is_audio && is_newest && epoch.goes_on_without_key(number, journal) {
+                        ask(&mut self.key_requests, number);
+                    }
                     return Some(true);
                 }
                 let (reason, last) = journal.missing(number, epoch.info.epoch, epoch.next);
@@ -554,8 +569,8 @@ impl Sender {
             _ if !track.is_recorded || self.backfill.is_held() => return false,
             Begin::At(to) => to,
             Begin::AtNextKey => {
-                if !epoch.has_asked && !self.key_requests.contains(&track.number) {
-                    self.key_requests.push(track.number);
+                if !epoch.has_asked {
+                    ask(&mut self.key_requests, track.number);
                 }
                 epoch.has_asked = true;
                 return false;
@@ -661,8 +676,8 @@ impl Sender {
         }
         if verdict == Verdict::LeaveAll {
             let is_first = epoch.breaks.back().is_none_or(|broken| broken.key.is_some());
-            if is_first && !self.key_requests.contains(&number) {
-                self.key_requests.push(number);
+            if is_first {
+                ask(&mut self.key_requests, number);
             }
             let has_room = epoch.breaks.len() < MAX_UNHEARD;
             match epoch.breaks.back_mut() {
@@ -734,6 +749,13 @@ impl Sender {
             // finds what it cannot copy must not keep us here.
             None => false,
         }
+    }
+}
+
+/// Once, however many reasons there are.
+fn ask(key_requests: &mut Vec<u32>, track: u32) {
+    if !key_requests.contains(&track) {
+        key_requests.push(track);
     }
 }
 
