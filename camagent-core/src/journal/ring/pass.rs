@@ -1,4 +1,4 @@
-//! Frames that get a number and are not kept: the server hears of them by a SKIP, with the reason that is noted here.
+//! Frames that get a number and are not kept: the server hears of them by a SKIP, with the reason that `absent` remembers.
 //!
 //! Those that are refused one after the other are told together, with the next frame that is kept: a SKIP for each would be more than a server bears.
 
