@@ -8,7 +8,7 @@
 //! **What wears the card.** Frames are appended, never rewritten. Beside the frames' octets there are about 20 for each frame, a summary for each
 //! segment, and the last page of each sync once more.
 //!
-//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go,
+//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go, `room` what goes when there is no more room,
 //! `open` what a folder turns out to hold, `backlog` how it is read back. What does not belong here: which frames come here, and when.
 
 pub(crate) mod backlog;
@@ -18,6 +18,7 @@ pub(crate) mod disk;
 pub(super) mod fuzz;
 pub(crate) mod held;
 pub(crate) mod open;
+mod room;
 pub(crate) mod segment;
 #[cfg(any(test, feature = "fuzz"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "for the fuzz target the card is well"))]

@@ -1,4 +1,4 @@
-//! The segments of a folder: appends frames, seals and begins segments, keeps below the cap, and lets go of what the server has.
+//! The segments of a folder: appends frames, seals and begins segments, and lets go of what the server has.
 //!
 //! It is called by one thread, which may wait for the card. After a write that failed nothing is known of the open segment's end: the
 //! caller opens the journal again ([`Flash::open`], in `open`), which cuts it.
@@ -93,7 +93,7 @@ pub(super) struct Open {
     pub(super) written: u64,
     /// Octets that are safely on the card.
     pub(super) synced: u64,
-    pending: Vec<u8>,
+    pub(super) pending: Vec<u8>,
 }
 
 /// What was counted since the journal was opened.
@@ -120,8 +120,8 @@ pub(crate) struct Flash {
     /// The runs whose segments are here, oldest first, and what their clocks showed.
     pub(super) boots: Vec<(BootId, Option<Clock>)>,
     /// What is to be written into the open segment beside frames.
-    notes: Vec<Record>,
-    counts: FlashCounts,
+    pub(super) notes: Vec<Record>,
+    pub(super) counts: FlashCounts,
     damages: Vec<String>,
 }
 
@@ -349,7 +349,7 @@ impl Flash {
 
     /// Writes down what is lost from one number to another, with what is lost beside it for the same reason: so a segment needs few words, however long an
     /// outage is.
-    fn note_lost(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
+    pub(super) fn note_lost(&mut self, key: LaneKey, first: u64, last: u64, reason: SkipReason) {
         let Some(lane) = self.lanes.get(&key) else { return };
         let is_around = |lost: &&(u64, u64, SkipReason)| lost.2 == reason && lost.0 <= first && last <= lost.1;
         let (first, last, _) = lane.lost.iter().find(is_around).copied().unwrap_or((first, last, reason));
@@ -396,7 +396,7 @@ impl Flash {
     }
 
     /// Drops lanes and boots that no segment has anything of.
-    fn forget_lanes(&mut self) {
+    pub(super) fn forget_lanes(&mut self) {
         let own = self.config.boot;
         let segments = &self.segments;
         let used = |key: &LaneKey| {
@@ -423,7 +423,7 @@ impl Flash {
         !self.lanes.contains_key(key) && self.open.as_ref().is_some_and(has)
     }
 
-    fn drop_segment(&mut self, disk: &mut dyn Disk, at: usize) -> io::Result<()> {
+    pub(super) fn drop_segment(&mut self, disk: &mut dyn Disk, at: usize) -> io::Result<()> {
         let segment = &self.segments[at];
         let name = name(segment.number);
         if segment.is_corrupt {
@@ -433,73 +433,6 @@ impl Flash {
         }
         self.segments.remove(at);
         Ok(())
-    }
-
-    /// Lets the oldest segments go until `needed` octets fit below the cap.
-    fn make_room(&mut self, disk: &mut dyn Disk, needed: u64) -> io::Result<()> {
-        while (self.bytes() + needed > self.config.max_bytes
-            || self.segments.len() >= MAX_SEGMENTS
-            || self.lanes.len() >= MAX_LANES)
-            && self.evict_oldest(disk)?
-        {}
-        Ok(())
-    }
-
-    /// The oldest segment goes, whatever the server has of it; `false` when there is none.
-    pub(crate) fn evict_oldest(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
-        if self.segments.is_empty() {
-            // The open one is all there is.
-            if self.open.as_ref().is_none_or(|open| open.summary.runs.is_empty()) {
-                return Ok(false);
-            }
-            self.seal(disk)?;
-            if self.segments.is_empty() {
-                return Ok(true);
-            }
-        }
-        let Segment { boot, runs, lost, .. } = self.segments[0].clone();
-        for run in runs {
-            let key = LaneKey { boot, track: run.track, epoch: run.epoch };
-            let Some(lane) = self.lanes.get(&key) else { continue };
-            let first = run.first.max(lane.freed);
-            if first < run.end {
-                self.counts.frames_evicted += run.end - first;
-                self.lose(key, first, run.end - 1, SkipReason::OverBudget);
-            }
-        }
-        // What it said of others that are lost has to be said again.
-        for lost in lost {
-            let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
-            if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) {
-                self.note_lost(key, lost.first, lost.last, lost.reason);
-            }
-        }
-        // Why they are missing is on the card before they are, or as soon as there is room for it.
-        let is_said = self.notes.is_empty() || self.write_notes(disk)?;
-        self.drop_segment(disk, 0)?;
-        self.forget_lanes();
-        if !is_said {
-            self.write_notes(disk)?;
-        }
-        Ok(true)
-    }
-
-    /// Makes what was noted safe; `false` when a full card has no room for that.
-    fn write_notes(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
-        let Err(error) = self.sync(disk) else { return Ok(true) };
-        match &self.open {
-            _ if error.kind() != io::ErrorKind::StorageFull => return Err(error),
-            None => {}
-            Some(open) if open.synced == 0 => {
-                // It was not begun to its end: that is done anew when there is room.
-                disk.remove(&name(open.number))?;
-                self.open = None;
-            }
-            // A part of what is pending may have been written: it is written again there.
-            Some(open) if !open.pending.is_empty() => disk.truncate(&name(open.number), open.written)?,
-            Some(_) => return Err(error),
-        }
-        Ok(false)
     }
 
     /// Goes on in a new segment.
