@@ -431,6 +431,19 @@ fn a_stop_writes_down_what_memory_has() {
 }
 
 #[test]
+fn memory_full_of_what_is_safe_does_not_wear_the_card() {
+    let mut world = World::new(11);
+    world.mode = StorageMode::WriteAhead;
+    world.start();
+    // 28 kB a second: memory is full after nine.
+    (0..500).for_each(|_| world.tick(0));
+    let (before, segments) = (world.card.syncs(), world.card.names().len());
+    (0..1_500).for_each(|_| world.tick(0));
+    let (syncs, segments) = (world.card.syncs() - before, (world.card.names().len() - segments) as u64);
+    assert!(syncs <= 60 + 4 * segments, "{syncs} in a minute, for {segments} segments");
+}
+
+#[test]
 fn over_the_cap_the_oldest_go_with_a_reason() {
     let mut world = World::new(3);
     world.cap = 2 << 20;

@@ -462,10 +462,9 @@ impl Worker {
 
     fn sync_if_due(&mut self, now: Instant, intake: &Intake, shelf: &Shelf, at_once: bool) {
         let waited = self.unsynced_since.map(|since| now.saturating_since(since));
-        let (used, capacity) = intake.fill();
-        let is_due = at_once
-            || self.unsynced >= SYNC_OCTETS
-            || waited.is_some_and(|waited| waited >= SYNC_AFTER || used > capacity / 4 * 3);
+        // What is safe makes room in memory for what comes; what is not has to stay there.
+        let most = SYNC_OCTETS.min(intake.fill().1 as u64 / 4);
+        let is_due = at_once || self.unsynced >= most || waited.is_some_and(|waited| waited >= SYNC_AFTER);
         let is_dirty = self.flash.as_ref().is_some_and(Flash::is_dirty);
         if !is_due || !is_dirty || self.write_at > now || !self.with_flash(now, shelf, Flash::sync) {
             return;
