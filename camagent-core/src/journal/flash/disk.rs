@@ -18,6 +18,11 @@ pub(crate) trait Disk: Send {
     fn list(&mut self) -> io::Result<Vec<(String, u64)>>;
     /// Makes a new, empty file. One that is there is an error.
     fn create(&mut self, name: &str) -> io::Result<()>;
+    /// A file will be about so long: what it takes is set aside for it, where the card can do that, so that its growing changes little of what the file system
+    /// keeps for itself. It stays as long as it is.
+    fn reserve(&mut self, _name: &str, _octets: u64) {}
+    /// Nothing more is written to a file: what was set aside for it and is not needed is given back.
+    fn release(&mut self, _name: &str) {}
     /// Writes behind the end of a file.
     fn append(&mut self, name: &str, octets: &[u8]) -> io::Result<()>;
     /// Waits until what was written to a file is on the card.
@@ -121,6 +126,19 @@ impl Disk for Folder {
         Ok(())
     }
 
+    fn reserve(&mut self, name: &str, octets: u64) {
+        let (Ok(file), Ok(octets)) = (self.writing(name), libc::off_t::try_from(octets)) else { return };
+        // Without it a file grows all the same: which file systems can do it is not asked.
+        // SAFETY: the descriptor is open, and the call takes no pointers.
+        let _ = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, octets) };
+    }
+
+    fn release(&mut self, name: &str) {
+        let Ok(file) = self.writing(name) else { return };
+        // Setting the length that it has gives back what lies behind it.
+        let _ = file.metadata().and_then(|metadata| file.set_len(metadata.len()));
+    }
+
     fn append(&mut self, name: &str, octets: &[u8]) -> io::Result<()> {
         self.writing(name)?.write_all(octets)
     }
@@ -214,6 +232,24 @@ mod tests {
         assert_eq!(folder.list().unwrap(), []);
         assert_eq!(fs::read(place.path().join("set-aside/a")).unwrap(), b"hello!");
         assert!(place.path().join("set-aside/a.1").exists());
+    }
+
+    #[test]
+    fn what_is_set_aside_for_a_file_is_given_back() {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = tempfile::tempdir().unwrap();
+        let mut folder = Folder::new(place.path());
+        folder.create("a").unwrap();
+        folder.append("a", b"hello").unwrap();
+        folder.reserve("a", 1 << 20);
+        let file = || fs::metadata(place.path().join("a")).unwrap();
+        assert_eq!(file().len(), 5, "it is as long as it was");
+        let reserved = file().blocks();
+        folder.append("a", b" world").unwrap();
+        folder.release("a");
+        assert_eq!(fs::read(place.path().join("a")).unwrap(), b"hello world");
+        let left = file().blocks();
+        assert!(left < 1 << 11 && left <= reserved, "{left} of {reserved} blocks are left");
     }
 
     #[test]

@@ -294,6 +294,9 @@ impl Flash {
         let summary = Record::Summary(open.summary.clone());
         segment::put(open.number, data_end, &summary, &mut open.pending);
         open.pending.extend_from_slice(&segment::tail(data_end));
+        let name = name(open.number);
+        self.write(disk)?;
+        disk.release(&name);
         self.sync(disk)?;
         let Some(open) = self.open.take() else { return Ok(()) };
         self.segments.push_back(Segment {
@@ -449,6 +452,7 @@ impl Flash {
         let number = self.next_number;
         let name = name(number);
         disk.create(&name)?;
+        disk.reserve(&name, self.config.segment_bytes().min(self.config.max_bytes.saturating_sub(self.bytes())));
         // From here on the number is taken, whatever fails.
         self.next_number += 1;
         let mut open = Open {
