@@ -444,21 +444,29 @@ fn memory_full_of_what_is_safe_does_not_wear_the_card() {
 }
 
 #[test]
-fn over_the_cap_the_oldest_go_with_a_reason() {
-    let mut world = World::new(3);
-    world.cap = 2 << 20;
-    world.start();
-    (0..4_000).for_each(|_| world.tick(0));
-    world.settle();
-    let stored = &world.store.stored[&key(1)];
-    let holes = &world.store.holes[&key(1)];
-    let first = *stored.first().unwrap();
-    assert_eq!(first % 25, 0, "a key frame is the first that is left");
-    assert!(stored.iter().copied().eq(first..4_000));
-    let lost: u64 = holes.iter().map(|(first, last, _)| last - first + 1).sum();
-    assert_eq!(lost, first, "{holes:?}");
-    assert!(holes.iter().all(|hole| hole.2 == SkipReason::OverBudget));
-    assert_eq!(world.run.as_ref().unwrap().session.transfer_counts().frames_skipped, first);
+fn over_the_cap_pictures_between_key_frames_go_before_whole_groups_and_each_has_its_reason() {
+    for (frames, goes_whole) in [(3_000, false), (16_000, true)] {
+        let mut world = World::new(3);
+        world.cap = 2 << 20;
+        world.start();
+        (0..frames).for_each(|_| world.tick(0));
+        world.settle();
+        let stored = &world.store.stored[&key(1)];
+        let holes = &world.store.holes[&key(1)];
+        let of = |reason| holes.iter().filter(move |hole| hole.2 == reason).flat_map(|(first, last, _)| *first..=*last);
+        let thinned: BTreeSet<u64> = of(SkipReason::Thinned).collect();
+        let gone: BTreeSet<u64> = of(SkipReason::OverBudget).collect();
+        assert!(gone.iter().copied().eq(0..gone.len() as u64), "the oldest go whole: {gone:?}");
+        assert_eq!(gone.is_empty(), !goes_whole);
+        let last = *thinned.last().expect("some were thinned");
+        let first = gone.len() as u64;
+        assert!(thinned.iter().copied().eq((first..=last).filter(|number| !number.is_multiple_of(25))), "{thinned:?}");
+        assert!(stored.iter().copied().eq((first..frames).filter(|number| !thinned.contains(number))));
+        let missing = (thinned.len() + gone.len()) as u64;
+        assert_eq!(world.run.as_ref().unwrap().session.transfer_counts().frames_skipped, missing);
+        let told = world.run.as_ref().unwrap().shelf.take_tellings().join("\n");
+        assert!(told.contains("older frames had to go"), "{told}");
+    }
 }
 
 /// Between the telling of what is new and the reading of it lies a turn of the disk thread, in which the agent may ask.

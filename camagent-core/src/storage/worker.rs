@@ -205,6 +205,7 @@ impl Worker {
         self.raise_cap(now);
         self.free_own(now, shelf);
         let more = self.spill(now, intake, shelf, is_connected && !stops);
+        let thins = !stops && self.thin(now, shelf);
         self.tell_evicted(now, shelf);
         self.sum_up(now, shelf);
         self.sync_if_due(now, intake, shelf, stops && !more);
@@ -214,7 +215,7 @@ impl Worker {
             self.end(now, intake, shelf);
             return (true, Duration::ZERO);
         }
-        (false, if more || read { Duration::ZERO } else { LOOK_EVERY })
+        (false, if more || read || thins { Duration::ZERO } else { LOOK_EVERY })
     }
 
     fn open(&mut self, now: Instant, shelf: &Shelf) {
@@ -426,6 +427,19 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Makes room on the card before it is needed; whether there is more to do.
+    fn thin(&mut self, now: Instant, shelf: &Shelf) -> bool {
+        if self.flash.is_none() || self.write_at > now {
+            return false;
+        }
+        let mut more = false;
+        self.with_flash(now, shelf, |flash, disk| {
+            more = flash.thin_ahead(disk)?;
+            Ok(())
+        });
+        more
     }
 
     /// Epochs of this run of which the agent was told more than is there, and up to where it is: a write failed. What is neither on the card nor

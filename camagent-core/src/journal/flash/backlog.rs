@@ -8,7 +8,7 @@ use camagent_proto::{frame::FrameStart, message::BootId};
 use super::{
     disk::{Disk, answers, unreadable},
     segment::{HEAD, Parsed, Record, Records, Run},
-    store::{Flash, LaneKey, name},
+    store::{Flash, LaneKey, Segment, name, thin_name},
 };
 
 /// Read at once.
@@ -29,9 +29,22 @@ pub(crate) struct Stored {
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
     segment: u64,
+    /// Whether that one is thinned: what is read of the whole one says nothing of places in it.
+    is_thin: bool,
     records: Option<Records>,
     /// For each epoch the next number that is wanted: what was read is not read again, also when two segments have it.
     next: BTreeMap<LaneKey, u64>,
+}
+
+/// A segment to read in.
+struct Place {
+    number: u64,
+    is_thin: bool,
+    boot: BootId,
+    /// Where it ends.
+    end: u64,
+    /// It still grows.
+    is_open: bool,
 }
 
 /// What a look at the folder gave.
@@ -72,12 +85,15 @@ impl Cursor {
     ) -> io::Result<Look> {
         let mut octets = 0;
         loop {
-            let Some((number, boot, end, is_open)) = self.place(flash, &below) else { return Ok(Look::End) };
+            let Some(Place { number, is_thin, boot, end, is_open }) = self.place(flash, &below) else {
+                return Ok(Look::End);
+            };
+            let name = if is_thin { thin_name(number) } else { name(number) };
             if octets >= MOST_READ {
                 return Ok(Look::Later);
             }
-            if number != self.segment || self.records.is_none() {
-                self.segment = number;
+            if (number, is_thin) != (self.segment, self.is_thin) || self.records.is_none() {
+                (self.segment, self.is_thin) = (number, is_thin);
                 self.records = Some(Records::new(number, HEAD as u64));
             }
             let records = self.records.as_mut().expect("it was just set");
@@ -101,7 +117,7 @@ impl Cursor {
                 Parsed::Short(_) => {
                     let at = records.wanted_at();
                     let mut chunk = vec![0; READ.min(usize::try_from(end.saturating_sub(at)).unwrap_or(READ))];
-                    let read = if chunk.is_empty() { Ok(0) } else { disk.read(&name(number), at, &mut chunk) };
+                    let read = if chunk.is_empty() { Ok(0) } else { disk.read(&name, at, &mut chunk) };
                     match read {
                         Ok(0) => "it is shorter than it was".into(),
                         Ok(read) => {
@@ -110,7 +126,7 @@ impl Cursor {
                             continue;
                         }
                         // A card that is away may answer from memory: whether it is there shows in a write.
-                        Err(error) if !answers(disk, &name(number)) || flash.renew(disk).is_err() => return Err(error),
+                        Err(error) if !answers(disk, &name) || flash.renew(disk).is_err() => return Err(error),
                         Err(error) => unreadable(&error),
                     }
                 }
@@ -127,8 +143,8 @@ impl Cursor {
         }
     }
 
-    /// The segment to read in: number, run, where it ends, and whether it still grows.
-    fn place(&self, flash: &Flash, below: &impl Fn(&LaneKey) -> u64) -> Option<(u64, BootId, u64, bool)> {
+    /// The segment to read in.
+    fn place(&self, flash: &Flash, below: &impl Fn(&LaneKey) -> u64) -> Option<Place> {
         let wanted = |boot, run: &Run| {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
             let first = flash.lane(&key).map_or(u64::MAX, |lane| lane.freed).max(self.next_of(&key)).max(run.first);
@@ -137,13 +153,15 @@ impl Cursor {
         let sealed = flash.segments.iter().filter(|segment| segment.number >= self.segment);
         for segment in sealed {
             if segment.runs.iter().any(|run| wanted(segment.boot, run)) {
-                return Some((segment.number, segment.boot, segment.data_end, false));
+                let Segment { number, is_thin, boot, data_end: end, .. } = *segment;
+                return Some(Place { number, is_thin, boot, end, is_open: false });
             }
         }
         let boot = flash.config.boot;
         let open = flash.open.as_ref().filter(|open| open.number >= self.segment)?;
         let has_wanted = open.summary.runs.iter().any(|run| wanted(boot, run));
-        has_wanted.then_some((open.number, boot, open.synced, true))
+        let place = Place { number: open.number, is_thin: false, boot, end: open.synced, is_open: true };
+        has_wanted.then_some(place)
     }
 
     fn leave(&mut self) {

@@ -8,7 +8,7 @@
 //! **What wears the card.** Frames are appended, never rewritten. Beside the frames' octets there are about 20 for each frame, a summary for each
 //! segment, and the last page of each sync once more.
 //!
-//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go, `room` what goes when there is no more room,
+//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go, `room` what goes when there is no more room, `thin` how,
 //! `open` what a folder turns out to hold, `backlog` how it is read back. What does not belong here: which frames come here, and when.
 
 pub(crate) mod backlog;
@@ -26,3 +26,4 @@ pub(crate) mod sim;
 pub(crate) mod store;
 #[cfg(test)]
 mod tests;
+mod thin;

@@ -11,7 +11,7 @@ use camagent_proto::frame::SkipReason;
 use super::{
     disk::{Disk, answers, unreadable},
     segment::{self, EndReason, HEAD, Kind, Parsed, Record, Records, Run, Summary, TAIL},
-    store::{Flash, FlashConfig, Lane, LaneKey, Segment, name},
+    store::{Flash, FlashConfig, Lane, LaneKey, Segment},
 };
 
 /// Read at once at the end of a file: the summary of a usual segment fits.
@@ -60,6 +60,23 @@ impl std::fmt::Display for Finding {
     }
 }
 
+/// A file that has the name of a segment.
+#[derive(Clone, Debug)]
+struct File {
+    number: u64,
+    is_thin: bool,
+    name: String,
+    length: u64,
+}
+
+/// The number that a name has, and whether it is that of a thinned segment.
+fn number(name: &str) -> Option<(u64, bool)> {
+    let name = name.strip_suffix(".camj")?;
+    let (digits, is_thin) = name.strip_suffix(".thin").map_or((name, false), |digits| (digits, true));
+    let number = u64::from_str_radix(digits, 16).ok().filter(|number| (1..=u64::MAX >> 1).contains(number))?;
+    (digits.len() == 16).then_some((number, is_thin))
+}
+
 /// What a file turned out to be.
 enum Found {
     Sealed(Summary, u64),
@@ -79,26 +96,32 @@ impl Flash {
     ) -> io::Result<(Self, Vec<Finding>)> {
         disk.open()?;
         let mut findings = Vec::new();
-        let mut numbers = Vec::new();
+        let mut files = Vec::new();
         for (name, length) in disk.list()? {
-            match name
-                .strip_suffix(".camj")
-                .filter(|digits| digits.len() == 16)
-                .map(|digits| u64::from_str_radix(digits, 16))
-            {
-                Some(Ok(number)) if (1..=u64::MAX >> 1).contains(&number) => numbers.push((number, length)),
-                _ if name.ends_with(".camj") => set_aside(disk, &name, "its name is no number".into(), &mut findings),
-                _ => findings.push(Finding::LeftAlone(name)),
+            match number(&name) {
+                Some((number, is_thin)) => files.push(File { number, is_thin, name, length }),
+                None if name.ends_with(".camj") => {
+                    set_aside(disk, &name, "its name is no number".into(), &mut findings);
+                }
+                None => findings.push(Finding::LeftAlone(name)),
             }
         }
-        numbers.sort_unstable();
+        files.sort_unstable_by_key(|file| (file.number, file.is_thin));
+        files.dedup_by(|file, before| {
+            let is_copy = file.number == before.number;
+            if is_copy {
+                // It was not finished. On a card that can only be read it stays.
+                let _ = disk.remove(&file.name);
+            }
+            is_copy
+        });
         let mut flash = Self::empty(config);
         let (mut damaged, mut unread) = (Vec::new(), 0);
-        let count = numbers.len();
-        for (number, length) in numbers {
+        let count = files.len();
+        for file in files {
+            let File { number, name, .. } = file.clone();
             flash.next_number = number + 1;
-            let name = name(number);
-            match flash.take(disk, number, length, &mut findings) {
+            match flash.take(disk, file, &mut findings) {
                 Ok(is_damaged) if is_damaged => damaged.push(number),
                 Ok(_) => {}
                 // One file or a few are bad sectors, most of them a card that is away: then what they hold is not lost. It stays, for the same reason.
@@ -114,6 +137,7 @@ impl Flash {
         if let Some(before) = before {
             flash.next_number = flash.next_number.max(before.next_number);
             for (key, lane) in &mut flash.lanes {
+                lane.newest_key = before.lane(key).and_then(|known| known.newest_key);
                 lane.freed = match before.lane(key) {
                     Some(known) => known.freed,
                     None if before.has_forgotten(key) => lane.end,
@@ -161,26 +185,26 @@ impl Flash {
     }
 
     /// Whether it is damaged.
-    fn take(&mut self, disk: &mut dyn Disk, number: u64, length: u64, findings: &mut Vec<Finding>) -> io::Result<bool> {
-        let name = name(number);
+    fn take(&mut self, disk: &mut dyn Disk, file: File, findings: &mut Vec<Finding>) -> io::Result<bool> {
+        let File { number, is_thin, ref name, length } = file;
         if length == 0 {
             // The power went between a name and its first octet. On a card that can only be read it stays.
-            let _ = disk.remove(&name);
+            let _ = disk.remove(name);
             return Ok(false);
         }
-        let (summary, data_end, bytes, is_corrupt) = match examine(disk, number, length)? {
+        let (summary, data_end, bytes, is_corrupt) = match examine(disk, &file)? {
             Found::Strange(why) => {
-                set_aside(disk, &name, why, findings);
+                set_aside(disk, name, why, findings);
                 return Ok(false);
             }
             Found::Sealed(summary, data_end) => (summary, data_end, length, false),
             Found::Unsealed { was_sealed } => {
-                let (mut summary, data_end, bad) = scan(disk, number, length)?;
+                let (mut summary, data_end, bad) = scan(disk, &file)?;
                 if summary.boot.is_none() {
                     if let Some(Bad::Unreadable(error)) = bad {
                         return Err(error);
                     }
-                    set_aside(disk, &name, "it is half-written".into(), findings);
+                    set_aside(disk, name, "it is half-written".into(), findings);
                     return Ok(true);
                 }
                 let mut bytes = length;
@@ -195,7 +219,7 @@ impl Flash {
                     None => {
                         let cut = length - data_end;
                         // On a card that can only be read it stays as it is, and is read again next time.
-                        if let Ok(sealed) = finish(disk, number, data_end, &mut summary) {
+                        if let Ok(sealed) = finish(disk, &file, data_end, &mut summary) {
                             bytes = sealed;
                             if cut > 0 {
                                 findings.push(Finding::Cut { name: name.clone(), octets: cut });
@@ -207,7 +231,7 @@ impl Flash {
             }
         };
         if summary.agent_id != self.config.agent_id {
-            set_aside(disk, &name, format!("it belongs to the agent {:?}", summary.agent_id), findings);
+            set_aside(disk, name, format!("it belongs to the agent {:?}", summary.agent_id), findings);
             return Ok(false);
         }
         let Some(boot) = summary.boot else { return Ok(false) };
@@ -241,15 +265,9 @@ impl Flash {
                 lane.ended = Some(EndReason::Stopped);
             }
         }
-        self.segments.push_back(Segment {
-            number,
-            boot,
-            bytes,
-            data_end,
-            runs: summary.runs,
-            lost: summary.lost,
-            is_corrupt,
-        });
+        let segment = Segment::sealed(number, boot, summary, bytes, data_end);
+        let gain = if is_thin { 0 } else { segment.gain };
+        self.segments.push_back(Segment { is_corrupt, is_thin, gain, ..segment });
         Ok(is_corrupt)
     }
 
@@ -289,18 +307,18 @@ fn set_aside(disk: &mut dyn Disk, name: &str, why: String, findings: &mut Vec<Fi
     findings.push(Finding::SetAside { name: name.into(), why });
 }
 
-fn examine(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<Found> {
-    let name = name(number);
+fn examine(disk: &mut dyn Disk, file: &File) -> io::Result<Found> {
+    let File { number, ref name, length, .. } = *file;
     let from = length.saturating_sub(LAST);
     let mut last = vec![0; (length - from) as usize];
-    let (offset, was_sealed) = match disk.read(&name, from, &mut last) {
+    let (offset, was_sealed) = match disk.read(name, from, &mut last) {
         Ok(read) => {
             last.truncate(read);
             let offset = segment::summary_offset(&last);
             (offset, offset.is_some())
         }
         // What stands before it may be read.
-        Err(_) if answers(disk, &name) => (None, true),
+        Err(_) if answers(disk, name) => (None, true),
         Err(error) => return Err(error),
     };
     if let Some(offset) = offset
@@ -308,8 +326,8 @@ fn examine(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<Found> {
     {
         if offset < from {
             last = vec![0; most as usize];
-            let read = match disk.read(&name, offset, &mut last) {
-                Err(_) if answers(disk, &name) => 0,
+            let read = match disk.read(name, offset, &mut last) {
+                Err(_) if answers(disk, name) => 0,
                 read => read?,
             };
             last.truncate(read);
@@ -322,7 +340,7 @@ fn examine(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<Found> {
         }
     }
     let mut head = [0; HEAD];
-    let read = disk.read(&name, 0, &mut head)?;
+    let read = disk.read(name, 0, &mut head)?;
     Ok(match segment::kind(&head[..read]) {
         Kind::Ours => Found::Unsealed { was_sealed },
         Kind::Newer(version) => {
@@ -340,8 +358,8 @@ enum Bad {
 }
 
 /// Reads a segment from its beginning: what it holds, where that ends, and what is wrong there if it is not the end of the file.
-fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u64, Option<Bad>)> {
-    let name = name(number);
+fn scan(disk: &mut dyn Disk, file: &File) -> io::Result<(Summary, u64, Option<Bad>)> {
+    let File { number, ref name, length, .. } = *file;
     let mut records = Records::new(number, HEAD as u64);
     let mut summary = Summary::default();
     let mut chunk = vec![0; READ];
@@ -361,8 +379,8 @@ fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u
                 summary.note(&record);
             }
             Parsed::Short(_) => {
-                let read = match disk.read(&name, records.wanted_at(), &mut chunk) {
-                    Err(error) if answers(disk, &name) => {
+                let read = match disk.read(name, records.wanted_at(), &mut chunk) {
+                    Err(error) if answers(disk, name) => {
                         return Ok((summary, records.offset(), Some(Bad::Unreadable(error))));
                     }
                     read => read?,
@@ -379,13 +397,13 @@ fn scan(disk: &mut dyn Disk, number: u64, length: u64) -> io::Result<(Summary, u
 }
 
 /// Cuts a segment behind its last whole record and seals it; its length then.
-fn finish(disk: &mut dyn Disk, number: u64, data_end: u64, summary: &mut Summary) -> io::Result<u64> {
-    let name = name(number);
+fn finish(disk: &mut dyn Disk, file: &File, data_end: u64, summary: &mut Summary) -> io::Result<u64> {
+    let name = &file.name;
     let mut end = Vec::new();
-    segment::put(number, data_end, &Record::Summary(summary.clone()), &mut end);
+    segment::put(file.number, data_end, &Record::Summary(summary.clone()), &mut end);
     end.extend_from_slice(&segment::tail(data_end));
-    disk.truncate(&name, data_end)?;
-    disk.append(&name, &end)?;
-    disk.sync(&name)?;
+    disk.truncate(name, data_end)?;
+    disk.append(name, &end)?;
+    disk.sync(name)?;
     Ok(data_end + end.len() as u64)
 }

@@ -1,4 +1,4 @@
-//! Keeps the folder below its cap: the oldest segments go, and why is on the card before they do.
+//! Keeps the folder below its cap: the oldest segments are thinned (`thin`), then they go, and why is on the card before they do.
 //!
 //! What does not belong here: what the server has and goes for that (`store`).
 
@@ -8,18 +8,35 @@ use camagent_proto::frame::SkipReason;
 
 use super::{
     disk::Disk,
+    segment::Run,
     store::{Flash, LaneKey, MAX_LANES, MAX_SEGMENTS, Segment, name},
 };
 
 impl Flash {
-    /// Lets the oldest segments go until `needed` octets fit below the cap.
+    /// Lets go of the oldest until `needed` octets fit below the cap: first of what stands between key frames, then of whole segments.
     pub(super) fn make_room(&mut self, disk: &mut dyn Disk, needed: u64) -> io::Result<()> {
-        while (self.bytes() + needed > self.config.max_bytes
-            || self.segments.len() >= MAX_SEGMENTS
-            || self.lanes.len() >= MAX_LANES)
-            && self.evict_oldest(disk)?
-        {}
-        Ok(())
+        loop {
+            let is_crowded = self.segments.len() >= MAX_SEGMENTS || self.lanes.len() >= MAX_LANES;
+            if !is_crowded && self.has_room(needed) {
+                return Ok(());
+            }
+            if (is_crowded || !self.thin(disk)?) && !self.evict_oldest(disk)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Thins ahead of need, in small steps; whether there is more to do at once.
+    pub(crate) fn thin_ahead(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        if self.thinning.is_none() && self.has_room(self.config.segment_bytes() / 2) {
+            return Ok(false);
+        }
+        self.thin(disk)
+    }
+
+    /// Whether so many octets fit below the cap, and beside them the copy that a segment is thinned by.
+    fn has_room(&self, needed: u64) -> bool {
+        self.bytes() + needed + self.config.segment_bytes() / 2 <= self.config.max_bytes
     }
 
     /// The oldest segment goes, whatever the server has of it; `false` when there is none.
@@ -34,31 +51,39 @@ impl Flash {
                 return Ok(true);
             }
         }
-        let Segment { boot, runs, lost, .. } = self.segments[0].clone();
-        for run in runs {
+        self.evict(disk, 0, SkipReason::OverBudget)?;
+        Ok(true)
+    }
+
+    /// A segment goes. Why is on the card before that, or as soon as there is room for it.
+    pub(super) fn evict(&mut self, disk: &mut dyn Disk, at: usize, reason: SkipReason) -> io::Result<()> {
+        let Segment { number, boot, runs, lost, .. } = self.segments[at].clone();
+        for run in &runs {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
             let Some(lane) = self.lanes.get(&key) else { continue };
             let first = run.first.max(lane.freed);
             if first < run.end {
-                self.counts.frames_evicted += run.end - first;
-                self.lose(key, first, run.end - 1, SkipReason::OverBudget);
+                self.counts.frames_evicted += run.frames.min(run.end - first);
+                self.lose(key, first, run.end - 1, reason);
             }
         }
         // What it said of others that are lost has to be said again.
         for lost in lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
-            if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) {
+            let of_run = |run: &Run| (boot, run.track, run.epoch) == lost.lane() && run.contains(lost.first);
+            if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) && !runs.iter().any(of_run) {
                 self.note_lost(key, lost.first, lost.last, lost.reason);
             }
         }
-        // Why they are missing is on the card before they are, or as soon as there is room for it.
         let is_said = self.notes.is_empty() || self.write_notes(disk)?;
-        self.drop_segment(disk, 0)?;
+        // The open one may have been sealed meanwhile.
+        let at = self.segments.iter().position(|segment| segment.number == number);
+        at.map_or(Ok(()), |at| self.drop_segment(disk, at))?;
         self.forget_lanes();
         if !is_said {
             self.write_notes(disk)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Makes what was noted safe; `false` when a full card has no room for that.

@@ -71,6 +71,13 @@ pub(crate) struct Lost {
     pub(crate) info: Option<TrackInfo>,
 }
 
+impl Lost {
+    /// Which epoch: run, track and number.
+    pub(super) fn lane(&self) -> (BootId, u32, u64) {
+        (self.boot, self.track, self.epoch)
+    }
+}
+
 /// One record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Record {
@@ -100,10 +107,25 @@ pub(crate) struct Run {
     pub(crate) first: u64,
     /// The number behind the last one.
     pub(crate) end: u64,
+    /// How many there are; of a thinned segment fewer than numbers.
+    pub(crate) frames: u64,
     /// Octets of the frames.
     pub(crate) octets: u64,
     /// Times of arrival of the first and the last one.
     pub(crate) arrived_us: (u64, u64),
+}
+
+impl Run {
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        (self.first..self.end).contains(&sequence)
+    }
+}
+
+/// What of some numbers is not among others; both from the first to the last.
+pub(super) fn without(of: (u64, u64), others: (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
+    let before = (of.0 < others.0).then(|| (of.0, of.1.min(others.0 - 1)));
+    let behind = (others.1 < of.1).then(|| (of.0.max(others.1 + 1), of.1));
+    before.into_iter().chain(behind)
 }
 
 /// What a segment holds, without the frames.
@@ -113,6 +135,8 @@ pub(crate) struct Summary {
     pub(crate) agent_id: String,
     pub(crate) tracks: BTreeMap<(u32, u64), TrackInfo>,
     pub(crate) runs: Vec<Run>,
+    /// Octets of the frames that stay when it is thinned.
+    pub(crate) kept_octets: u64,
     pub(crate) clock: Option<Clock>,
     pub(crate) lost: Vec<Lost>,
     pub(crate) ends: Vec<(u32, u64, u64)>,
@@ -136,9 +160,20 @@ impl Summary {
         }
     }
 
-    /// What touches or overlaps is one loss: an outage that is longer than the card says of each segment that goes what went before it.
+    /// What touches or overlaps is one loss: an outage that is longer than the card says of each segment that goes what went before it. What is said later
+    /// for another reason is so: a thinned group may go whole.
     fn note_lost(&mut self, lost: &Lost) {
-        let of = |lost: &Lost| (lost.boot, lost.track, lost.epoch, lost.reason);
+        let of = |lost: &Lost| (lost.lane(), lost.reason);
+        let is_other = |known: &Lost| {
+            known.lane() == lost.lane()
+                && known.reason != lost.reason
+                && known.first <= lost.last
+                && lost.first <= known.last
+        };
+        for other in self.lost.extract_if(.., |known| is_other(known)).collect::<Vec<_>>() {
+            let left = without((other.first, other.last), (lost.first, lost.last));
+            self.lost.extend(left.map(|(first, last)| Lost { first, last, ..other.clone() }));
+        }
         let touches = |known: &&mut Lost| {
             of(known) == of(lost)
                 && lost.first <= known.last.saturating_add(1)
@@ -154,12 +189,19 @@ impl Summary {
         }
     }
 
+    /// Whether a frame stays when the segment is thinned: key frames and sound do.
+    pub(super) fn keeps(&self, epoch: u64, track: u32, head: &FrameHead) -> bool {
+        head.key || self.tracks.get(&(track, epoch)).is_some_and(|info| info.sample_rate > 0)
+    }
+
     pub(super) fn note_frame(&mut self, epoch: u64, track: u32, sequence: u64, head: &FrameHead, octets: u64) {
+        self.kept_octets += if self.keeps(epoch, track, head) { octets } else { 0 };
         let same = |run: &&mut Run| (run.track, run.epoch, run.end) == (track, epoch, sequence);
         // The last run of each track is near the end of the list.
         match self.runs.iter_mut().rev().take(256).find(same) {
             Some(run) => {
                 run.end += 1;
+                run.frames += 1;
                 run.octets += octets;
                 run.arrived_us.1 = head.arrival_us;
             }
@@ -168,6 +210,7 @@ impl Summary {
                 epoch,
                 first: sequence,
                 end: sequence + 1,
+                frames: 1,
                 octets,
                 arrived_us: (head.arrival_us, head.arrival_us),
             }),
@@ -201,6 +244,8 @@ impl Summary {
         for &(track, epoch, next) in &self.ends {
             [u64::from(track), epoch, next].into_iter().for_each(|value| varint::put(value, out));
         }
+        varint::put(self.kept_octets, out);
+        self.runs.iter().for_each(|run| varint::put(run.frames, out));
     }
 
     fn read(reader: &mut Reader) -> Result<Self, camagent_proto::Error> {
@@ -215,7 +260,7 @@ impl Summary {
             let track = reader.integer32("run track")?;
             let [epoch, first, count, octets, from, to] = integers(reader, "run")?;
             let end = first.saturating_add(count);
-            summary.runs.push(Run { track, epoch, first, end, octets, arrived_us: (from, to) });
+            summary.runs.push(Run { track, epoch, first, end, frames: count, octets, arrived_us: (from, to) });
         }
         if reader.integer("summary clock")? == 1 {
             summary.clock = Some(get_clock(reader)?);
@@ -227,6 +272,13 @@ impl Summary {
             let track = reader.integer32("end track")?;
             let [epoch, next] = integers(reader, "end")?;
             summary.ends.push((track, epoch, next));
+        }
+        // Older agents end here.
+        if reader.remaining() > 0 {
+            summary.kept_octets = reader.integer("kept octets")?;
+            for run in &mut summary.runs {
+                run.frames = reader.integer("frames of a run")?.min(run.end - run.first);
+            }
         }
         Ok(summary)
     }

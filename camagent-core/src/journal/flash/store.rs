@@ -16,11 +16,12 @@ use camagent_proto::{
 use super::{
     disk::Disk,
     segment::{self, Clock, EndReason, Lost, Record, Run, Summary},
+    thin::Thinning,
 };
 use crate::journal::Hole;
 
 /// Written to the file at once.
-const WRITE: usize = 64 << 10;
+pub(super) const WRITE: usize = 64 << 10;
 /// Runs of a segment; one with more is sealed.
 const MAX_RUNS: usize = 4_096;
 /// Epochs that are remembered; beyond, the oldest segments go.
@@ -70,6 +71,8 @@ pub(crate) struct Lane {
     pub(crate) lost: Vec<(u64, u64, SkipReason)>,
     /// Why there is nothing behind `end`; `None` while the epoch goes on.
     pub(crate) ended: Option<EndReason>,
+    /// The key frame of the group that an epoch of pictures is in, while it goes on.
+    pub(super) newest_key: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,8 +87,13 @@ pub(super) struct Segment {
     pub(super) lost: Vec<Lost>,
     /// Octets in the middle are wrong: it is set aside instead of removed.
     pub(super) is_corrupt: bool,
+    /// It was thinned: its file has another name.
+    pub(super) is_thin: bool,
+    /// Octets that go when it is thinned; 0 when it cannot be.
+    pub(super) gain: u64,
 }
 
+/// A segment that is being written.
 pub(super) struct Open {
     pub(super) number: u64,
     pub(super) summary: Summary,
@@ -105,7 +113,7 @@ pub(crate) struct FlashCounts {
     pub(crate) frame_octets: u64,
     /// Octets that were given to the folder for them.
     pub(crate) octets_written: u64,
-    /// Frames that went because of the cap before the server had them.
+    /// Frames that went because of the cap before the server had them, be it to keep their key frame.
     pub(crate) frames_evicted: u64,
 }
 
@@ -115,6 +123,8 @@ pub(crate) struct Flash {
     /// Sealed segments, oldest first.
     pub(super) segments: VecDeque<Segment>,
     pub(super) open: Option<Open>,
+    /// One that is being thinned.
+    pub(super) thinning: Option<Thinning>,
     pub(super) next_number: u64,
     pub(super) lanes: BTreeMap<LaneKey, Lane>,
     /// The runs whose segments are here, oldest first, and what their clocks showed.
@@ -129,6 +139,33 @@ pub(super) fn name(number: u64) -> String {
     format!("{number:016x}.camj")
 }
 
+/// The name of a thinned one, and of its copy that is made of the whole one.
+pub(super) fn thin_name(number: u64) -> String {
+    format!("{number:016x}.thin.camj")
+}
+
+impl Segment {
+    /// One that is sealed, by its summary.
+    pub(super) fn sealed(number: u64, boot: BootId, summary: Summary, bytes: u64, data_end: u64) -> Self {
+        let octets: u64 = summary.runs.iter().map(|run| run.octets).sum();
+        Self {
+            number,
+            boot,
+            bytes,
+            data_end,
+            gain: octets.saturating_sub(summary.kept_octets),
+            runs: summary.runs,
+            lost: summary.lost,
+            is_corrupt: false,
+            is_thin: false,
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        if self.is_thin { thin_name(self.number) } else { name(self.number) }
+    }
+}
+
 impl Flash {
     pub(super) fn empty(config: FlashConfig) -> Self {
         Self {
@@ -136,6 +173,7 @@ impl Flash {
             config,
             segments: VecDeque::new(),
             open: None,
+            thinning: None,
             next_number: 1,
             lanes: BTreeMap::new(),
             notes: Vec::new(),
@@ -151,7 +189,8 @@ impl Flash {
 
     /// Octets of all segments.
     pub(crate) fn bytes(&self) -> u64 {
-        let open = self.open.as_ref().map_or(0, |open| open.written + open.pending.len() as u64);
+        let copy = self.thinning.as_ref().map(|thinning| &thinning.copy);
+        let open: u64 = self.open.iter().chain(copy).map(Open::place).sum();
         open + self.segments.iter().map(|segment| segment.bytes).sum::<u64>()
     }
 
@@ -206,6 +245,9 @@ impl Flash {
         let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, frame.sequence));
         // What was lost between two appends was told by `lost`; numbers only grow.
         lane.end = lane.end.max(frame.sequence + 1);
+        if frame.head.key && info.sample_rate == 0 {
+            lane.newest_key = Some(frame.sequence);
+        }
         let open = self.open.as_mut().expect("a segment was just begun");
         if !open.summary.tracks.contains_key(&(info.track, info.epoch)) {
             open.put(&Record::Track(lane.described()));
@@ -213,7 +255,7 @@ impl Flash {
         for note in self.notes.drain(..) {
             open.put_note(note);
         }
-        segment::put_frame(open.number, open.place(), info.epoch, frame, payload, &mut open.pending);
+        open.put_frame(info.epoch, frame, payload);
         open.summary.note_frame(info.epoch, info.track, frame.sequence, &frame.head, frame.total);
         self.counts.frames += 1;
         self.counts.frame_octets += payload.len() as u64;
@@ -290,24 +332,13 @@ impl Flash {
         // A segment with a summary is believed without being read: what it sums up is safe before.
         self.sync(disk)?;
         let Some(open) = &mut self.open else { return Ok(()) };
-        let data_end = open.place();
-        let summary = Record::Summary(open.summary.clone());
-        segment::put(open.number, data_end, &summary, &mut open.pending);
-        open.pending.extend_from_slice(&segment::tail(data_end));
+        let data_end = open.put_end();
         let name = name(open.number);
         self.write(disk)?;
         disk.release(&name);
         self.sync(disk)?;
         let Some(open) = self.open.take() else { return Ok(()) };
-        self.segments.push_back(Segment {
-            number: open.number,
-            boot: self.config.boot,
-            bytes: open.written,
-            data_end,
-            runs: open.summary.runs,
-            lost: open.summary.lost,
-            is_corrupt: false,
-        });
+        self.segments.push_back(Segment::sealed(open.number, self.config.boot, open.summary, open.written, data_end));
         self.clean(disk)
     }
 
@@ -327,7 +358,8 @@ impl Flash {
         let segment = self.segments.iter_mut().find(|segment| segment.number == number);
         let Some(segment) = segment else { return Vec::new() };
         if !std::mem::replace(&mut segment.is_corrupt, true) {
-            self.damages.push(format!("{} is damaged: {why}", name(number)));
+            let name = segment.name();
+            self.damages.push(format!("{name} is damaged: {why}"));
         }
         let (boot, runs) = (segment.boot, segment.runs.clone());
         let mut passed = Vec::new();
@@ -427,8 +459,9 @@ impl Flash {
     }
 
     pub(super) fn drop_segment(&mut self, disk: &mut dyn Disk, at: usize) -> io::Result<()> {
+        self.stop_thinning(disk, self.segments[at].number)?;
         let segment = &self.segments[at];
-        let name = name(segment.number);
+        let name = segment.name();
         if segment.is_corrupt {
             disk.set_aside(&name)?
         } else {
@@ -455,15 +488,7 @@ impl Flash {
         disk.reserve(&name, self.config.segment_bytes().min(self.config.max_bytes.saturating_sub(self.bytes())));
         // From here on the number is taken, whatever fails.
         self.next_number += 1;
-        let mut open = Open {
-            number,
-            summary: Summary::default(),
-            written: 0,
-            synced: 0,
-            pending: Vec::with_capacity(WRITE + WRITE / 4),
-        };
-        open.pending.extend_from_slice(&segment::head());
-        open.put(&Record::Start { boot: self.config.boot, agent_id: self.config.agent_id.clone() });
+        let mut open = Open::new(number, self.config.boot, &self.config.agent_id);
         self.note_boot(self.config.boot, None);
         if let Some((_, Some(clock))) = self.boots.iter().find(|(boot, _)| *boot == self.config.boot) {
             open.put(&Record::Clock(*clock));
@@ -479,13 +504,8 @@ impl Flash {
     }
 
     fn write(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
-        let Some(open) = self.open.as_mut().filter(|open| !open.pending.is_empty()) else { return Ok(()) };
-        disk.append(&name(open.number), &open.pending)?;
-        open.written += open.pending.len() as u64;
-        self.counts.octets_written += open.pending.len() as u64;
-        open.pending.clear();
-        // A frame of megabytes is rare; its room is given back.
-        open.pending.shrink_to(WRITE + WRITE / 4);
+        let Some(open) = &mut self.open else { return Ok(()) };
+        self.counts.octets_written += open.write(disk, &name(open.number))?;
         Ok(())
     }
 
@@ -498,18 +518,54 @@ impl Flash {
 }
 
 impl Open {
+    /// One that begins with whose it is.
+    pub(super) fn new(number: u64, boot: BootId, agent_id: &str) -> Self {
+        let mut pending = Vec::with_capacity(WRITE + WRITE / 4);
+        pending.extend_from_slice(&segment::head());
+        let mut open = Self { number, summary: Summary::default(), written: 0, synced: 0, pending };
+        open.put(&Record::Start { boot, agent_id: agent_id.into() });
+        open
+    }
+
+    /// Writes what is pending: how many octets that were.
+    pub(super) fn write(&mut self, disk: &mut dyn Disk, name: &str) -> io::Result<u64> {
+        if self.pending.is_empty() {
+            return Ok(0);
+        }
+        disk.append(name, &self.pending)?;
+        let octets = self.pending.len() as u64;
+        self.written += octets;
+        self.pending.clear();
+        // A frame of megabytes is rare; its room is given back.
+        self.pending.shrink_to(WRITE + WRITE / 4);
+        Ok(octets)
+    }
+
+    /// Appends a summary of all that was written, and the end of the file: where the summary begins.
+    pub(super) fn put_end(&mut self) -> u64 {
+        let data_end = self.place();
+        segment::put(self.number, data_end, &Record::Summary(self.summary.clone()), &mut self.pending);
+        self.pending.extend_from_slice(&segment::tail(data_end));
+        data_end
+    }
+
     /// Where the next octet will stand in the file.
-    fn place(&self) -> u64 {
+    pub(super) fn place(&self) -> u64 {
         self.written + self.pending.len() as u64
     }
 
-    fn put(&mut self, record: &Record) {
+    pub(super) fn put(&mut self, record: &Record) {
         segment::put(self.number, self.place(), record, &mut self.pending);
         self.summary.note(record);
     }
 
+    /// A frame, whose octets are `payload`.
+    pub(super) fn put_frame(&mut self, epoch: u64, frame: &FrameStart, payload: &[u8]) {
+        segment::put_frame(self.number, self.place(), epoch, frame, payload, &mut self.pending);
+    }
+
     /// What is lost names its track where the segment does not: those that have its frames may be gone when this one is read.
-    fn put_note(&mut self, mut note: Record) {
+    pub(super) fn put_note(&mut self, mut note: Record) {
         if let Record::Lost(lost) = &mut note {
             let is_named = self.summary.tracks.contains_key(&(lost.track, lost.epoch));
             lost.info.take_if(|_| self.summary.boot == Some(lost.boot) && is_named);
@@ -520,12 +576,21 @@ impl Open {
 
 impl Lane {
     pub(super) fn new(info: &TrackInfo, oldest: u64) -> Self {
-        Self { info: info.clone(), oldest, end: oldest, freed: 0, was_freed: 0, lost: Vec::new(), ended: None }
+        Self {
+            info: info.clone(),
+            oldest,
+            end: oldest,
+            freed: 0,
+            was_freed: 0,
+            lost: Vec::new(),
+            ended: None,
+            newest_key: None,
+        }
     }
 
     /// The track as segments describe it: `next` is the first number that the server may lack. Who finds nothing of it in the folder later knows that
     /// something is missing in front.
-    fn described(&self) -> TrackInfo {
+    pub(super) fn described(&self) -> TrackInfo {
         TrackInfo { next: self.oldest.max(self.freed), ..self.info.clone() }
     }
 
@@ -544,10 +609,14 @@ impl Lane {
         ranges
     }
 
-    /// Numbers `first..=last` had to go.
+    /// Numbers `first..=last` had to go. What was said of them before was of the time before: a thinned group may go whole.
     pub(super) fn lose(&mut self, first: u64, last: u64, reason: SkipReason) {
         self.oldest = self.oldest.min(first);
         self.end = self.end.max(last + 1);
+        let before = std::mem::take(&mut self.lost);
+        for (from, to, why) in before {
+            self.lost.extend(segment::without((from, to), (first, last)).map(|(from, to)| (from, to, why)));
+        }
         self.lost.push((first, last, reason));
         self.lost.sort_unstable_by_key(|lost| lost.0);
         self.lost.dedup_by(|next, before| {

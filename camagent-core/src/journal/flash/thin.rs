@@ -1,0 +1,428 @@
+//! Thinning: when the folder comes to its cap, of old segments only key frames and sound stay, as of old groups in memory
+//! ([`SkipReason::Thinned`]). So an outage that is longer than the card ends as a slide show before it ends as a hole.
+//!
+//! What stays is copied beside the segment, which then goes: as long as it is there it counts, and a copy that is not finished when the power goes is
+//! removed at the next start. A segment of which more than half would stay is not worth that. The group that a track is in stays whole.
+//!
+//! What does not belong here: when there is too much (`room`).
+
+use std::io;
+
+use bytes::Bytes;
+use camagent_proto::{frame::SkipReason, message::BootId};
+
+use super::{
+    disk::{Disk, answers},
+    segment::{HEAD, Lost, Parsed, Record, Records, Run},
+    store::{Flash, LaneKey, Open, Segment, WRITE, name, thin_name},
+};
+
+/// Read at once.
+const READ: usize = 64 << 10;
+/// Read in one step: whoever thins has other things to do too.
+const STEP: usize = 256 << 10;
+
+/// A segment that is being copied without what goes.
+pub(super) struct Thinning {
+    number: u64,
+    boot: BootId,
+    /// Where the records that are copied end.
+    end: u64,
+    records: Records,
+    runs: Vec<Run>,
+    /// Frames of each run that went, and that the server did not have.
+    gone: Vec<u64>,
+    pub(super) copy: Open,
+}
+
+impl Flash {
+    /// One step of thinning; `false` when there is nothing to thin, or no room for a copy.
+    pub(super) fn thin(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        if self.thinning.is_none() && !self.begin_thinning(disk)? {
+            return Ok(false);
+        }
+        if self.copy_on(disk)? {
+            self.replace(disk)?;
+        }
+        Ok(true)
+    }
+
+    /// The copy of this segment is not wanted any more.
+    pub(super) fn stop_thinning(&mut self, disk: &mut dyn Disk, number: u64) -> io::Result<()> {
+        match self.thinning.take_if(|thinning| thinning.number == number) {
+            Some(thinning) => disk.remove(&thin_name(thinning.number)),
+            None => Ok(()),
+        }
+    }
+
+    /// The oldest segment that is worth it.
+    fn begin_thinning(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        let Some(segment) = self.segments.iter().find(|segment| self.is_worth_thinning(segment)) else {
+            return Ok(false);
+        };
+        let Segment { number, boot, data_end, bytes, gain, .. } = *segment;
+        if self.bytes() + bytes - gain > self.config.max_bytes {
+            return Ok(false);
+        }
+        let runs = segment.runs.iter().map(|run| Run { frames: 0, octets: 0, ..run.clone() }).collect();
+        disk.create(&thin_name(number))?;
+        disk.reserve(&thin_name(number), bytes - gain);
+        self.thinning = Some(Thinning {
+            number,
+            boot,
+            end: data_end,
+            records: Records::new(number, HEAD as u64),
+            gone: vec![0; segment.runs.len()],
+            runs,
+            copy: Open::new(number, boot, &self.config.agent_id),
+        });
+        Ok(true)
+    }
+
+    fn is_worth_thinning(&self, segment: &Segment) -> bool {
+        let goes_on = |run: &Run| {
+            let lane = self.lane(&LaneKey { boot: segment.boot, track: run.track, epoch: run.epoch });
+            let of_group = lane.filter(|lane| lane.ended.is_none()).and_then(|lane| lane.newest_key);
+            of_group.is_some_and(|key| key < run.end)
+        };
+        !segment.is_corrupt && segment.gain >= segment.bytes / 2 && !segment.runs.iter().any(goes_on)
+    }
+
+    /// Copies a step further; whether that was the last one.
+    fn copy_on(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        let Some(thinning) = &mut self.thinning else { return Ok(false) };
+        let whole = name(thinning.number);
+        let mut octets = 0;
+        while octets < STEP && thinning.records.offset() < thinning.end {
+            match thinning.records.next() {
+                Parsed::Record(record, _) => {
+                    let boot = thinning.boot;
+                    let lane = |track, epoch| self.lanes.get(&LaneKey { boot, track, epoch });
+                    thinning.take(record, |track, epoch| lane(track, epoch).map_or(u64::MAX, |lane| lane.freed));
+                }
+                Parsed::Short(_) => {
+                    let at = thinning.records.wanted_at();
+                    let left = usize::try_from(thinning.end.saturating_sub(at)).unwrap_or(READ);
+                    let mut chunk = vec![0; READ.min(left)];
+                    match disk.read(&whole, at, &mut chunk) {
+                        Ok(read) if read > 0 && left > 0 => {
+                            octets += read;
+                            thinning.records.feed(&chunk[..read]);
+                        }
+                        Err(error) if !answers(disk, &whole) => return Err(error),
+                        _ => return self.give_up_thinning(disk),
+                    }
+                }
+                Parsed::Bad(_) => return self.give_up_thinning(disk),
+            }
+            if thinning.copy.pending.len() >= WRITE {
+                self.counts.octets_written += thinning.copy.write(disk, &thin_name(thinning.number))?;
+            }
+        }
+        Ok(thinning.records.offset() >= thinning.end)
+    }
+
+    /// What is wrong with it shows when it is read for the server; until then it stays as it is.
+    fn give_up_thinning(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        let Some(number) = self.thinning.as_ref().map(|thinning| thinning.number) else { return Ok(false) };
+        let of_number = self.segments.iter_mut().filter(|segment| segment.number == number);
+        of_number.for_each(|segment| segment.gain = 0);
+        self.stop_thinning(disk, number)?;
+        Ok(false)
+    }
+
+    /// The copy takes the segment's place.
+    fn replace(&mut self, disk: &mut dyn Disk) -> io::Result<()> {
+        let Some(thinning) = &mut self.thinning else { return Ok(()) };
+        let (number, boot) = (thinning.number, thinning.boot);
+        if thinning.runs.iter().all(|run| run.frames == 0) {
+            // Nothing stays: it needs no file.
+            let at = self.segments.iter().position(|segment| segment.number == number);
+            return at.map_or(Ok(()), |at| self.evict(disk, at, SkipReason::Thinned));
+        }
+        let mut lost = Vec::new();
+        for (run, gone) in thinning.runs.iter().zip(&thinning.gone).filter(|(_, gone)| **gone > 0) {
+            let (track, epoch) = (run.track, run.epoch);
+            let Some(lane) = self.lanes.get(&LaneKey { boot, track, epoch }) else { continue };
+            // What is there is read; of all else between the first and the last number this is why.
+            let (first, last, info) = (run.first.max(lane.freed), run.end - 1, Some(lane.described()));
+            if first <= last {
+                lost.push(Lost { boot, track, epoch, first, last, reason: SkipReason::Thinned, info });
+                self.counts.frames_evicted += gone;
+            }
+        }
+        lost.iter().cloned().for_each(|lost| thinning.copy.put_note(Record::Lost(lost)));
+        thinning.copy.summary.runs = std::mem::take(&mut thinning.runs);
+        let data_end = thinning.copy.put_end();
+        let thin = thin_name(number);
+        self.counts.octets_written += thinning.copy.write(disk, &thin)?;
+        disk.release(&thin);
+        disk.sync(&thin)?;
+        disk.sync_folder()?;
+        disk.remove(&name(number))?;
+        let Some(Thinning { copy, .. }) = self.thinning.take() else { return Ok(()) };
+        for Lost { track, epoch, first, last, .. } in lost {
+            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
+                lane.lose(first, last, SkipReason::Thinned);
+            }
+        }
+        if let Some(segment) = self.segments.iter_mut().find(|segment| segment.number == number) {
+            *segment = Segment {
+                is_thin: true,
+                gain: 0,
+                ..Segment::sealed(number, boot, copy.summary, copy.written, data_end)
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Thinning {
+    /// Copies a record, or leaves a frame out. `freed` says below which number the server has all.
+    fn take(&mut self, record: Record, freed: impl Fn(u32, u64) -> u64) {
+        let Record::Frame { epoch, mut frame } = record else {
+            // It says whose it is already, and is summed up anew.
+            if !matches!(record, Record::Start { .. } | Record::Summary(_)) {
+                self.copy.put(&record);
+            }
+            return;
+        };
+        let of_run = |run: &Run| (run.track, run.epoch) == (frame.track, epoch) && run.contains(frame.sequence);
+        let Some(at) = self.runs.iter().position(of_run) else { return };
+        if frame.sequence < freed(frame.track, epoch) {
+            return;
+        }
+        let summary = &mut self.copy.summary;
+        if !summary.keeps(epoch, frame.track, &frame.head) {
+            self.gone[at] += 1;
+            return;
+        }
+        let octets = std::mem::replace(&mut frame.payload, Bytes::new());
+        (self.runs[at].frames, self.runs[at].octets) = (self.runs[at].frames + 1, self.runs[at].octets + frame.total);
+        summary.kept_octets += frame.total;
+        self.copy.put_frame(epoch, &frame, &octets);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            backlog::{Cursor, Look},
+            segment::tests::info,
+            sim::{SimDisk, random},
+            tests::{append, assert_explained, config, key, open, read, start},
+        },
+        *,
+    };
+
+    const CAP: u64 = 2 << 20;
+
+    /// Appends frames up to `end`, made safe every 25.
+    fn fill(flash: &mut Flash, card: &SimDisk, frames: std::ops::Range<u64>) {
+        for sequence in frames {
+            append(flash, &mut card.clone(), 1, 0, sequence).unwrap();
+            if sequence % 25 == 24 {
+                flash.sync(&mut card.clone()).unwrap();
+                assert!(card.used() <= CAP, "{} of {CAP}", card.used());
+            }
+        }
+    }
+
+    fn numbers(flash: &mut Flash, card: &SimDisk) -> Vec<u64> {
+        read(flash, card).iter().map(|frame| frame.2).collect()
+    }
+
+    #[test]
+    fn the_oldest_segments_are_thinned_before_any_goes_whole() {
+        for (end, goes_whole) in [(2_500, false), (5_000, false), (15_000, true)] {
+            let card = SimDisk::new(1, u64::MAX);
+            let (mut flash, _) = open(&card, 1, CAP);
+            fill(&mut flash, &card, 0..end);
+            let lost = flash.lane(&key(1, 0)).unwrap().lost.clone();
+            let (gone, thinned) = match lost[..] {
+                [(0, thinned, SkipReason::Thinned)] => (0, thinned + 1),
+                [(0, gone, SkipReason::OverBudget), (next, thinned, SkipReason::Thinned)] if next == gone + 1 => {
+                    (next, thinned + 1)
+                }
+                _ => panic!("{end}: {lost:?}"),
+            };
+            assert_eq!(gone > 0, goes_whole, "{end}: {lost:?}");
+            let is_there = |number: &u64| *number >= thinned || *number >= gone && number.is_multiple_of(25);
+            let left: Vec<u64> = (0..end).filter(is_there).collect();
+            assert_eq!(numbers(&mut flash, &card), left, "{end}: {lost:?}");
+            assert_eq!(flash.counts().frames_evicted, end - left.len() as u64, "each is counted once");
+
+            // It is still known after a power cut, and until the server has heard of it.
+            card.cut_power();
+            let (mut flash, findings) = open(&card, 2, CAP);
+            assert_eq!((findings.len(), &flash.lane(&key(1, 0)).unwrap().lost), (0, &lost), "{findings:?}");
+            assert_eq!(numbers(&mut flash, &card), left);
+            flash.free(&mut card.clone(), &key(1, 0), thinned).unwrap();
+            assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, []);
+            assert!(card.names().iter().all(|name| !name.contains("thin")), "what the server has goes");
+        }
+    }
+
+    #[test]
+    fn the_newest_frames_are_whole_as_long_as_older_ones_can_be_thinned() {
+        let card = SimDisk::new(1, u64::MAX);
+        let (mut flash, _) = open(&card, 1, CAP);
+        fill(&mut flash, &card, 0..2_500);
+        let [(0, thinned, _)] = flash.lane(&key(1, 0)).unwrap().lost[..] else { panic!() };
+        assert!((1_000..1_700).contains(&thinned), "{thinned}: no more is thinned than has to be");
+    }
+
+    #[test]
+    fn a_power_cut_at_any_write_costs_nothing_that_was_safe() {
+        let mut with_copy = 0;
+        for seed in 0..60 {
+            let card = SimDisk::new(seed, u64::MAX);
+            let mut disk = card.clone();
+            let (mut flash, _) = open(&card, 1, 1 << 20);
+            fill(&mut flash, &card, 0..750);
+            let mut state = seed * 31 + 7;
+            card.fail_in(random(&mut state) % 80);
+            let mut safe = 750;
+            for sequence in 750.. {
+                let done = append(&mut flash, &mut disk, 1, 0, sequence).and_then(|()| flash.thin_ahead(&mut disk));
+                if done.is_err() {
+                    break;
+                }
+                if sequence % 25 == 24 {
+                    if flash.sync(&mut disk).is_err() {
+                        break;
+                    }
+                    safe = sequence + 1;
+                }
+            }
+            with_copy += u64::from(flash.thinning.is_some());
+            card.cut_power();
+            let (mut flash, _) = open(&card, 2, 1 << 20);
+            assert_explained(&mut flash, &card, safe, &format!("seed {seed}"));
+            let found = numbers(&mut flash, &card);
+            assert!(found.is_sorted_by(|one, next| one < next), "seed {seed}: a frame came twice");
+            let lost = flash.lane(&key(1, 0)).unwrap().lost.clone();
+            let [(0, thinned, SkipReason::Thinned)] = lost[..] else { panic!("seed {seed}: {lost:?}") };
+            let (keys, rest): (Vec<u64>, Vec<u64>) = found.iter().partition(|number| **number <= thinned);
+            assert!(keys.iter().copied().eq((0..=thinned).step_by(25)), "seed {seed}: key frames stay");
+            assert!(rest.iter().copied().zip(thinned + 1..).all(|(number, wanted)| number == wanted), "seed {seed}");
+        }
+        assert!(with_copy > 5, "{with_copy} of 60 cuts were while a segment was copied");
+    }
+
+    #[test]
+    fn who_reads_in_a_segment_that_is_thinned_goes_on_behind_what_was_read() {
+        let card = SimDisk::new(1, u64::MAX);
+        let (mut flash, _) = open(&card, 1, CAP);
+        fill(&mut flash, &card, 0..1_000);
+        let mut cursor = Cursor::new();
+        let mut found = Vec::new();
+        let mut look = |flash: &mut Flash, most: usize| {
+            while found.len() < most {
+                match cursor.look(flash, &mut card.clone(), |_| u64::MAX).unwrap() {
+                    Look::Frame(stored) => found.push(stored.frame.sequence),
+                    Look::Later => {}
+                    Look::End => break,
+                }
+            }
+            found.clone()
+        };
+        assert_eq!(look(&mut flash, 60), (0..60).collect::<Vec<_>>());
+        fill(&mut flash, &card, 1_000..2_000);
+        let [(0, thinned, SkipReason::Thinned)] = flash.lane(&key(1, 0)).unwrap().lost[..] else { panic!() };
+        let is_there = |number: &u64| *number < 60 || *number > thinned || number.is_multiple_of(25);
+        assert_eq!(look(&mut flash, usize::MAX), (0..2_000).filter(is_there).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_group_that_a_track_is_in_stays_whole_and_goes_without_a_file_when_it_is_over() {
+        let card = SimDisk::new(1, u64::MAX);
+        let mut disk = card.clone();
+        let (mut flash, _) = open(&card, 1, CAP);
+        let mut push = |flash: &mut Flash, sequence: u64, is_key: bool| {
+            let mut frame = start(0, sequence, 4_000);
+            frame.head.key = is_key;
+            flash.append(&mut disk, &info(0, 1), &frame, &[7; 4_000]).unwrap();
+        };
+        // A group of 1.6 MB, in several segments: there is no room for it twice.
+        (0..400).for_each(|sequence| push(&mut flash, sequence, sequence == 0));
+        assert!(flash.segments.len() > 3);
+        assert!(!flash.thin(&mut card.clone()).unwrap(), "nothing can be thinned");
+        (400..600).for_each(|sequence| push(&mut flash, sequence, sequence == 400));
+        let thin: Vec<u64> = flash.segments.iter().filter(|one| one.is_thin).map(|one| one.number).collect();
+        assert_eq!(thin, [1], "the key frame is kept, and of segments without one nothing");
+        let [(0, last, SkipReason::Thinned)] = flash.lane(&key(1, 0)).unwrap().lost[..] else { panic!() };
+        assert!((100..400).contains(&last), "{last}");
+        // Why, outlives a power cut, also where it stands in no segment of its own.
+        flash.sync(&mut card.clone()).unwrap();
+        card.cut_power();
+        let (flash, _) = open(&card, 2, CAP);
+        assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [(0, last, SkipReason::Thinned)]);
+    }
+
+    #[test]
+    fn what_is_mostly_key_frames_is_not_copied() {
+        let card = SimDisk::new(1, u64::MAX);
+        let mut disk = card.clone();
+        let (mut flash, _) = open(&card, 1, CAP);
+        for sequence in 0..2_000 {
+            let mut frame = start(0, sequence, 4_000);
+            frame.head.key = true;
+            flash.append(&mut disk, &info(0, 1), &frame, &[7; 4_000]).unwrap();
+        }
+        let counts = flash.counts();
+        assert!(counts.octets_written < counts.frame_octets / 50 * 51, "{counts:?}");
+        let [(0, last, SkipReason::OverBudget)] = flash.lane(&key(1, 0)).unwrap().lost[..] else { panic!() };
+        assert_eq!(counts.frames_evicted, last + 1);
+    }
+
+    #[test]
+    fn sound_stays_and_what_the_server_has_is_not_copied() {
+        let card = SimDisk::new(1, u64::MAX);
+        let mut disk = card.clone();
+        let (mut flash, _) = open(&card, 1, CAP);
+        for sequence in 0..2_400 {
+            append(&mut flash, &mut disk, 1, 0, sequence).unwrap();
+            if sequence % 12 == 0 {
+                append(&mut flash, &mut disk, 1, 1, sequence / 12).unwrap();
+            }
+        }
+        flash.sync(&mut disk).unwrap();
+        let lost = |flash: &Flash, track| flash.lane(&key(1, track)).unwrap().lost.clone();
+        let (pictures, sound) = (lost(&flash, 0), lost(&flash, 1));
+        assert!(matches!(pictures[..], [(0, _, SkipReason::Thinned)]) && sound.is_empty(), "{pictures:?} {sound:?}");
+        let found = read(&mut flash, &card);
+        let of_sound: Vec<u64> = found.iter().filter(|frame| frame.1 == 1).map(|frame| frame.2).collect();
+        assert_eq!(of_sound, (0..200).collect::<Vec<_>>());
+
+        let card = SimDisk::new(1, u64::MAX);
+        let (mut flash, _) = open(&card, 1, CAP);
+        fill(&mut flash, &card, 0..600);
+        flash.free(&mut card.clone(), &key(1, 0), 130).unwrap();
+        fill(&mut flash, &card, 600..1_700);
+        let first = flash.lane(&key(1, 0)).unwrap().lost[0];
+        assert!(first.0 == 130 && first.2 == SkipReason::Thinned, "{first:?}");
+        assert_eq!(numbers(&mut flash, &card)[..2], [150, 175]);
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_is_left_to_those_who_read_it() {
+        let card = SimDisk::new(1, u64::MAX);
+        let (mut flash, _) = open(&card, 1, CAP);
+        fill(&mut flash, &card, 0..1_000);
+        card.fail_reads(&name(1), 100_000);
+        fill(&mut flash, &card, 1_000..1_700);
+        assert!(flash.segments[0].number == 1 && !flash.segments[0].is_thin);
+        assert!(flash.segments[1].is_thin && !card.names().contains(&thin_name(1)));
+        let found = numbers(&mut flash, &card);
+        assert_eq!(found[..3], [0, 1, 2]);
+        let lost = flash.lane(&key(1, 0)).unwrap().lost.clone();
+        let [(_, last, SkipReason::Corrupt), (next, _, SkipReason::Thinned)] = lost[..] else { panic!("{lost:?}") };
+        assert_eq!(next, last + 1);
+        // Its damage is the same for the next run.
+        let config = config(1, CAP);
+        let (again, _) = Flash::open(&mut card.clone(), config, Some(&flash)).unwrap();
+        assert_eq!(again.lane(&key(1, 0)).unwrap().lost, lost);
+    }
+}
