@@ -20,7 +20,8 @@ pub enum StorageMode {
 pub struct Storage {
     /// The folder. It must be there: the agent does not create it, so that the mount point of a card that is not there stays empty.
     pub path: PathBuf,
-    /// Bytes that the frames may take, 1 MiB to 4 TiB. Default 1 GiB, half an hour of 4 Mbit/s. Beyond, the oldest go.
+    /// Bytes that the frames may take, 1 MiB to 4 TiB. Default 1 GiB, half an hour of 4 Mbit/s. Beyond, of the oldest only key frames and sound
+    /// stay, then they go.
     pub max_bytes: u64,
     /// When it is written to. Default `Spill`.
     pub mode: StorageMode,

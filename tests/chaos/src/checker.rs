@@ -577,7 +577,8 @@ impl Checker {
         let was_lowered = self.card_full_us.is_some_and(|full| self.card_is_full || full + CARD_WHOLE_US > now_us);
         let card_octets = boot.policy.card_octets.map(|card| if was_lowered { card.min(CARD_LEAST) } else { card });
         let was_card_full = |frame: &Frame| {
-            let beside = if reason == Reason::Thinned { frame.keys_before } else { 0 };
+            // What is not thinned because it is mostly key frames is less than twice as much as these.
+            let beside = if reason == Reason::Thinned { 2 * frame.keys_before } else { 0 };
             let is_over = card_octets.is_some_and(|card| beside + octets - frame.octets_before >= card / 2);
             is_over || boot.policy.card_octets.is_some() && card_bad_us.is_some_and(|bad| bad >= frame.pushed_us)
         };

@@ -5,8 +5,9 @@
 //! of frames that were in memory only, all of them. A frame leaves memory for the card only after it is safe there. A segment's first
 //! record and its name are safe before a frame is written into it; what a power cut leaves behind the last whole record is cut at the next start.
 //!
-//! **What wears the card.** Frames are appended, never rewritten. Beside the frames' octets there are about 20 for each frame, a summary for each
-//! segment, and the last page of each sync once more.
+//! **What wears the card.** Frames are appended, never rewritten; key frames and sound are copied once when an outage is longer than the card.
+//! Beside the frames' octets there are about 20 for each frame, a summary for each segment, and the last page of each sync once more, with what the
+//! file system writes for it: so it is synced no oftener than has to be, and a segment's room is set aside when it begins.
 //!
 //! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go, `room` what goes when there is no more room, `thin` how,
 //! `open` what a folder turns out to hold, `backlog` how it is read back. What does not belong here: which frames come here, and when.

@@ -41,9 +41,11 @@ pub(crate) struct FlashConfig {
 }
 
 impl FlashConfig {
-    /// Octets of a segment. A thousand of them fill the folder, so that opening it reads a thousand places; what an unplanned end leaves open is read whole.
+    /// Octets of a segment. Each costs the card some pages of the file system's own, and opening reads a place of each; but the one that an unplanned end
+    /// leaves open is read whole. A full folder has no more than half of [`MAX_SEGMENTS`]: thinned ones are smaller.
     pub(crate) fn segment_bytes(&self) -> u64 {
-        (self.max_bytes / 1_024).clamp(256 << 10, 32 << 20).min(self.max_bytes / 4)
+        let usual = (self.max_bytes / 256).clamp(256 << 10, 32 << 20).min(self.max_bytes / 4);
+        usual.max(self.max_bytes / (MAX_SEGMENTS as u64 / 2))
     }
 }
 

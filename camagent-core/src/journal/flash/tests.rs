@@ -208,7 +208,7 @@ fn little_is_written_beside_the_frames() {
 fn opening_looks_at_one_place_of_each_segment() {
     let card = SimDisk::new(1, u64::MAX);
     let mut disk = card.clone();
-    let (mut flash, _) = open(&card, 1, 256 << 20);
+    let (mut flash, _) = open(&card, 1, 64 << 20);
     let mut sequence = 0;
     while card.names().len() < 200 {
         append(&mut flash, &mut disk, 1, 0, sequence).unwrap();
@@ -216,7 +216,7 @@ fn opening_looks_at_one_place_of_each_segment() {
     }
     flash.seal(&mut disk).unwrap();
     let before = card.reads();
-    let (flash, _) = open(&card, 2, 256 << 20);
+    let (flash, _) = open(&card, 2, 64 << 20);
     assert_eq!(card.reads() - before, 200);
     assert_eq!(flash.lane(&key(1, 0)).unwrap().end, sequence);
 }
