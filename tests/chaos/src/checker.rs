@@ -609,13 +609,19 @@ impl Checker {
         // With one that had to go those go that refer to it, also those that came when it had to.
         let group = state.frames[..=from].iter().rposition(|frame| frame.key).unwrap_or(0);
         let mut has_gone = state.frames[group..from].iter().any(|frame| frame.may_be_evicted);
+        // The same of the card's files, whose last group may go on in the next one.
+        let has_card = policy.card_octets.is_some();
+        let mut follows = from > 0 && state.frames[from - 1].skipped.is_some_and(|(before, _)| before == reason);
         for (index, frame) in state.frames.iter_mut().enumerate().take(to + 1).skip(from) {
             has_gone = frame.may_be_evicted || has_gone && !frame.key;
             let is_true = match reason {
-                Reason::OverBudget => frame.is_refused || has_gone || was_card_full(frame),
+                Reason::OverBudget => {
+                    frame.is_refused || has_gone || was_card_full(frame) || follows && !frame.key && has_card
+                }
                 Reason::Thinned => {
                     let is_over = is_left || index < newest_key;
-                    !frame.key && is_over && (boot.is_short_for(frame) || was_card_full(frame))
+                    let is_short = boot.is_short_for(frame) || was_card_full(frame) || follows && has_card;
+                    !frame.key && is_over && is_short
                 }
                 // What the live reader told as lost had its cause then.
                 Reason::Live => frame.taken || frame.skipped.is_some(),
@@ -629,6 +635,7 @@ impl Checker {
                 Reason::Refused => frame.is_refused,
                 Reason::PowerCut | Reason::Other(_) => false,
             };
+            follows = is_true;
             // What a server took and did not store is as good as never taken.
             let is_had = if policy.records { frame.acknowledged } else { frame.taken };
             if !is_true && !is_had && wrong.is_none() {

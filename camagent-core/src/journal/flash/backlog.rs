@@ -107,7 +107,7 @@ impl Cursor {
             let why = match records.next() {
                 Parsed::Record(Record::Frame { epoch, frame }, _) => {
                     let key = LaneKey { boot, track: frame.track, epoch };
-                    if frame.sequence < below(&key) && self.wants(flash, key, frame.sequence) {
+                    if frame.sequence < below(&key) && self.wants(flash, key, &frame) {
                         self.next.insert(key, frame.sequence + 1);
                         return Ok(Look::Frame(Stored { key, frame }));
                     }
@@ -169,7 +169,9 @@ impl Cursor {
         self.records = None;
     }
 
-    fn wants(&self, flash: &Flash, key: LaneKey, sequence: u64) -> bool {
-        flash.lane(&key).is_some_and(|lane| sequence >= lane.freed.max(self.next_of(&key)))
+    fn wants(&self, flash: &Flash, key: LaneKey, frame: &FrameStart) -> bool {
+        flash.lane(&key).is_some_and(|lane| {
+            frame.sequence >= lane.freed.max(self.next_of(&key)) && !lane.has_given_up(frame.sequence, &frame.head)
+        })
     }
 }

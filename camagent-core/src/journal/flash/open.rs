@@ -157,8 +157,12 @@ impl Flash {
         for (key, lane) in &before.lanes {
             for &(first, last, reason) in &lane.lost {
                 let known = self.lanes.get(key).map(|lane| lane.lost.as_slice()).unwrap_or_default();
-                if !known.iter().any(|lost| lost.0 <= first && last <= lost.1) {
-                    self.lose_of(*key, lane, first, last, reason);
+                if known.iter().any(|lost| lost.0 <= first && last <= lost.1) {
+                    continue;
+                }
+                // What was to go and is there did not go.
+                for (first, end) in self.absent(key, first, last + 1) {
+                    self.lose_of(*key, lane, first, end - 1, reason);
                 }
             }
         }

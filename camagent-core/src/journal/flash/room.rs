@@ -57,14 +57,17 @@ impl Flash {
 
     /// A segment goes. Why is on the card before that, or as soon as there is room for it.
     pub(super) fn evict(&mut self, disk: &mut dyn Disk, at: usize, reason: SkipReason) -> io::Result<()> {
-        let Segment { number, boot, runs, lost, .. } = self.segments[at].clone();
+        let Segment { number, boot, runs, lost, is_thin, .. } = self.segments[at].clone();
         for run in &runs {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
             let Some(lane) = self.lanes.get(&key) else { continue };
             let first = run.first.max(lane.freed);
             if first < run.end {
-                self.counts.frames_evicted += run.frames.min(run.end - first);
-                self.lose(key, first, run.end - 1, reason);
+                let end = self.end_of_group(number, key, run.end);
+                // What was thinned was counted then.
+                let own = if is_thin { run.frames.min(run.end - first) } else { lane.not_lost_yet(first, run.end) };
+                self.counts.frames_evicted += own + lane.not_lost_yet(run.end, end);
+                self.lose(key, first, end - 1, reason);
             }
         }
         // What it said of others that are lost has to be said again.
@@ -84,6 +87,25 @@ impl Flash {
             self.write_notes(disk)?;
         }
         Ok(())
+    }
+
+    /// Where the pictures end that refer to one before `next`, which goes from this segment: at the next key frame, in whatever segment that is. They go
+    /// with it, and are not read any more ([`Lane::has_given_up`](super::store::Lane)).
+    pub(super) fn end_of_group(&self, number: u64, key: LaneKey, next: u64) -> u64 {
+        let is_picture = self.lane(&key).is_some_and(|lane| lane.info.sample_rate == 0);
+        let sealed = self.segments.iter().filter(|segment| segment.number > number && segment.boot == key.boot);
+        let open = self.open.as_ref().filter(|_| key.boot == self.config.boot);
+        let lists = sealed.map(|segment| &segment.runs).chain(open.map(|open| &open.summary.runs));
+        let mut end = next;
+        for run in lists.flatten().filter(|run| is_picture && (run.track, run.epoch) == (key.track, key.epoch)) {
+            match run.first_key {
+                _ if run.first != end => return next,
+                Some(key) => return key,
+                None => end = run.end,
+            }
+        }
+        // It is not over.
+        next
     }
 
     /// Makes what was noted safe; `false` when a full card has no room for that.

@@ -109,6 +109,8 @@ pub(crate) struct Run {
     pub(crate) end: u64,
     /// How many there are; of a thinned segment fewer than numbers.
     pub(crate) frames: u64,
+    /// The number of the first key frame.
+    pub(crate) first_key: Option<u64>,
     /// Octets of the frames.
     pub(crate) octets: u64,
     /// Times of arrival of the first and the last one.
@@ -121,11 +123,11 @@ impl Run {
     }
 }
 
-/// What of some numbers is not among others; both from the first to the last.
+/// What of some numbers is not among others: from, to.
 pub(super) fn without(of: (u64, u64), others: (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
-    let before = (of.0 < others.0).then(|| (of.0, of.1.min(others.0 - 1)));
-    let behind = (others.1 < of.1).then(|| (of.0.max(others.1 + 1), of.1));
-    before.into_iter().chain(behind)
+    let before = (of.0, of.1.min(others.0));
+    let behind = (of.0.max(others.1), of.1);
+    [before, behind].into_iter().filter(|(from, to)| from < to)
 }
 
 /// What a segment holds, without the frames.
@@ -171,8 +173,8 @@ impl Summary {
                 && lost.first <= known.last
         };
         for other in self.lost.extract_if(.., |known| is_other(known)).collect::<Vec<_>>() {
-            let left = without((other.first, other.last), (lost.first, lost.last));
-            self.lost.extend(left.map(|(first, last)| Lost { first, last, ..other.clone() }));
+            let left = without((other.first, other.last + 1), (lost.first, lost.last + 1));
+            self.lost.extend(left.map(|(first, end)| Lost { first, last: end - 1, ..other.clone() }));
         }
         let touches = |known: &&mut Lost| {
             of(known) == of(lost)
@@ -202,6 +204,7 @@ impl Summary {
             Some(run) => {
                 run.end += 1;
                 run.frames += 1;
+                run.first_key = run.first_key.or(head.key.then_some(sequence));
                 run.octets += octets;
                 run.arrived_us.1 = head.arrival_us;
             }
@@ -211,6 +214,7 @@ impl Summary {
                 first: sequence,
                 end: sequence + 1,
                 frames: 1,
+                first_key: head.key.then_some(sequence),
                 octets,
                 arrived_us: (head.arrival_us, head.arrival_us),
             }),
@@ -245,7 +249,10 @@ impl Summary {
             [u64::from(track), epoch, next].into_iter().for_each(|value| varint::put(value, out));
         }
         varint::put(self.kept_octets, out);
-        self.runs.iter().for_each(|run| varint::put(run.frames, out));
+        for run in &self.runs {
+            varint::put(run.frames, out);
+            varint::put(run.first_key.map_or(0, |key| key - run.first + 1), out);
+        }
     }
 
     fn read(reader: &mut Reader) -> Result<Self, camagent_proto::Error> {
@@ -260,7 +267,8 @@ impl Summary {
             let track = reader.integer32("run track")?;
             let [epoch, first, count, octets, from, to] = integers(reader, "run")?;
             let end = first.saturating_add(count);
-            summary.runs.push(Run { track, epoch, first, end, frames: count, octets, arrived_us: (from, to) });
+            let arrived_us = (from, to);
+            summary.runs.push(Run { track, epoch, first, end, frames: count, first_key: None, octets, arrived_us });
         }
         if reader.integer("summary clock")? == 1 {
             summary.clock = Some(get_clock(reader)?);
@@ -277,7 +285,10 @@ impl Summary {
         if reader.remaining() > 0 {
             summary.kept_octets = reader.integer("kept octets")?;
             for run in &mut summary.runs {
-                run.frames = reader.integer("frames of a run")?.min(run.end - run.first);
+                let count = run.end - run.first;
+                run.frames = reader.integer("frames of a run")?.min(count);
+                let key = reader.integer("first key frame of a run")?;
+                run.first_key = (1..=count).contains(&key).then(|| run.first + key - 1);
             }
         }
         Ok(summary)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use camagent_proto::{
-    frame::{FrameStart, SkipReason, TrackInfo},
+    frame::{FrameHead, FrameStart, SkipReason, TrackInfo},
     message::BootId,
 };
 
@@ -285,11 +285,24 @@ impl Flash {
                 continue;
             }
             let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, first));
-            // After a write that failed it is told a second time, from further back: what was said then was closer to it.
+            // After a write that failed it is told a second time, from further back: what was said then was closer to it, and what was written is there.
             for (first, end) in lane.not_lost(first, end) {
-                self.lose(key, first, end - 1, reason);
+                let absent = self.absent(&key, first, end).into_iter();
+                absent.for_each(|(first, end)| self.lose(key, first, end - 1, reason));
             }
         }
+    }
+
+    /// Numbers of `first..end` of which no segment has a frame: from, to.
+    pub(super) fn absent(&self, key: &LaneKey, first: u64, end: u64) -> Vec<(u64, u64)> {
+        let sealed = self.segments.iter().filter(|segment| segment.boot == key.boot).map(|segment| &segment.runs);
+        let open = self.open.as_ref().filter(|_| key.boot == self.config.boot).map(|open| &open.summary.runs);
+        let mut absent = vec![(first, end)];
+        for run in sealed.chain(open).flatten().filter(|run| (run.track, run.epoch) == (key.track, key.epoch)) {
+            let left = absent.into_iter().flat_map(|(first, end)| segment::without((first, end), (run.first, run.end)));
+            absent = left.collect();
+        }
+        absent
     }
 
     /// An epoch of this run has ended before `end`, of which numbers below `written` were appended. One that the folder has nothing of needs no word,
@@ -596,6 +609,21 @@ impl Lane {
         TrackInfo { next: self.oldest.max(self.freed), ..self.info.clone() }
     }
 
+    /// Whether a frame that is there went for want of room: with its segment, or as a picture that refers to one that did.
+    pub(super) fn has_given_up(&self, sequence: u64, head: &FrameHead) -> bool {
+        let at = self.lost.partition_point(|lost| lost.1 < sequence);
+        match self.lost.get(at).filter(|lost| lost.0 <= sequence) {
+            Some((.., SkipReason::OverBudget)) => true,
+            Some((.., SkipReason::Thinned)) => self.info.sample_rate == 0 && !head.key,
+            _ => false,
+        }
+    }
+
+    /// How many of `first..end` were not known to be lost.
+    pub(super) fn not_lost_yet(&self, first: u64, end: u64) -> u64 {
+        self.not_lost(first, end).into_iter().map(|(from, to)| to - from).sum()
+    }
+
     /// Numbers of `first..end` of which is not known yet that they had to go: from, to.
     fn not_lost(&self, first: u64, end: u64) -> Vec<(u64, u64)> {
         let (mut next, mut ranges) = (first, Vec::new());
@@ -617,7 +645,8 @@ impl Lane {
         self.end = self.end.max(last + 1);
         let before = std::mem::take(&mut self.lost);
         for (from, to, why) in before {
-            self.lost.extend(segment::without((from, to), (first, last)).map(|(from, to)| (from, to, why)));
+            let left = segment::without((from, to + 1), (first, last + 1));
+            self.lost.extend(left.map(|(from, to)| (from, to - 1, why)));
         }
         self.lost.push((first, last, reason));
         self.lost.sort_unstable_by_key(|lost| lost.0);

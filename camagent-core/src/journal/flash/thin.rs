@@ -14,7 +14,7 @@ use camagent_proto::{frame::SkipReason, message::BootId};
 use super::{
     disk::{Disk, answers},
     segment::{HEAD, Lost, Parsed, Record, Records, Run},
-    store::{Flash, LaneKey, Open, Segment, WRITE, name, thin_name},
+    store::{Flash, Lane, LaneKey, Open, Segment, WRITE, name, thin_name},
 };
 
 /// Read at once.
@@ -29,10 +29,20 @@ pub(super) struct Thinning {
     /// Where the records that are copied end.
     end: u64,
     records: Records,
+    /// What is copied of each run …
     runs: Vec<Run>,
-    /// Frames of each run that went, and that the server did not have.
-    gone: Vec<u64>,
+    /// … and what is not.
+    gone: Vec<Gone>,
     pub(super) copy: Open,
+}
+
+/// Frames of a run that go, and that the server did not have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gone {
+    /// Those that had not been given up before.
+    count: u64,
+    is_any: bool,
+    is_last: bool,
 }
 
 impl Flash {
@@ -72,7 +82,7 @@ impl Flash {
             boot,
             end: data_end,
             records: Records::new(number, HEAD as u64),
-            gone: vec![0; segment.runs.len()],
+            gone: vec![Gone::default(); segment.runs.len()],
             runs,
             copy: Open::new(number, boot, &self.config.agent_id),
         });
@@ -97,8 +107,7 @@ impl Flash {
             match thinning.records.next() {
                 Parsed::Record(record, _) => {
                     let boot = thinning.boot;
-                    let lane = |track, epoch| self.lanes.get(&LaneKey { boot, track, epoch });
-                    thinning.take(record, |track, epoch| lane(track, epoch).map_or(u64::MAX, |lane| lane.freed));
+                    thinning.take(record, |track, epoch| self.lanes.get(&LaneKey { boot, track, epoch }));
                 }
                 Parsed::Short(_) => {
                     let at = thinning.records.wanted_at();
@@ -140,17 +149,21 @@ impl Flash {
             let at = self.segments.iter().position(|segment| segment.number == number);
             return at.map_or(Ok(()), |at| self.evict(disk, at, SkipReason::Thinned));
         }
+        let went: Vec<(Run, Gone)> =
+            thinning.runs.iter().cloned().zip(thinning.gone.iter().copied()).filter(|(_, gone)| gone.is_any).collect();
         let mut lost = Vec::new();
-        for (run, gone) in thinning.runs.iter().zip(&thinning.gone).filter(|(_, gone)| **gone > 0) {
-            let (track, epoch) = (run.track, run.epoch);
-            let Some(lane) = self.lanes.get(&LaneKey { boot, track, epoch }) else { continue };
-            // What is there is read; of all else between the first and the last number this is why.
-            let (first, last, info) = (run.first.max(lane.freed), run.end - 1, Some(lane.described()));
-            if first <= last {
+        for (Run { track, epoch, first, end: next, .. }, gone) in went {
+            let key = LaneKey { boot, track, epoch };
+            let end = if gone.is_last { self.end_of_group(number, key, next) } else { next };
+            let Some(lane) = self.lanes.get(&key) else { continue };
+            // Key frames among these are there, and are read.
+            let (first, last, info) = (first.max(lane.freed), end - 1, Some(lane.described()));
+            if first < next {
                 lost.push(Lost { boot, track, epoch, first, last, reason: SkipReason::Thinned, info });
-                self.counts.frames_evicted += gone;
+                self.counts.frames_evicted += gone.count + lane.not_lost_yet(next, end);
             }
         }
+        let Some(thinning) = &mut self.thinning else { return Ok(()) };
         lost.iter().cloned().for_each(|lost| thinning.copy.put_note(Record::Lost(lost)));
         thinning.copy.summary.runs = std::mem::take(&mut thinning.runs);
         let data_end = thinning.copy.put_end();
@@ -178,8 +191,8 @@ impl Flash {
 }
 
 impl Thinning {
-    /// Copies a record, or leaves a frame out. `freed` says below which number the server has all.
-    fn take(&mut self, record: Record, freed: impl Fn(u32, u64) -> u64) {
+    /// Copies a record, or leaves a frame out. `lane` says what the folder has of an epoch.
+    fn take<'a>(&mut self, record: Record, lane: impl Fn(u32, u64) -> Option<&'a Lane>) {
         let Record::Frame { epoch, mut frame } = record else {
             // It says whose it is already, and is summed up anew.
             if !matches!(record, Record::Start { .. } | Record::Summary(_)) {
@@ -189,12 +202,14 @@ impl Thinning {
         };
         let of_run = |run: &Run| (run.track, run.epoch) == (frame.track, epoch) && run.contains(frame.sequence);
         let Some(at) = self.runs.iter().position(of_run) else { return };
-        if frame.sequence < freed(frame.track, epoch) {
-            return;
-        }
+        let Some(lane) = lane(frame.track, epoch).filter(|lane| frame.sequence >= lane.freed) else { return };
         let summary = &mut self.copy.summary;
-        if !summary.keeps(epoch, frame.track, &frame.head) {
-            self.gone[at] += 1;
+        let is_kept = summary.keeps(epoch, frame.track, &frame.head);
+        let gone = &mut self.gone[at];
+        gone.is_last = !is_kept;
+        if !is_kept {
+            gone.is_any = true;
+            gone.count += u64::from(!lane.has_given_up(frame.sequence, &frame.head));
             return;
         }
         let octets = std::mem::replace(&mut frame.payload, Bytes::new());
