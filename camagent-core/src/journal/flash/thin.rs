@@ -377,6 +377,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_can_be_decoded_where_groups_go_on_from_segment_to_segment() {
+        for goes_whole in [false, true] {
+            let card = SimDisk::new(1, u64::MAX);
+            let mut disk = card.clone();
+            let (mut flash, _) = open(&card, 1, CAP);
+            for sequence in 0..900 {
+                let mut frame = start(0, sequence, 4_000);
+                frame.head.key = sequence % 100 == 0;
+                flash.append(&mut disk, &info(0, 1), &frame, &[7; 4_000]).unwrap();
+            }
+            flash.sync(&mut disk).unwrap();
+            let before = flash.counts().frames_evicted;
+            assert!(before > 100 && (!goes_whole || flash.evict_oldest(&mut disk).unwrap()));
+            let (mut cursor, mut found) = (Cursor::new(), Vec::new());
+            while let Look::Frame(stored) = cursor.look(&mut flash, &mut disk, |_| u64::MAX).unwrap() {
+                found.push(stored.frame.sequence);
+            }
+            for (at, number) in found.iter().enumerate() {
+                let is_behind = || at > 0 && found[at - 1] == number - 1;
+                assert!(number % 100 == 0 || is_behind(), "{number} refers to what is not there: {found:?}");
+            }
+            assert_eq!(flash.counts().frames_evicted, 900 - found.len() as u64, "each is counted once");
+            // Nothing else is known after a power cut.
+            let lost = flash.lane(&key(1, 0)).unwrap().lost.clone();
+            assert!(
+                lost[0].0 == 0 && lost[0].2 == if goes_whole { SkipReason::OverBudget } else { SkipReason::Thinned }
+            );
+            card.cut_power();
+            let (again, _) = open(&card, 2, CAP);
+            assert_eq!(again.lane(&key(1, 0)).unwrap().lost, lost);
+        }
+    }
+
+    #[test]
     fn what_is_mostly_key_frames_is_not_copied() {
         let card = SimDisk::new(1, u64::MAX);
         let mut disk = card.clone();
