@@ -591,7 +591,8 @@ impl Journal {
         let Some(chain) = self.chains.get(track as usize) else { return next };
         let safe = match chain.safe {
             (of, safe) if of == epoch => safe,
-            (of, _) if of > epoch => end,
+            // The track has left it: it is past, and whoever has its lane hears where it ends.
+            (of, _) if of > epoch => return end.max(next),
             _ => return next,
         };
         if safe <= next {
@@ -905,6 +906,24 @@ mod tests {
         journal.push(0, key(false), &[3; PIECE]);
         journal.received(0, 1, 1);
         assert_eq!((journal.frames(), journal.find(0, 2, 0).unwrap().sequence), (1, 1));
+    }
+
+    #[test]
+    fn what_a_track_has_left_is_the_cards_once_it_is_safe_there() {
+        let mut journal = journal(100 * PIECE);
+        journal.begin_epoch(0, 1, true);
+        for sequence in 0..4 {
+            journal.push(0, key(sequence == 0), &[1]);
+        }
+        journal.begin_epoch(0, 2, true);
+        for sequence in 0..3 {
+            journal.push(0, key(sequence == 0), &[2]);
+        }
+        journal.set_safe(0, 1, 4);
+        assert_eq!(journal.live_from(0, 1, 2), 2, "in order is better than with a hole that no key frame ends");
+        journal.set_safe(0, 2, 1);
+        assert_eq!(journal.live_from(0, 1, 2), 4, "its lane tells where it ends");
+        assert_eq!(journal.live_from(0, 2, 0), 0);
     }
 
     #[test]
