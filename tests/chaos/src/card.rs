@@ -104,6 +104,17 @@ impl Card {
         self.state().ignores_sync = ignores_sync;
     }
 
+    /// Nothing is left on it.
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        let State { files, names, safe_names, changes, .. } = &mut *state;
+        files.clear();
+        names.clear();
+        safe_names.clear();
+        changes.clear();
+        state.count();
+    }
+
     /// The process that used it is gone; what it wrote stays.
     pub fn revive(&self) {
         let mut state = self.state();

@@ -94,6 +94,8 @@ struct Frame {
     acknowledged: bool,
     /// It said so, and could not mean that it never comes.
     is_owed: bool,
+    /// It was stored, and went with the server's store: it comes again if the agent still has it.
+    is_excused: bool,
     /// When it was told as never coming.
     skipped: Option<(Reason, usize)>,
     stored: u32,
@@ -322,6 +324,7 @@ impl Checker {
                 let frames = self.lanes.values_mut().flat_map(|lane| &mut lane.frames);
                 frames.for_each(|frame| frame.taken_live = false);
             }
+            Event::StoreLost => self.store_lost(),
             Event::Settled => self.is_settled = true,
             Event::NotSettled => {}
             Event::Connected { .. }
@@ -332,6 +335,16 @@ impl Checker {
         }
     }
 
+    /// What was acknowledged as stored, or let go of for that, may be gone for good, and nothing of it has to come again. All else is owed as before.
+    fn store_lost(&mut self) {
+        for lane in self.lanes.values_mut() {
+            for (sequence, frame) in (0..).zip(&mut lane.frames) {
+                frame.is_excused |= frame.acknowledged || sequence < lane.freed;
+                (frame.acknowledged, frame.is_owed, frame.taken, frame.taken_live) = (false, false, false, false);
+            }
+        }
+    }
+
     /// The server can only fail to read pictures that refer to a lost one.
     fn unreadable(&mut self, at: usize, lane: Lane, first: u64, next: u64) {
         for sequence in first..next {
@@ -339,7 +352,7 @@ impl Checker {
             let to = usize::try_from(sequence).unwrap_or(usize::MAX).saturating_add(1).min(frames.len());
             let group = frames[..to].iter().rposition(|frame| frame.key).unwrap_or(0);
             match frames[group..to].split_last_mut() {
-                Some((last, before)) if before.iter().any(Frame::is_told) => {
+                Some((last, before)) if before.iter().any(|frame| frame.is_told() || frame.is_excused) => {
                     last.skipped = Some((Reason::Other(UNREADABLE), at))
                 }
                 _ => self.unexplained(at, format!("the server cannot read {lane} frame {sequence}")),
@@ -395,6 +408,7 @@ impl Checker {
             taken_live: false,
             acknowledged: false,
             is_owed: false,
+            is_excused: false,
             skipped: None,
             stored: 0,
         }
@@ -528,7 +542,8 @@ impl Checker {
         let begun = if place.1 < FIRST_LANE { self.begun.get(&place).copied().unwrap_or(0) } else { 0 };
         let told = usize::try_from(persisted).unwrap_or(usize::MAX).min(state.frames.len());
         let since = usize::try_from(before.1).unwrap_or(usize::MAX).min(told);
-        for (sequence, frame) in (before.1..).zip(&mut state.frames[since..told]) {
+        let named = (before.1..).zip(&mut state.frames[since..told]);
+        for (sequence, frame) in named.filter(|(_, frame)| frame.taken || !frame.is_excused) {
             frame.acknowledged |= sequence >= begun || frame.taken_live;
             // What was told before is acknowledged as that; what is told afterwards is too late.
             frame.is_owed |= sequence >= begun && !frame.is_told();
@@ -536,7 +551,7 @@ impl Checker {
         let from = usize::try_from(before.0.max(begun)).unwrap_or(usize::MAX);
         let to = usize::try_from(received.max(persisted)).unwrap_or(usize::MAX);
         let known = state.frames.get(from.min(state.frames.len())..to.min(state.frames.len())).unwrap_or_default();
-        let missing = known.iter().position(|frame| !frame.taken && frame.skipped.is_none());
+        let missing = known.iter().position(|frame| !frame.taken && frame.skipped.is_none() && !frame.is_excused);
         if to > state.frames.len() {
             self.unexplained(at, format!("{lane} is acknowledged up to {to}, beyond what was pushed"));
         } else if let Some(offset) = missing {
@@ -624,7 +639,7 @@ impl Checker {
                     !frame.key && is_over && is_short
                 }
                 // What the live reader told as lost had its cause then.
-                Reason::Live => frame.taken || frame.skipped.is_some(),
+                Reason::Live => frame.taken || frame.skipped.is_some() || frame.is_excused,
                 Reason::TooLarge => frame.is_too_large || frame.octets > policy.frame_octets,
                 Reason::Late => begins_late || follows_late,
                 Reason::Disposable => {
@@ -637,7 +652,7 @@ impl Checker {
             };
             follows = is_true;
             // What a server took and did not store is as good as never taken.
-            let is_had = if policy.records { frame.acknowledged } else { frame.taken };
+            let is_had = if policy.records { frame.acknowledged || frame.is_excused } else { frame.taken };
             if !is_true && !is_had && wrong.is_none() {
                 wrong = Some(index);
             }
@@ -690,7 +705,7 @@ impl Checker {
                 });
                 // What was refused is told with what is taken behind it, or when its epoch is over.
                 let waits = frame.is_refused && sequence >= taken as u64 && goes_on;
-                let has_cause = frame.is_told() || was_in_memory || waits;
+                let has_cause = frame.is_told() || was_in_memory || waits || frame.is_excused;
                 if frame.is_owed || frame.acknowledged && !frame.is_told() {
                     lost.push((frame.at, format!("{lane} frame {sequence} was acknowledged as stored, and is not")));
                 } else if has_cause {

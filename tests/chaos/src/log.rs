@@ -190,6 +190,8 @@ pub enum Event {
         /// Which process, counted from 1.
         process: u32,
     },
+    /// All that the server had stored is gone.
+    StoreLost,
     /// The server's process was killed; its files stay as programs see them.
     ServerKilled {
         /// Which process.
@@ -352,6 +354,7 @@ impl fmt::Display for Event {
                 write!(f, "server says on {connection} of {number}: {lane} received {received} persisted {persisted}")
             }
             Self::ServerStarted { process } => write!(f, "server starts as process {process}"),
+            Self::StoreLost => write!(f, "all that the server has stored is lost"),
             Self::ServerKilled { process } => write!(f, "server process {process} is killed"),
             Self::ServerPowerCut { process } => write!(f, "server of process {process} loses its power"),
             Self::Live { frame, is_backfill, .. } => {

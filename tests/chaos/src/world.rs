@@ -73,6 +73,7 @@ pub struct World<'a> {
     disk_well_us: Option<u64>,
     connections: Vec<Connection>,
     dialled: u32,
+    has_lost_store: bool,
     faults: usize,
     data: Vec<u8>,
 }
@@ -107,6 +108,7 @@ pub fn run(plan: &Plan, bug: Option<Bug>) -> Log {
         server_clock_us: 0,
         connections: Vec::new(),
         dialled: 0,
+        has_lost_store: false,
         faults: 0,
         data: Vec::new(),
         plan,
@@ -192,6 +194,11 @@ impl World<'_> {
             self.encoders.iter_mut().for_each(|encoder| encoder.wants_key = true);
         }
         for track in 0..self.encoders.len() {
+            // What refers to pictures that only the lost store had waits for a key frame, also of a camera that has pushed all it had to.
+            let is_asked = self.has_lost_store && self.encoders[track].wants_key && self.now > self.plan.length_us;
+            if is_asked && self.plan.tracks[track].is_video {
+                self.encode(track);
+            }
             while self.encoders[track].next_us <= self.now.min(self.plan.length_us) {
                 self.encode(track);
             }
@@ -545,6 +552,12 @@ impl World<'_> {
                     self.disk.die_in(calls);
                     self.server_back_us = self.now + for_us;
                 }
+            }
+            Fault::StoreLost(for_us) => {
+                self.kill_server(self.now + for_us);
+                self.disk.wipe();
+                self.has_lost_store = true;
+                self.log.note(self.now, Event::StoreLost);
             }
             Fault::ServerFull(for_us) => {
                 self.disk.set_capacity(self.disk.used());
