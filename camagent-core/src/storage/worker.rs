@@ -431,15 +431,8 @@ impl Worker {
 
     /// Makes room on the card before it is needed; whether there is more to do.
     fn thin(&mut self, now: Instant, shelf: &Shelf) -> bool {
-        if self.flash.is_none() || self.write_at > now {
-            return false;
-        }
-        let mut more = false;
-        self.with_flash(now, shelf, |flash, disk| {
-            more = flash.thin_ahead(disk)?;
-            Ok(())
-        });
-        more
+        let is_due = self.write_at <= now && self.flash.as_ref().is_some_and(Flash::wants_thinning);
+        is_due && self.with_flash(now, shelf, |flash, disk| flash.thin(disk).map(drop))
     }
 
     /// Epochs of this run of which the agent was told more than is there, and up to where it is: a write failed. What is neither on the card nor

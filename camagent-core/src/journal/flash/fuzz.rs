@@ -8,15 +8,21 @@ use super::{
     crc::Crc,
     segment,
     sim::SimDisk,
-    store::{Flash, FlashConfig, name},
+    store::{Flash, FlashConfig, name, thin_name},
 };
 
-/// The first octet says what the rest is: a file (even), or records `length u16, kind, body` that get right sums and a head (odd).
+/// The first octet says what the rest is: a file (even), or records `length u16, kind, body` that get right sums and a head (odd); sealed (2); thinned (4), with a whole
+/// one beside it (8).
 pub fn journal_segment(data: &[u8]) {
     let Some((how, rest)) = data.split_first() else { return };
     let file = if how % 2 == 0 { rest.to_vec() } else { wrapped(rest, how & 2 != 0) };
     let card = SimDisk::new(1, u64::MAX);
-    card.plant(&name(1), &file);
+    if how & 4 != 0 {
+        card.plant(&thin_name(1), &file);
+    }
+    if how & 12 != 4 {
+        card.plant(&name(1), &file);
+    }
     let config = |boot| FlashConfig { agent_id: "gate".into(), boot: BootId([boot; 16]), max_bytes: 1 << 20 };
     let mut disk = card.clone();
     let (mut flash, _) = Flash::open(&mut disk, config(1), None).expect("the card is well");
@@ -32,6 +38,10 @@ pub fn journal_segment(data: &[u8]) {
         assert!(findings.iter().all(|finding| !matches!(finding, super::open::Finding::Cut { .. })), "{findings:?}");
         assert_eq!(read_all(&mut again, &card), first);
     }
+    // What it says of itself is believed as far as room can be made by it.
+    again.make_room(&mut disk, 1 << 19).expect("the card is well");
+    again.rewind();
+    again.make_room(&mut disk, 1 << 20).expect("the card is well");
 }
 
 fn read_all(flash: &mut Flash, card: &SimDisk) -> usize {

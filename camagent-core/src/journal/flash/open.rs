@@ -10,7 +10,7 @@ use camagent_proto::frame::SkipReason;
 
 use super::{
     disk::{Disk, answers, unreadable},
-    segment::{self, EndReason, HEAD, Kind, Parsed, Record, Records, Run, Summary, TAIL},
+    segment::{self, End, EndReason, HEAD, Kind, Parsed, Record, Records, Run, Summary, TAIL},
     store::{Flash, FlashConfig, Lane, LaneKey, Segment},
 };
 
@@ -74,7 +74,36 @@ fn number(name: &str) -> Option<(u64, bool)> {
     let name = name.strip_suffix(".camj")?;
     let (digits, is_thin) = name.strip_suffix(".thin").map_or((name, false), |digits| (digits, true));
     let number = u64::from_str_radix(digits, 16).ok().filter(|number| (1..=u64::MAX >> 1).contains(number))?;
-    (digits.len() == 16).then_some((number, is_thin))
+    // Exactly as it is written: `+` and capitals would be another file.
+    (digits == format!("{number:016x}")).then_some((number, is_thin))
+}
+
+/// Of a segment and the copy that it was to be thinned by one counts: the segment as long as it is whole. The copy was complete before anything
+/// happened to that.
+fn without_copies(disk: &mut dyn Disk, files: Vec<File>, findings: &mut Vec<Finding>) -> io::Result<Vec<File>> {
+    let mut left: Vec<File> = Vec::new();
+    for copy in files {
+        let Some(whole) = left.last().filter(|whole| whole.number == copy.number) else {
+            left.push(copy);
+            continue;
+        };
+        let is_sealed = |disk: &mut dyn Disk, file: &File| match examine(disk, file) {
+            Err(error) if !answers(disk, &file.name) => Err(error),
+            found => Ok(matches!(found, Ok(Found::Sealed(..)))),
+        };
+        // On a card that can only be read what is not wanted stays.
+        if is_sealed(disk, whole)? || !is_sealed(disk, &copy)? {
+            let _ = disk.remove(&copy.name);
+            continue;
+        }
+        match whole.length {
+            0 => drop(disk.remove(&whole.name)),
+            _ => set_aside(disk, &whole.name, "it is damaged, and was thinned before".into(), findings),
+        }
+        left.pop();
+        left.push(copy);
+    }
+    Ok(left)
 }
 
 /// What a file turned out to be.
@@ -107,14 +136,7 @@ impl Flash {
             }
         }
         files.sort_unstable_by_key(|file| (file.number, file.is_thin));
-        files.dedup_by(|file, before| {
-            let is_copy = file.number == before.number;
-            if is_copy {
-                // It was not finished. On a card that can only be read it stays.
-                let _ = disk.remove(&file.name);
-            }
-            is_copy
-        });
+        let files = without_copies(disk, files, &mut findings)?;
         let mut flash = Self::empty(config);
         let (mut damaged, mut unread) = (Vec::new(), 0);
         let count = files.len();
@@ -263,8 +285,8 @@ impl Flash {
             }
         }
         // Of an epoch of which nothing could be written the folder has only what was lost.
-        for &(track, epoch, next) in &summary.ends {
-            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
+        for &End { boot: of, track, epoch, next } in &summary.ends {
+            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot: of.unwrap_or(boot), track, epoch }) {
                 lane.end = lane.end.max(next);
                 lane.ended = Some(EndReason::Stopped);
             }

@@ -8,7 +8,7 @@ use camagent_proto::frame::SkipReason;
 
 use super::{
     disk::Disk,
-    segment::Run,
+    segment::{End, Record, Run},
     store::{Flash, LaneKey, MAX_LANES, MAX_SEGMENTS, Segment, name},
 };
 
@@ -17,7 +17,7 @@ impl Flash {
     pub(super) fn make_room(&mut self, disk: &mut dyn Disk, needed: u64) -> io::Result<()> {
         loop {
             let is_crowded = self.segments.len() >= MAX_SEGMENTS || self.lanes.len() >= MAX_LANES;
-            if !is_crowded && self.has_room(needed) {
+            if !is_crowded && self.room() >= needed {
                 return Ok(());
             }
             if (is_crowded || !self.thin(disk)?) && !self.evict_oldest(disk)? {
@@ -26,17 +26,14 @@ impl Flash {
         }
     }
 
-    /// Thins ahead of need, in small steps; whether there is more to do at once.
-    pub(crate) fn thin_ahead(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
-        if self.thinning.is_none() && self.has_room(self.config.segment_bytes() / 2) {
-            return Ok(false);
-        }
-        self.thin(disk)
+    /// Whether a step of [`Flash::thin`] is due, ahead of need.
+    pub(crate) fn wants_thinning(&self) -> bool {
+        self.thinning.is_some() || self.room() < self.config.segment_bytes() / 2 && self.can_thin()
     }
 
-    /// Whether so many octets fit below the cap, and beside them the copy that a segment is thinned by.
-    fn has_room(&self, needed: u64) -> bool {
-        self.bytes() + needed + self.config.segment_bytes() / 2 <= self.config.max_bytes
+    /// Octets that fit below the cap, without those of a copy that a segment is thinned by.
+    pub(super) fn room(&self) -> u64 {
+        self.config.max_bytes.saturating_sub(self.bytes() + self.config.segment_bytes() / 2)
     }
 
     /// The oldest segment goes, whatever the server has of it; `false` when there is none.
@@ -57,7 +54,7 @@ impl Flash {
 
     /// A segment goes. Why is on the card before that, or as soon as there is room for it.
     pub(super) fn evict(&mut self, disk: &mut dyn Disk, at: usize, reason: SkipReason) -> io::Result<()> {
-        let Segment { number, boot, runs, lost, is_thin, .. } = self.segments[at].clone();
+        let Segment { number, boot, mut runs, lost, ends, is_thin, .. } = self.segments[at].clone();
         for run in &runs {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
             let Some(lane) = self.lanes.get(&key) else { continue };
@@ -66,16 +63,29 @@ impl Flash {
                 let end = self.end_of_group(number, key, run.end);
                 // What was thinned was counted then.
                 let own = if is_thin { run.frames.min(run.end - first) } else { lane.not_lost_yet(first, run.end) };
-                self.counts.frames_evicted += own + lane.not_lost_yet(run.end, end);
+                let more = own.saturating_add(lane.not_lost_yet(run.end, end));
+                self.counts.frames_evicted = self.counts.frames_evicted.saturating_add(more);
                 self.lose(key, first, end - 1, reason);
             }
         }
-        // What it said of others that are lost has to be said again.
+        runs.retain(|run| {
+            let lane = self.lanes.get(&LaneKey { boot, track: run.track, epoch: run.epoch });
+            lane.is_some_and(|lane| lane.freed < run.end)
+        });
+        // What it said of others that are lost has to be said again, and where epochs ended.
         for lost in lost {
             let key = LaneKey { boot: lost.boot, track: lost.track, epoch: lost.epoch };
             let of_run = |run: &Run| (boot, run.track, run.epoch) == lost.lane() && run.contains(lost.first);
             if self.lanes.get(&key).is_some_and(|lane| lane.freed <= lost.last) && !runs.iter().any(of_run) {
                 self.note_lost(key, lost.first, lost.last, lost.reason);
+            }
+        }
+        for end in ends {
+            let of = end.boot.unwrap_or(boot);
+            let lane = self.lanes.get(&LaneKey { boot: of, track: end.track, epoch: end.epoch });
+            if lane.is_some_and(|lane| lane.freed < lane.end) {
+                let boot = Some(of).filter(|of| *of != self.config.boot);
+                self.notes.push(Record::End(End { boot, ..end }));
             }
         }
         let is_said = self.notes.is_empty() || self.write_notes(disk)?;
@@ -92,20 +102,28 @@ impl Flash {
     /// Where the pictures end that refer to one before `next`, which goes from this segment: at the next key frame, in whatever segment that is. They go
     /// with it, and are not read any more ([`Lane::has_given_up`](super::store::Lane)).
     pub(super) fn end_of_group(&self, number: u64, key: LaneKey, next: u64) -> u64 {
-        let is_picture = self.lane(&key).is_some_and(|lane| lane.info.sample_rate == 0);
+        let Some(lane) = self.lane(&key).filter(|lane| lane.info.sample_rate == 0) else { return next };
         let sealed = self.segments.iter().filter(|segment| segment.number > number && segment.boot == key.boot);
         let open = self.open.as_ref().filter(|_| key.boot == self.config.boot);
         let lists = sealed.map(|segment| &segment.runs).chain(open.map(|open| &open.summary.runs));
         let mut end = next;
-        for run in lists.flatten().filter(|run| is_picture && (run.track, run.epoch) == (key.track, key.epoch)) {
+        // After a write that failed two segments may have the same numbers.
+        let behind = |run: &&Run, end: u64| (run.track, run.epoch) == (key.track, key.epoch) && run.end > end;
+        for run in lists.flatten() {
+            if !behind(&run, end) {
+                continue;
+            }
             match run.first_key {
-                _ if run.first != end => return next,
-                Some(key) => return key,
+                // What is missing there has its own reason.
+                _ if run.first > end => return end,
+                Some(key) if key >= end => return key,
+                // The first key frame is among those that two segments have: where the next one is was not written down.
+                Some(_) => return end,
                 None => end = run.end,
             }
         }
-        // It is not over.
-        next
+        // The group that the track is in goes on.
+        if lane.ended.is_some() { end } else { next }
     }
 
     /// Makes what was noted safe; `false` when a full card has no room for that.

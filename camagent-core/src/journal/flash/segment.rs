@@ -39,6 +39,7 @@ const CLOCK: u8 = 4;
 const LOST: u8 = 5;
 const END: u8 = 6;
 const SUMMARY: u8 = 7;
+const END_OF: u8 = 8;
 
 /// What a boot's clock showed when the time of day was known: arrival times become dates with it, however late it is learnt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,16 @@ pub(crate) struct Lost {
     pub(crate) info: Option<TrackInfo>,
 }
 
+/// An epoch that ended as planned: the numbers from `next` on never come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// `None`: the run that the segment is of.
+    pub(crate) boot: Option<BootId>,
+    pub(crate) track: u32,
+    pub(crate) epoch: u64,
+    pub(crate) next: u64,
+}
+
 impl Lost {
     /// Which epoch: run, track and number.
     pub(super) fn lane(&self) -> (BootId, u32, u64) {
@@ -91,8 +102,8 @@ pub(crate) enum Record {
     Clock(Clock),
     /// Frames that had to go.
     Lost(Lost),
-    /// An epoch has ended; the numbers from `next` on never come.
-    End { track: u32, epoch: u64, next: u64 },
+    /// An epoch has ended.
+    End(End),
     /// What the segment holds.
     Summary(Summary),
     /// A kind that this version does not know.
@@ -141,7 +152,7 @@ pub(crate) struct Summary {
     pub(crate) kept_octets: u64,
     pub(crate) clock: Option<Clock>,
     pub(crate) lost: Vec<Lost>,
-    pub(crate) ends: Vec<(u32, u64, u64)>,
+    pub(crate) ends: Vec<End>,
 }
 
 impl Summary {
@@ -157,7 +168,10 @@ impl Summary {
             }
             Record::Clock(clock) => self.clock = Some(*clock),
             Record::Lost(lost) => self.note_lost(lost),
-            Record::End { track, epoch, next } => self.ends.push((*track, *epoch, *next)),
+            Record::End(end) => {
+                self.ends.retain(|known| (known.boot, known.track, known.epoch) != (end.boot, end.track, end.epoch));
+                self.ends.push(*end);
+            }
             Record::Summary(_) | Record::Unknown => {}
         }
     }
@@ -244,14 +258,18 @@ impl Summary {
         }
         varint::put(self.lost.len() as u64, out);
         self.lost.iter().for_each(|lost| put_lost(lost, out));
-        varint::put(self.ends.len() as u64, out);
-        for &(track, epoch, next) in &self.ends {
-            [u64::from(track), epoch, next].into_iter().for_each(|value| varint::put(value, out));
-        }
+        let (of_others, own): (Vec<_>, Vec<_>) = self.ends.iter().partition(|end| end.boot.is_some());
+        varint::put(own.len() as u64, out);
+        own.into_iter().for_each(|end| put_end(end, out));
         varint::put(self.kept_octets, out);
         for run in &self.runs {
             varint::put(run.frames, out);
             varint::put(run.first_key.map_or(0, |key| key - run.first + 1), out);
+        }
+        varint::put(of_others.len() as u64, out);
+        for end in of_others {
+            out.extend_from_slice(&end.boot.unwrap_or(BootId([0; 16])).0);
+            put_end(end, out);
         }
     }
 
@@ -268,7 +286,9 @@ impl Summary {
             let [epoch, first, count, octets, from, to] = integers(reader, "run")?;
             let end = first.saturating_add(count);
             let arrived_us = (from, to);
-            summary.runs.push(Run { track, epoch, first, end, frames: count, first_key: None, octets, arrived_us });
+            // Older agents do not say where the first key frame is: then nothing is taken for a part of the group before.
+            let first_key = Some(first);
+            summary.runs.push(Run { track, epoch, first, end, frames: count, first_key, octets, arrived_us });
         }
         if reader.integer("summary clock")? == 1 {
             summary.clock = Some(get_clock(reader)?);
@@ -277,9 +297,7 @@ impl Summary {
             summary.lost.push(get_lost(reader)?);
         }
         for _ in 0..list(reader)? {
-            let track = reader.integer32("end track")?;
-            let [epoch, next] = integers(reader, "end")?;
-            summary.ends.push((track, epoch, next));
+            summary.ends.push(get_end(None, reader)?);
         }
         // Older agents end here.
         if reader.remaining() > 0 {
@@ -289,6 +307,10 @@ impl Summary {
                 run.frames = reader.integer("frames of a run")?.min(count);
                 let key = reader.integer("first key frame of a run")?;
                 run.first_key = (1..=count).contains(&key).then(|| run.first + key - 1);
+            }
+            for _ in 0..list(reader)? {
+                let boot = get_boot(reader)?;
+                summary.ends.push(get_end(Some(boot), reader)?);
             }
         }
         Ok(summary)
@@ -357,6 +379,16 @@ fn get_lost(reader: &mut Reader) -> Result<Lost, camagent_proto::Error> {
     Ok(Lost { boot, track, epoch, first, last, reason: SkipReason::from_number(reason), info })
 }
 
+fn put_end(end: &End, out: &mut Vec<u8>) {
+    [u64::from(end.track), end.epoch, end.next].into_iter().for_each(|value| varint::put(value, out));
+}
+
+fn get_end(boot: Option<BootId>, reader: &mut Reader) -> Result<End, camagent_proto::Error> {
+    let track = reader.integer32("END track")?;
+    let [epoch, next] = integers(reader, "END")?;
+    Ok(End { boot, track, epoch, next })
+}
+
 /// The octets before the first record.
 pub(super) fn head() -> [u8; HEAD] {
     let mut head = [0; HEAD];
@@ -414,9 +446,10 @@ pub(super) fn put(number: u64, offset: u64, record: &Record, out: &mut Vec<u8>) 
             put_lost(lost, &mut body);
             LOST
         }
-        Record::End { track, epoch, next } => {
-            [u64::from(*track), *epoch, *next].into_iter().for_each(|value| varint::put(value, &mut body));
-            END
+        Record::End(end) => {
+            end.boot.iter().for_each(|boot| body.extend_from_slice(&boot.0));
+            put_end(end, &mut body);
+            if end.boot.is_some() { END_OF } else { END }
         }
         Record::Summary(summary) => {
             summary.write(&mut body);
@@ -496,9 +529,8 @@ pub(super) fn parse(number: u64, offset: u64, octets: &Bytes) -> Parsed {
             .and_then(|epoch| FrameStart::read(&mut reader).map(|frame| Record::Frame { epoch, frame })),
         CLOCK => get_clock(&mut reader).map(Record::Clock),
         LOST => get_lost(&mut reader).map(Record::Lost),
-        END => reader
-            .integer32("END track")
-            .and_then(|track| integers(&mut reader, "END").map(|[epoch, next]| Record::End { track, epoch, next })),
+        END => get_end(None, &mut reader).map(Record::End),
+        END_OF => get_boot(&mut reader).and_then(|boot| get_end(Some(boot), &mut reader)).map(Record::End),
         SUMMARY => Summary::read(&mut reader).map(Record::Summary),
         _ => Ok(Record::Unknown),
     };
@@ -606,7 +638,8 @@ pub(super) mod tests {
                 reason: SkipReason::Corrupt,
                 info: Some(info(3, 1)),
             }),
-            Record::End { track: 3, epoch: 2, next: 10 },
+            Record::End(End { boot: None, track: 3, epoch: 2, next: 10 }),
+            Record::End(End { boot: Some(BootId([9; 16])), track: 3, epoch: 1, next: 1 }),
         ];
         let mut summary = Summary::default();
         records.iter().for_each(|record| summary.note(record));
@@ -637,6 +670,21 @@ pub(super) mod tests {
             assert_eq!(read, samples());
             assert_eq!(records.offset(), octets.len() as u64);
         }
+    }
+
+    #[test]
+    fn summaries_of_older_agents_end_earlier() {
+        let mut summary = Summary::default();
+        samples().iter().for_each(|record| summary.note(record));
+        summary.ends.retain(|end| end.boot.is_none());
+        let mut octets = Vec::new();
+        summary.write(&mut octets);
+        // The octets of key frames, two numbers for the one run, and an empty list.
+        octets.truncate(octets.len() - 4);
+        let read = Summary::read(&mut Reader::new(octets.into())).unwrap();
+        let of_older = |run: &Run| Run { first_key: Some(run.first), ..run.clone() };
+        let runs: Vec<_> = summary.runs.iter().map(of_older).collect();
+        assert_eq!(read, Summary { runs, kept_octets: 0, ..summary });
     }
 
     #[test]

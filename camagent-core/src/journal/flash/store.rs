@@ -15,7 +15,7 @@ use camagent_proto::{
 
 use super::{
     disk::Disk,
-    segment::{self, Clock, EndReason, Lost, Record, Run, Summary},
+    segment::{self, Clock, End, EndReason, Lost, Record, Run, Summary},
     thin::Thinning,
 };
 use crate::journal::Hole;
@@ -42,10 +42,10 @@ pub(crate) struct FlashConfig {
 
 impl FlashConfig {
     /// Octets of a segment. Each costs the card some pages of the file system's own, and opening reads a place of each; but the one that an unplanned end
-    /// leaves open is read whole. A full folder has no more than half of [`MAX_SEGMENTS`]: thinned ones are smaller.
+    /// leaves open is read whole. A full folder has no more than a quarter of [`MAX_SEGMENTS`]: thinned ones are smaller.
     pub(crate) fn segment_bytes(&self) -> u64 {
         let usual = (self.max_bytes / 256).clamp(256 << 10, 32 << 20).min(self.max_bytes / 4);
-        usual.max(self.max_bytes / (MAX_SEGMENTS as u64 / 2))
+        usual.max(self.max_bytes / (MAX_SEGMENTS as u64 / 4))
     }
 }
 
@@ -87,6 +87,7 @@ pub(super) struct Segment {
     pub(super) data_end: u64,
     pub(super) runs: Vec<Run>,
     pub(super) lost: Vec<Lost>,
+    pub(super) ends: Vec<End>,
     /// Octets in the middle are wrong: it is set aside instead of removed.
     pub(super) is_corrupt: bool,
     /// It was thinned: its file has another name.
@@ -149,15 +150,16 @@ pub(super) fn thin_name(number: u64) -> String {
 impl Segment {
     /// One that is sealed, by its summary.
     pub(super) fn sealed(number: u64, boot: BootId, summary: Summary, bytes: u64, data_end: u64) -> Self {
-        let octets: u64 = summary.runs.iter().map(|run| run.octets).sum();
+        let octets = summary.runs.iter().fold(0_u64, |octets, run| octets.saturating_add(run.octets));
         Self {
             number,
             boot,
             bytes,
             data_end,
-            gain: octets.saturating_sub(summary.kept_octets),
+            gain: octets.saturating_sub(summary.kept_octets).min(bytes),
             runs: summary.runs,
             lost: summary.lost,
+            ends: summary.ends,
             is_corrupt: false,
             is_thin: false,
         }
@@ -247,6 +249,7 @@ impl Flash {
         let lane = self.lanes.entry(key).or_insert_with(|| Lane::new(info, frame.sequence));
         // What was lost between two appends was told by `lost`; numbers only grow.
         lane.end = lane.end.max(frame.sequence + 1);
+        lane.regain(frame.sequence);
         if frame.head.key && info.sample_rate == 0 {
             lane.newest_key = Some(frame.sequence);
         }
@@ -316,7 +319,7 @@ impl Flash {
         self.note_hole(info, written, freed, known, end);
         if let Some(lane) = self.lanes.get_mut(&key) {
             (lane.ended, lane.end) = (Some(EndReason::Stopped), lane.end.max(end));
-            self.notes.push(Record::End { track: info.track, epoch: info.epoch, next: end });
+            self.notes.push(Record::End(End { boot: None, track: info.track, epoch: info.epoch, next: end }));
         }
     }
 
@@ -377,6 +380,9 @@ impl Flash {
             self.damages.push(format!("{name} is damaged: {why}"));
         }
         let (boot, runs) = (segment.boot, segment.runs.clone());
+        if let Some(thinning) = self.thinning.as_mut().filter(|thinning| thinning.number == number) {
+            thinning.is_stale = true;
+        }
         let mut passed = Vec::new();
         for run in runs {
             let key = LaneKey { boot, track: run.track, epoch: run.epoch };
@@ -418,10 +424,20 @@ impl Flash {
         std::mem::take(&mut self.damages)
     }
 
-    /// The server has lost what it had: nothing counts as freed any more.
+    /// The server has lost what it had: nothing counts as freed any more, and what was told as lost is told again.
     pub(crate) fn rewind(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.freed = 0;
+        }
+        if let Some(thinning) = &mut self.thinning {
+            thinning.is_stale = true;
+        }
+        let sealed = self.segments.iter().map(|segment| &segment.lost);
+        let lists = sealed.chain(self.open.iter().map(|open| &open.summary.lost));
+        for &Lost { boot, track, epoch, first, last, reason, .. } in lists.flatten() {
+            if let Some(lane) = self.lanes.get_mut(&LaneKey { boot, track, epoch }) {
+                lane.lose(first, last, reason);
+            }
         }
     }
 
@@ -443,6 +459,10 @@ impl Flash {
             |boot, track, epoch| self.lanes.get(&LaneKey { boot, track, epoch }).map_or(u64::MAX, |lane| lane.freed);
         segment.runs.iter().all(|run| freed(segment.boot, run.track, run.epoch) >= run.end)
             && segment.lost.iter().all(|lost| freed(lost.boot, lost.track, lost.epoch) > lost.last)
+            && segment.ends.iter().all(|end| {
+                // Its last frames may lie in segments before this one.
+                freed(end.boot.unwrap_or(segment.boot), end.track, end.epoch) >= end.next
+            })
     }
 
     /// Drops lanes and boots that no segment has anything of.
@@ -500,7 +520,7 @@ impl Flash {
         let number = self.next_number;
         let name = name(number);
         disk.create(&name)?;
-        disk.reserve(&name, self.config.segment_bytes().min(self.config.max_bytes.saturating_sub(self.bytes())));
+        disk.reserve(&name, self.config.segment_bytes().min(self.room()));
         // From here on the number is taken, whatever fails.
         self.next_number += 1;
         let mut open = Open::new(number, self.config.boot, &self.config.agent_id);
@@ -617,6 +637,14 @@ impl Lane {
             Some((.., SkipReason::Thinned)) => self.info.sample_rate == 0 && !head.key,
             _ => false,
         }
+    }
+
+    /// A frame of which was said that it had to go is there: a write failed in between, and it came again.
+    fn regain(&mut self, sequence: u64) {
+        let at = self.lost.partition_point(|lost| lost.1 < sequence);
+        let Some(&(first, last, reason)) = self.lost.get(at).filter(|lost| lost.0 <= sequence) else { return };
+        let left = segment::without((first, last + 1), (sequence, sequence + 1));
+        self.lost.splice(at..=at, left.map(|(from, to)| (from, to - 1, reason)));
     }
 
     /// How many of `first..end` were not known to be lost.

@@ -239,6 +239,8 @@ fn strange_files_are_named_and_set_aside_and_never_deleted() {
     card.plant("0000000000000009.camj", &[0; 4_096]);
     card.plant("000000000000000a.camj", &good);
     card.plant("nonsense.camj", b"x");
+    card.plant("000000000000000D.camj", &good);
+    card.plant("+00000000000000e.thin.camj", &good);
     card.plant("holiday.jpg", b"JFIF");
     card.plant("000000000000000b.camj", b"");
     let other = FlashConfig { agent_id: "garden".into(), ..config(5, 64 << 20) };
@@ -257,6 +259,8 @@ fn strange_files_are_named_and_set_aside_and_never_deleted() {
         ("0000000000000009.camj", "half-written"),
         ("000000000000000a.camj", "half-written"),
         ("nonsense.camj", "no number"),
+        ("000000000000000D.camj", "no number"),
+        ("+00000000000000e.thin.camj", "no number"),
         ("holiday.jpg", "stays where it is"),
         ("000000000000000c.camj", "half-written"),
     ] {
@@ -499,6 +503,69 @@ fn what_had_to_go_is_known_where_no_frame_of_its_epoch_is_left() {
         let lane = flash.lane(&key(1, 0)).expect("it is not forgotten");
         assert_eq!((lane.oldest, lane.end, &lane.lost[..]), (0, 10, &[(0, 9, SkipReason::OverBudget)][..]));
     }
+}
+
+#[test]
+fn how_an_epoch_ended_is_known_as_long_as_something_of_it_has_to_be_told() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    (0..50).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.seal(&mut disk).unwrap();
+    append(&mut flash, &mut disk, 1, 1, 0).unwrap();
+    flash.note_end(&info(0, 1), 50, 0, &[], 50);
+    flash.seal(&mut disk).unwrap();
+    // All frames of the segment that says it are stored.
+    flash.free(&mut disk, &key(1, 1), 1).unwrap();
+    for boot in 2..=5 {
+        card.cut_power();
+        let (mut flash, _) = open(&card, boot, 64 << 20);
+        let lane = flash.lane(&key(1, 0)).expect("it is not forgotten");
+        assert_eq!((lane.end, lane.ended), (50, Some(EndReason::Stopped)), "run {boot}");
+        let had_to_go = [(0, 49, SkipReason::OverBudget)];
+        assert_eq!(lane.lost, if boot > 2 { &had_to_go[..] } else { &[] }, "run {boot}");
+        // The segments that say so go themselves.
+        append(&mut flash, &mut disk, boot, 1, 0).unwrap();
+        assert!(flash.evict_oldest(&mut disk).unwrap() && flash.evict_oldest(&mut disk).unwrap());
+        flash.sync(&mut disk).unwrap();
+    }
+}
+
+#[test]
+fn what_had_to_go_and_came_again_is_there() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    // The pictures behind it go with the first segment: what is said of them comes to nothing, and neither do they.
+    (0..30).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.lose(key(1, 0), 0, 49, SkipReason::OverBudget);
+    (30..60).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.sync(&mut disk).unwrap();
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, [(0, 29, SkipReason::OverBudget)]);
+    assert!(read(&mut flash, &card).iter().map(|frame| frame.2).eq(30..60));
+}
+
+#[test]
+fn what_was_told_as_lost_is_told_again_to_a_server_that_lost_its_store() {
+    let card = SimDisk::new(1, u64::MAX);
+    let mut disk = card.clone();
+    let (mut flash, _) = open(&card, 1, 64 << 20);
+    (0..10).for_each(|sequence| append(&mut flash, &mut disk, 1, 0, sequence).unwrap());
+    flash.note_hole(&info(0, 1), 10, 0, &[(10, 20, SkipReason::Refused)], 25);
+    append(&mut flash, &mut disk, 1, 0, 25).unwrap();
+    flash.seal(&mut disk).unwrap();
+    flash.note_hole(&info(0, 1), 26, 0, &[], 50);
+    append(&mut flash, &mut disk, 1, 0, 50).unwrap();
+    let lost = flash.lane(&key(1, 0)).unwrap().lost.clone();
+    assert_eq!(lost.len(), 3, "{lost:?}");
+    flash.free(&mut disk, &key(1, 0), 50).unwrap();
+    assert_eq!(flash.lane(&key(1, 0)).unwrap().lost, []);
+    flash.rewind();
+    assert_eq!(
+        flash.lane(&key(1, 0)).unwrap().lost,
+        lost[2..],
+        "of a segment that went with what was stored nothing is known"
+    );
 }
 
 #[test]

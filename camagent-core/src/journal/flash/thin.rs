@@ -19,12 +19,14 @@ use super::{
 
 /// Read at once.
 const READ: usize = 64 << 10;
+/// Made safe at once: whoever waits for the card waits for no more.
+const SYNC: u64 = 4 << 20;
 /// Read in one step: whoever thins has other things to do too.
 const STEP: usize = 256 << 10;
 
 /// A segment that is being copied without what goes.
 pub(super) struct Thinning {
-    number: u64,
+    pub(super) number: u64,
     boot: BootId,
     /// Where the records that are copied end.
     end: u64,
@@ -33,6 +35,8 @@ pub(super) struct Thinning {
     runs: Vec<Run>,
     /// … and what is not.
     gone: Vec<Gone>,
+    /// What goes and what stays has changed since it was begun.
+    pub(super) is_stale: bool,
     pub(super) copy: Open,
 }
 
@@ -47,7 +51,10 @@ struct Gone {
 
 impl Flash {
     /// One step of thinning; `false` when there is nothing to thin, or no room for a copy.
-    pub(super) fn thin(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+    pub(crate) fn thin(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
+        if let Some(number) = self.thinning.as_ref().filter(|thinning| thinning.is_stale).map(|stale| stale.number) {
+            self.stop_thinning(disk, number)?;
+        }
         if self.thinning.is_none() && !self.begin_thinning(disk)? {
             return Ok(false);
         }
@@ -55,6 +62,18 @@ impl Flash {
             self.replace(disk)?;
         }
         Ok(true)
+    }
+
+    /// Whether there is something to thin, and room for the copy.
+    pub(super) fn can_thin(&self) -> bool {
+        self.to_thin().is_some()
+    }
+
+    /// The oldest segment that is worth it, and whose copy has room.
+    fn to_thin(&self) -> Option<&Segment> {
+        let left = self.config.max_bytes.saturating_sub(self.bytes());
+        let has_room = |segment: &&Segment| segment.bytes - segment.gain <= left;
+        self.segments.iter().filter(|segment| self.is_worth_thinning(segment)).find(has_room)
     }
 
     /// The copy of this segment is not wanted any more.
@@ -65,25 +84,29 @@ impl Flash {
         }
     }
 
-    /// The oldest segment that is worth it.
+    /// Begins a copy, or finds out that it cannot; `false` when there is nothing to thin.
     fn begin_thinning(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
-        let Some(segment) = self.segments.iter().find(|segment| self.is_worth_thinning(segment)) else {
-            return Ok(false);
-        };
+        let Some(segment) = self.to_thin() else { return Ok(false) };
         let Segment { number, boot, data_end, bytes, gain, .. } = *segment;
-        if self.bytes() + bytes - gain > self.config.max_bytes {
-            return Ok(false);
+        let empty = |run: &Run| Run { frames: 0, first_key: None, octets: 0, ..run.clone() };
+        let runs: Vec<Run> = segment.runs.iter().map(empty).collect();
+        match disk.create(&thin_name(number)) {
+            // Something that is none of ours, or could not be removed: it is left alone, and this segment with it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.give_up_thinning(number, disk)?;
+                return Ok(true);
+            }
+            done => done?,
         }
-        let runs = segment.runs.iter().map(|run| Run { frames: 0, octets: 0, ..run.clone() }).collect();
-        disk.create(&thin_name(number))?;
         disk.reserve(&thin_name(number), bytes - gain);
         self.thinning = Some(Thinning {
             number,
             boot,
             end: data_end,
             records: Records::new(number, HEAD as u64),
-            gone: vec![Gone::default(); segment.runs.len()],
+            gone: vec![Gone::default(); runs.len()],
             runs,
+            is_stale: false,
             copy: Open::new(number, boot, &self.config.agent_id),
         });
         Ok(true)
@@ -101,7 +124,7 @@ impl Flash {
     /// Copies a step further; whether that was the last one.
     fn copy_on(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
         let Some(thinning) = &mut self.thinning else { return Ok(false) };
-        let whole = name(thinning.number);
+        let (number, whole, thin) = (thinning.number, name(thinning.number), thin_name(thinning.number));
         let mut octets = 0;
         while octets < STEP && thinning.records.offset() < thinning.end {
             match thinning.records.next() {
@@ -119,21 +142,24 @@ impl Flash {
                             thinning.records.feed(&chunk[..read]);
                         }
                         Err(error) if !answers(disk, &whole) => return Err(error),
-                        _ => return self.give_up_thinning(disk),
+                        _ => return self.give_up_thinning(number, disk),
                     }
                 }
-                Parsed::Bad(_) => return self.give_up_thinning(disk),
+                Parsed::Bad(_) => return self.give_up_thinning(number, disk),
             }
             if thinning.copy.pending.len() >= WRITE {
-                self.counts.octets_written += thinning.copy.write(disk, &thin_name(thinning.number))?;
+                self.counts.octets_written += thinning.copy.write(disk, &thin)?;
+                if thinning.copy.written - thinning.copy.synced >= SYNC {
+                    disk.sync(&thin)?;
+                    thinning.copy.synced = thinning.copy.written;
+                }
             }
         }
         Ok(thinning.records.offset() >= thinning.end)
     }
 
     /// What is wrong with it shows when it is read for the server; until then it stays as it is.
-    fn give_up_thinning(&mut self, disk: &mut dyn Disk) -> io::Result<bool> {
-        let Some(number) = self.thinning.as_ref().map(|thinning| thinning.number) else { return Ok(false) };
+    fn give_up_thinning(&mut self, number: u64, disk: &mut dyn Disk) -> io::Result<bool> {
         let of_number = self.segments.iter_mut().filter(|segment| segment.number == number);
         of_number.for_each(|segment| segment.gain = 0);
         self.stop_thinning(disk, number)?;
@@ -157,10 +183,14 @@ impl Flash {
             let end = if gone.is_last { self.end_of_group(number, key, next) } else { next };
             let Some(lane) = self.lanes.get(&key) else { continue };
             // Key frames among these are there, and are read.
-            let (first, last, info) = (first.max(lane.freed), end - 1, Some(lane.described()));
+            // What went whole before has that reason.
+            let is_whole = |lost: &&(u64, u64, SkipReason)| lost.2 == SkipReason::OverBudget && lost.0 <= first;
+            let whole = lane.lost.iter().filter(is_whole).map(|lost| lost.1 + 1).max().unwrap_or(0);
+            let (first, last, info) = (first.max(whole).max(lane.freed), end - 1, Some(lane.described()));
             if first < next {
                 lost.push(Lost { boot, track, epoch, first, last, reason: SkipReason::Thinned, info });
-                self.counts.frames_evicted += gone.count + lane.not_lost_yet(next, end);
+                let count = gone.count + lane.not_lost_yet(next, end);
+                self.counts.frames_evicted = self.counts.frames_evicted.saturating_add(count);
             }
         }
         let Some(thinning) = &mut self.thinning else { return Ok(()) };
@@ -213,7 +243,9 @@ impl Thinning {
             return;
         }
         let octets = std::mem::replace(&mut frame.payload, Bytes::new());
-        (self.runs[at].frames, self.runs[at].octets) = (self.runs[at].frames + 1, self.runs[at].octets + frame.total);
+        let run = &mut self.runs[at];
+        (run.frames, run.octets) = (run.frames + 1, run.octets + frame.total);
+        run.first_key = run.first_key.or(frame.head.key.then_some(frame.sequence));
         summary.kept_octets += frame.total;
         self.copy.put_frame(epoch, &frame, &octets);
     }
@@ -300,7 +332,8 @@ mod tests {
             card.fail_in(random(&mut state) % 80);
             let mut safe = 750;
             for sequence in 750.. {
-                let done = append(&mut flash, &mut disk, 1, 0, sequence).and_then(|()| flash.thin_ahead(&mut disk));
+                let done = append(&mut flash, &mut disk, 1, 0, sequence)
+                    .and_then(|()| if flash.wants_thinning() { flash.thin(&mut disk).map(drop) } else { Ok(()) });
                 if done.is_err() {
                     break;
                 }
@@ -453,6 +486,60 @@ mod tests {
         let first = flash.lane(&key(1, 0)).unwrap().lost[0];
         assert!(first.0 == 130 && first.2 == SkipReason::Thinned, "{first:?}");
         assert_eq!(numbers(&mut flash, &card)[..2], [150, 175]);
+    }
+
+    #[test]
+    fn of_a_segment_and_its_copy_the_segment_counts_as_long_as_it_is_whole() {
+        let card = SimDisk::new(1, u64::MAX);
+        let (mut flash, _) = open(&card, 1, CAP);
+        fill(&mut flash, &card, 0..1_000);
+        let whole = card.octets(&name(1));
+        fill(&mut flash, &card, 1_000..1_800);
+        let thin = card.octets(&thin_name(1));
+        assert!(!thin.is_empty() && card.octets(&name(1)).is_empty());
+        for (left, counts, is_kept) in
+            [(&whole[..], whole.len(), false), (&whole[..9_000], thin.len(), true), (&[], thin.len(), true)]
+        {
+            let card = SimDisk::new(2, u64::MAX);
+            card.plant(&name(1), left);
+            card.plant(&thin_name(1), &thin);
+            let (mut flash, _) = open(&card, 2, CAP);
+            assert_eq!((flash.bytes(), flash.segments[0].is_thin), (counts as u64, is_kept));
+            assert_eq!(numbers(&mut flash, &card)[..2], if is_kept { [0, 25] } else { [0, 1] });
+            assert!(left.is_empty() || card.used() >= counts as u64, "what is damaged is set aside, not deleted");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_was_begun_before_the_server_lost_its_store_is_not_used() {
+        let card = SimDisk::new(1, u64::MAX);
+        let mut disk = card.clone();
+        let (mut flash, _) = open(&card, 1, CAP);
+        fill(&mut flash, &card, 0..600);
+        flash.free(&mut disk, &key(1, 0), 130).unwrap();
+        while !flash.wants_thinning() {
+            let next = flash.lane(&key(1, 0)).unwrap().end;
+            append(&mut flash, &mut disk, 1, 0, next).unwrap();
+        }
+        flash.begin_thinning(&mut disk).unwrap();
+        flash.copy_on(&mut disk).unwrap();
+        flash.rewind();
+        while flash.wants_thinning() {
+            flash.thin(&mut disk).unwrap();
+        }
+        flash.sync(&mut disk).unwrap();
+        assert!(flash.segments[0].is_thin);
+        assert_eq!(numbers(&mut flash, &card)[..4], [0, 25, 50, 75], "they are wanted again");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_keeps_nothing_from_being_written() {
+        let card = SimDisk::new(1, u64::MAX);
+        let (mut flash, _) = open(&card, 1, CAP);
+        card.plant(&thin_name(1), b"somebody else's");
+        fill(&mut flash, &card, 0..2_000);
+        assert!(!flash.segments[0].is_thin && flash.segments[1].is_thin);
+        assert_eq!(card.octets(&thin_name(1)), b"somebody else's");
     }
 
     #[test]
