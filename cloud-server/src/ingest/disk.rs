@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 /// A folder.
@@ -19,6 +20,9 @@ pub trait Disk: Send + 'static {
     fn open(&mut self, name: &str) -> io::Result<Self::File>;
     /// Appends.
     fn append(&mut self, file: &mut Self::File, data: &[u8]) -> io::Result<()>;
+    /// What was appended will be made safe in a moment: the disk may begin with it. So the files that are made safe together wait for one write of the
+    /// file system's own records, and not each for its own.
+    fn begin_sync(&mut self, _file: &mut Self::File) {}
     /// Makes what was appended safe (fdatasync).
     fn sync(&mut self, file: &mut Self::File) -> io::Result<()>;
     /// Makes the names in a folder safe; "" is the folder of the recordings.
@@ -106,6 +110,12 @@ impl Disk for Folder {
 
     fn append(&mut self, file: &mut File, data: &[u8]) -> io::Result<()> {
         file.write_all(data)
+    }
+
+    fn begin_sync(&mut self, file: &mut File) {
+        // What it cannot begin with is done by `sync`, which also tells what went wrong.
+        // SAFETY: the descriptor is open, and the call takes no pointers.
+        let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     fn sync(&mut self, file: &mut File) -> io::Result<()> {

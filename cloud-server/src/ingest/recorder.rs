@@ -385,27 +385,37 @@ impl<D: Disk> Recorder<D> {
         }
     }
 
+    /// A file could not be written: what is safe in it stays, and it goes on in a new one.
+    fn give_up(&mut self, index: usize, error: io::Error) -> io::Error {
+        self.files += 1;
+        let name = file_name(self.now_utc_us, self.files);
+        self.complete.extend(self.writers[index].1.give_up(&mut self.disk, name));
+        error
+    }
+
     /// Makes everything safe that came, at once. False when the disk did not take it.
     pub fn commit(&mut self, now_us: u64) -> bool {
         self.commit_at = None;
         let mut failure = None;
         let mut synced = Vec::new();
+        let mut written = Vec::new();
         for index in 0..self.writers.len() {
-            let (flow, writer) = &mut self.writers[index];
-            if !writer.is_dirty() {
-                continue;
+            let writer = &mut self.writers[index].1;
+            if writer.is_dirty() {
+                match writer.write(&mut self.disk) {
+                    Ok(()) => written.push(index),
+                    Err(error) => failure = Some(self.give_up(index, error)),
+                }
             }
+        }
+        for index in written {
+            let (flow, writer) = &mut self.writers[index];
             match writer.sync(&mut self.disk) {
                 Ok(runs) => {
                     synced.extend(runs.into_iter().map(|run| (flow.key.clone(), run)));
                     self.told.push_back(Told::Open(writer.name.clone(), writer.info()));
                 }
-                Err(error) => {
-                    failure = Some(error);
-                    self.files += 1;
-                    let name = file_name(self.now_utc_us, self.files);
-                    self.complete.extend(writer.give_up(&mut self.disk, name));
-                }
+                Err(error) => failure = Some(self.give_up(index, error)),
             }
         }
         let mut keys: Vec<TrackKey> = Vec::new();

@@ -49,6 +49,8 @@ pub(super) struct Writer<D: Disk> {
     /// Bytes that are not known to be safe; the first `written` of them are in the file.
     unsafe_bytes: Vec<u8>,
     written: usize,
+    /// Nothing is known to be safe of its name.
+    is_new: bool,
     safe_bytes: u64,
     unsafe_runs: Vec<Run>,
     pub(super) runs: Vec<Run>,
@@ -106,6 +108,7 @@ impl<D: Disk> Writer<D> {
             is_behind_hole: false,
             last_us: first.head.dts_us,
             written: 0,
+            is_new: false,
             safe_bytes: 0,
             unsafe_runs: Vec::new(),
             runs: Vec::new(),
@@ -252,22 +255,30 @@ impl<D: Disk> Writer<D> {
         self.part.head.is_some() || !self.unsafe_runs.is_empty()
     }
 
-    /// Writes what is not written, and makes it safe. Gives the runs that became safe.
-    pub(super) fn sync(&mut self, disk: &mut D) -> io::Result<Vec<Run>> {
+    /// Writes what is not written; [`Writer::sync`] makes it safe.
+    pub(super) fn write(&mut self, disk: &mut D) -> io::Result<()> {
         self.flush(None);
         if self.unsafe_runs.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let is_new = self.file.is_none();
-        if is_new {
+        if self.file.is_none() {
             self.file = Some(disk.create(&self.name)?);
+            self.is_new = true;
         }
-        let Some(file) = &mut self.file else { return Ok(Vec::new()) };
+        let Some(file) = &mut self.file else { return Ok(()) };
         disk.append(file, &self.unsafe_bytes[self.written..])?;
         self.written = self.unsafe_bytes.len();
+        disk.begin_sync(file);
+        Ok(())
+    }
+
+    /// Makes what was written safe. Gives the runs that became it.
+    pub(super) fn sync(&mut self, disk: &mut D) -> io::Result<Vec<Run>> {
+        let Some(file) = self.file.as_mut().filter(|_| !self.unsafe_runs.is_empty()) else { return Ok(Vec::new()) };
         disk.sync(file)?;
-        if is_new {
+        if self.is_new {
             disk.sync_folder(super::recorder::OPEN)?;
+            self.is_new = false;
         }
         self.safe_bytes += self.unsafe_bytes.len() as u64;
         self.unsafe_bytes.clear();
