@@ -34,7 +34,7 @@ usage: cargo xtask bench NAME [--json] [--joins N] [--rounds N] [--seconds N] [-
   outage  a tunnel's connection that dies without a word: seconds until the camera's service answers again, through
           camagent, rathole and chisel over the emulated link; needs root
   journal the agent's journal: pushing while card and network stand still, opening 32 GB, what is written to a card, live
-          pictures while the past is sent, an outage that nobody sees; needs root. Works: push, open, wear, backfill, bridged
+          pictures while the past is sent, an outage that nobody sees; needs root. Works: push, group, open, wear, backfill, bridged
 
 --json      one JSON object a line instead of a table
 --joins N   join: joins at each group length, at least 100 (200 without it)

@@ -3,6 +3,7 @@
 
 mod backfill;
 mod bridged;
+mod group;
 mod open;
 mod picture;
 mod push;
@@ -25,7 +26,7 @@ pub(crate) struct Amount {
 type Run = fn(&Amount) -> Result<(Measured, bool), String>;
 
 /// Alone: what else runs would be measured too.
-const ALONE: &[(&str, Run)] = &[("push", push::run)];
+const ALONE: &[(&str, Run)] = &[("push", push::run), ("group", group::run)];
 /// Alone as well, in a folder that is filled beside the others.
 const OPEN: &str = "open";
 /// All at once: they wait nearly all the time.
