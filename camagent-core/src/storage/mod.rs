@@ -39,8 +39,8 @@ struct Orders {
     /// The same of epochs of this run, by the live reader: track and epoch.
     live_freed: BTreeMap<(u32, u64), u64>,
     clock: Option<Clock>,
-    /// All that was stored is lost.
-    is_lost: bool,
+    /// All that was stored is lost. These epochs of this run, each with its track, the live reader goes on with.
+    lost: Option<BTreeSet<(u32, u64)>>,
     stops: bool,
 }
 
@@ -220,7 +220,7 @@ impl Backlog for &Shelf {
         let state = &mut *guard;
         if let Some(live) = lost {
             // What the server had stored until now says nothing any more.
-            state.orders.is_lost = true;
+            state.orders.lost = Some(live.iter().copied().collect());
             state.orders.stored.clear();
             state.orders.live_freed.clear();
             let others = state.live_from.iter_mut().filter(|(of, _)| !live.contains(of));

@@ -160,11 +160,17 @@ impl Worker {
             (orders, state.is_connected, state.session, stops)
         };
         self.clock = orders.clock.or(self.clock);
-        if orders.is_lost {
+        if let Some(live) = orders.lost {
             self.stored.clear();
             self.stored_past.clear();
             self.live_freed.clear();
             self.flash.iter_mut().chain(&mut self.before).for_each(Flash::rewind);
+            // Epochs that went live from their first frame to their last are the backlog's now.
+            let mut state = shelf.lock();
+            let own = self.flash.iter().chain(&self.before).flat_map(|flash| flash.lanes_of(self.config.boot));
+            for (lane, _) in own.filter(|(lane, _)| !live.contains(&(lane.track, lane.epoch))) {
+                state.live_from.insert((lane.track, lane.epoch), u64::MAX);
+            }
         }
         if self.flash.is_none() && self.open_at <= now {
             self.open(now, shelf);
@@ -472,8 +478,10 @@ impl Worker {
         // What is safe makes room in memory for what comes; what is not has to stay there.
         let most = SYNC_OCTETS.min(intake.fill().1 as u64 / 4);
         let is_due = at_once || self.unsynced >= most || waited.is_some_and(|waited| waited >= SYNC_AFTER);
-        let is_dirty = self.flash.as_ref().is_some_and(Flash::is_dirty);
-        if !is_due || !is_dirty || self.write_at > now || !self.with_flash(now, shelf, Flash::sync) {
+        let Some(flash) = self.flash.as_ref().filter(|_| is_due && self.write_at <= now) else { return };
+        // What was taken note of without an octet, because it was known already, is safe as it is.
+        let is_dirty = flash.is_dirty();
+        if !is_dirty && self.written == self.safe || is_dirty && !self.with_flash(now, shelf, Flash::sync) {
             return;
         }
         self.mend(shelf);
