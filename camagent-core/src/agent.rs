@@ -363,7 +363,7 @@ fn spawn_disk(
 ) -> Result<(), Error> {
     let builder = std::thread::Builder::new().name("camagent-disk".into()).stack_size(DISK_STACK);
     let config = FlashConfig { agent_id: agent_id.to_owned(), boot, max_bytes: storage.max_bytes };
-    let worker = Worker::new(Box::new(Folder::new(&storage.path)), config, storage.mode);
+    let worker = Worker::new(Box::new(Folder::new(&storage.path)), config, storage.mode, storage.sync_interval);
     let (intake, wake) = (Arc::clone(&shared.intake), Arc::clone(&shared.wake));
     if let Ok(utc) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)
         && utc >= PLAUSIBLE

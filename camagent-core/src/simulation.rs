@@ -14,6 +14,7 @@ use camagent_proto::{
 
 use crate::{
     Config, Error, Frame, Pushed, StorageMode, TrackDescription,
+    config::SYNC_INTERVAL,
     journal::flash::{
         disk::{Disk, Folder},
         store::FlashConfig,
@@ -150,7 +151,7 @@ impl Storage {
     pub fn new(buffer_size: usize, config: &Config, boot: BootId, flash: Option<Flash>) -> Result<Self, Error> {
         let flash = flash.map(|flash| {
             let config = FlashConfig { agent_id: config.agent_id.clone(), boot, max_bytes: flash.max_bytes };
-            (Shelf::default(), Worker::new(Box::new(Slot(flash.card)), config, flash.mode))
+            (Shelf::default(), Worker::new(Box::new(Slot(flash.card)), config, flash.mode, SYNC_INTERVAL))
         });
         let intake = Intake::new(buffer_size, &config.cameras, flash.is_some())?;
         Ok(Self { intake, flash, run: Run::new(boot) })

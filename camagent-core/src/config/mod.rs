@@ -20,6 +20,8 @@ pub use log_file::{DEFAULT_LOG_FILE, LogFile};
 pub use proxy::Proxy;
 pub use pull_pace::PullPace;
 pub use services::ServiceConfig;
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use storage::SYNC_INTERVAL;
 pub use storage::{Storage, StorageMode};
 pub use url::ServerUrl;
 pub use window::Window;

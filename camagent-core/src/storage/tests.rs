@@ -20,7 +20,7 @@ use camagent_proto::{
 
 use super::{Shelf, Tiers, Worker};
 use crate::{
-    config::{Config, StorageMode},
+    config::{Config, SYNC_INTERVAL, StorageMode},
     journal::flash::{
         sim::{SimDisk, random},
         store::FlashConfig,
@@ -86,6 +86,7 @@ struct World {
     run: Option<Run>,
     boots: u8,
     mode: StorageMode,
+    sync_after: Duration,
     cap: u64,
     /// Names the server's store.
     storage_epoch: &'static str,
@@ -113,6 +114,7 @@ impl World {
             run: None,
             boots: 0,
             mode: StorageMode::Spill,
+            sync_after: SYNC_INTERVAL,
             cap: 64 << 20,
             storage_epoch: "s",
         }
@@ -144,7 +146,7 @@ impl World {
         });
         intake.take_unannounced().into_iter().for_each(|info| session.announce_track(info, None));
         let config = FlashConfig { agent_id: "a".into(), boot, max_bytes: self.cap };
-        let worker = Worker::new(Box::new(self.card.clone()), config, self.mode);
+        let worker = Worker::new(Box::new(self.card.clone()), config, self.mode, self.sync_after);
         let (shelf, woken) = (Shelf::default(), Cell::new(false));
         let names = super::Run::new(boot);
         self.run = Some(Run { boot, session, intake, shelf, names, worker, pushed: 0, woken });
@@ -441,6 +443,24 @@ fn memory_full_of_what_is_safe_does_not_wear_the_card() {
     (0..1_500).for_each(|_| world.tick(0));
     let (syncs, segments) = (world.card.syncs() - before, (world.card.names().len() - segments) as u64);
     assert!(syncs <= 60 + 4 * segments, "{syncs} in a minute, for {segments} segments");
+}
+
+#[test]
+fn a_longer_interval_spares_the_card_and_costs_what_it_says() {
+    let mut world = World::new(12);
+    (world.mode, world.sync_after) = (StorageMode::WriteAhead, Duration::from_secs(2));
+    world.start();
+    (0..500).for_each(|_| world.tick(0));
+    let (before, segments) = (world.card.syncs(), world.card.names().len());
+    (0..1_500).for_each(|_| world.tick(0));
+    let (syncs, segments) = (world.card.syncs() - before, (world.card.names().len() - segments) as u64);
+    assert!(syncs <= 30 + 4 * segments, "{syncs} in a minute, for {segments} segments");
+    world.cut_power();
+    world.start();
+    world.settle();
+    let stored = world.store.stored[&key(1)].len();
+    // Two seconds, and one look of the disk thread.
+    assert!((2_000 - 50 - 8..=2_000).contains(&stored), "{stored} of 2000");
 }
 
 #[test]

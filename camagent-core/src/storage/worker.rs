@@ -33,9 +33,7 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(10);
 /// Memory is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What was written is made safe at the latest after this time …
-const SYNC_AFTER: Duration = Duration::from_secs(1);
-/// … or after so many octets.
+/// What was written is made safe after so many octets, or when it is time.
 const SYNC_OCTETS: u64 = 1 << 20;
 /// Octets that are read ahead, and one frame.
 const AHEAD: usize = 256 << 10;
@@ -55,6 +53,8 @@ pub(crate) struct Worker {
     disk: Box<dyn Disk>,
     config: FlashConfig,
     mode: StorageMode,
+    /// What was written is made safe at the latest after this time.
+    sync_after: Duration,
     flash: Option<Flash>,
     /// What the last journal knew, while the card is away.
     before: Option<Flash>,
@@ -96,13 +96,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(disk: Box<dyn Disk>, config: FlashConfig, mode: StorageMode) -> Self {
+    pub(crate) fn new(disk: Box<dyn Disk>, config: FlashConfig, mode: StorageMode, sync_after: Duration) -> Self {
         Self {
             disk,
             max_bytes: config.max_bytes,
             raise_at: Instant::ZERO,
             config,
             mode,
+            sync_after,
             flash: None,
             before: None,
             open_at: Instant::ZERO,
@@ -477,7 +478,7 @@ impl Worker {
         let waited = self.unsynced_since.map(|since| now.saturating_since(since));
         // What is safe makes room in memory for what comes; what is not has to stay there.
         let most = SYNC_OCTETS.min(intake.fill().1 as u64 / 4);
-        let is_due = at_once || self.unsynced >= most || waited.is_some_and(|waited| waited >= SYNC_AFTER);
+        let is_due = at_once || self.unsynced >= most || waited.is_some_and(|waited| waited >= self.sync_after);
         let Some(flash) = self.flash.as_ref().filter(|_| is_due && self.write_at <= now) else { return };
         // What was taken note of without an octet, because it was known already, is safe as it is.
         let is_dirty = flash.is_dirty();

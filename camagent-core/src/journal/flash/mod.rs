@@ -1,7 +1,7 @@
 //! The journal's second tier: frames in a folder on flash or a card, so that an outage may last longer than memory and a power cut does not end it.
 //!
-//! **What is safe.** A frame is safe when the `fdatasync` behind it has returned. The disk thread syncs at the latest one second after the oldest
-//! octet that is not safe was written, or after a mebibyte. A power cut therefore costs: of frames on the card, what was written in that last second;
+//! **What is safe.** A frame is safe when the `fdatasync` behind it has returned. The disk thread syncs at the latest `storage.sync_interval`, a second
+//! as a rule, after the oldest octet that is not safe was written, or after a mebibyte. A power cut therefore costs: of frames on the card, what was written since then;
 //! of frames that were in memory only, all of them. A frame leaves memory for the card only after it is safe there. A segment's first
 //! record and its name are safe before a frame is written into it; what a power cut leaves behind the last whole record is cut at the next start.
 //!
@@ -9,8 +9,12 @@
 //! Beside the frames' octets there are about 20 for each frame, a summary for each segment, and the last page of each sync once more, with what the
 //! file system writes for it: so it is synced no oftener than has to be, and a segment's room is set aside when it begins.
 //!
-//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go, `room` what goes when there is no more room, `thin` how,
-//! `open` what a folder turns out to hold, `backlog` how it is read back. What does not belong here: which frames come here, and when.
+//! **What lies there.** `NUMBER.camj`, 16 digits in hexadecimal, is a segment; `NUMBER.thin.camj` one of which only key frames and sound are left, or a
+//! copy that is to become one as long as the other is there. `set-aside` has what was not understood, `lock` keeps a second agent out.
+//!
+//! The map: [`disk`] is the card as a trait (`sim` one that fails on purpose), `segment` the octets of a file, `store` what is appended and let go,
+//! `room` what goes when there is no more room, `thin` how it is made smaller first, `open` what a folder turns out to hold, `backlog` how it is read
+//! back. What does not belong here: which frames come here, and when.
 
 pub(crate) mod backlog;
 mod crc;

@@ -182,8 +182,7 @@ impl Flash {
             let key = LaneKey { boot, track, epoch };
             let end = if gone.is_last { self.end_of_group(number, key, next) } else { next };
             let Some(lane) = self.lanes.get(&key) else { continue };
-            // Key frames among these are there, and are read.
-            // What went whole before has that reason.
+            // What went whole before has that reason. Key frames among the rest are there, and are read.
             let is_whole = |lost: &&(u64, u64, SkipReason)| lost.2 == SkipReason::OverBudget && lost.0 <= first;
             let whole = lane.lost.iter().filter(is_whole).map(|lost| lost.1 + 1).max().unwrap_or(0);
             let (first, last, info) = (first.max(whole).max(lane.freed), end - 1, Some(lane.described()));

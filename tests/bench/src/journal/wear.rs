@@ -26,6 +26,8 @@ const SOUND: usize = 160;
 const SOUND_EVERY: Duration = Duration::from_millis(20);
 /// Bits a second of the video.
 const RATES: [u64; 3] = [500_000, 2_000_000, 6_000_000];
+/// What is made safe less often than each second, and how often: seconds.
+const SPARED: (u64, u64) = (500_000, 5);
 /// The bar.
 const BAR: f64 = 1.1;
 
@@ -39,20 +41,26 @@ pub(super) fn run(amount: &Amount) -> Result<(Measured, bool), String> {
     let rounds = amount.rounds.unwrap_or(ROUNDS).min(ROUNDS);
     let busy = crate::load_average();
     // Everybody sleeps nearly all the time: all at once.
-    let all: Vec<(u64, bool)> = RATES.iter().flat_map(|rate| [(*rate, true), (*rate, false)]).collect();
+    let streams = RATES.iter().map(|rate| (*rate, 1)).chain([SPARED]);
+    let all: Vec<(u64, bool, u64)> =
+        streams.flat_map(|(rate, interval)| [(rate, true, interval), (rate, false, interval)]).collect();
     let wears = std::thread::scope(|scope| {
-        let threads: Vec<_> = all.iter().map(|(rate, audio)| scope.spawn(|| measure(*rate, *audio))).collect();
+        let threads: Vec<_> =
+            all.iter().map(|(rate, audio, interval)| scope.spawn(|| measure(*rate, *audio, *interval))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a stream does not panic")).collect::<Vec<_>>()
     });
     let (mut rows, mut bars) = (Vec::new(), Vec::new());
-    for ((rate, audio), wear) in all.iter().zip(wears) {
+    for ((rate, audio, interval), wear) in all.iter().zip(wears) {
         let wear = wear?;
         let (files, device) = (wear.files as f64 / wear.frames as f64, wear.device as f64 / wear.frames as f64);
-        let what = format!("{} Mbit/s{}", *rate as f64 / 1e6, if *audio { " and G.711" } else { "" });
+        let sound = if *audio { " and G.711" } else { "" };
+        let spared = if *interval > 1 { format!(", safe each {interval} s") } else { String::new() };
+        let what = format!("{} Mbit/s{sound}{spared}", *rate as f64 / 1e6);
         crate::note(&format!("wear, {what}: files {files:.3}, device {device:.3}"));
         bars.push(at_most(&format!("{what}: octets of the files"), files, BAR));
+        bars.push(at_most(&format!("{what}: octets that the device got"), device, BAR));
         rows.push(json!({
-            "bench": "journal-wear", "what": what, "bits_per_second": rate, "audio": audio, "frame_octets": wear.frames,
+            "bench": "journal-wear", "what": what, "bits_per_second": rate, "audio": audio, "sync_interval_s": interval, "frame_octets": wear.frames,
             "file_octets": wear.files, "device_octets": wear.device, "files": rounded(files), "device": rounded(device),
         }));
     }
@@ -69,11 +77,11 @@ pub(super) fn run(amount: &Amount) -> Result<(Measured, bool), String> {
     Ok((measured, rounds >= ROUNDS))
 }
 
-fn measure(rate: u64, audio: bool) -> Result<Wear, String> {
+fn measure(rate: u64, audio: bool, interval: u64) -> Result<Wear, String> {
     let card = Card::make(CARD)?;
     let file = json!({
         "agent": {"agent_id": "bench", "cloud_server_url": "ws://127.0.0.1:9/agent", "cloud_server_token": "t"},
-        "storage": {"path": card.folder(), "max_bytes": CAP, "mode": "write_ahead"},
+        "storage": {"path": card.folder(), "max_bytes": CAP, "mode": "write_ahead", "sync_interval": interval},
     });
     let before = card.octets_written()?;
     let config = Config::from_json(&file.to_string()).map_err(|error| error.to_string())?;
